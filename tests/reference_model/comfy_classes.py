@@ -1,0 +1,22 @@
+"""Put the provisioned ComfyUI on the import path of a training script, on the CPU unless there is a GPU."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+COMFYUI = Path(__file__).resolve().parents[2] / ".host/ComfyUI"
+sys.path.insert(0, str(COMFYUI))
+
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = not torch.cuda.is_available()
+DEVICE = torch.device("cpu" if args.cpu else "cuda")
+
+
+def initialise(model: torch.nn.Module) -> None:
+    """PyTorch's default initialisation: the host's layers are made to be loaded and leave their memory as it was."""
+    for module in model.modules():
+        for layer in (torch.nn.Linear, torch.nn.Conv2d):
+            if isinstance(module, layer):
+                layer.reset_parameters(module)
