@@ -1,0 +1,14 @@
+"""ComfyUI Detail Guidance: finer local detail for Diffusion Transformers, by disrupting their massive activations."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .nodes import NODES
+
+
+class DetailGuidanceExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> DetailGuidanceExtension:
+    return DetailGuidanceExtension()

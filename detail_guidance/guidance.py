@@ -1,0 +1,73 @@
+"""The formula of Detail Guidance."""
+
+import torch
+from torch import Tensor
+
+
+def detail_guidance(
+    base: Tensor,
+    cond: Tensor,
+    disrupted: Tensor,
+    w: float,
+    mask: Tensor | None = None,
+    limit: float = 0.0,
+    rescale: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Detail Guidance ([DG], its formulas for DG and for DG + CFG):
+
+        D̂ = D + λ(D − D_∅) + w(D − D_m)
+
+    Linear, so the same on noise, velocity and denoised predictions of one timestep. Shapes are (pictures, …).
+
+    Args:
+        base: D + λ(D − D_∅), what the sampler would use without Detail Guidance; D itself without CFG.
+        cond: D, the conditional prediction.
+        disrupted: D_m, the conditional prediction with the massive activations of layer m disrupted.
+        w: detail scale, ≥ 0. More sharpens local detail; too much over-sharpens and breaks textures.
+        mask: 0 to 1, broadcastable to base: where detail is added.
+        limit: the greatest relative strength of the detail term; 0 is off.
+        rescale: 0 to 1, how much of the contrast that the detail term adds is taken back.
+
+    Returns:
+        D̂, and the detail term's relative strength in each picture, (pictures,).
+    """
+    term = w * (cond - disrupted)
+    if mask is not None:
+        term = mask * term
+    if limit > 0:
+        term = limited(term, cond, limit)
+    guided = base + term
+    if rescale > 0:
+        guided = rescaled(guided, base, rescale)
+    return guided, relative_strength(term, cond)
+
+
+def relative_strength(term: Tensor, cond: Tensor) -> Tensor:
+    """‖term‖ / ‖cond‖ of each picture. A scale w means different things in different models; this does not."""
+    return _norm(term) / _norm(cond).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def limited(term: Tensor, cond: Tensor, limit: float) -> Tensor:
+    """The term, scaled down in those pictures whose relative strength exceeds the limit (> 0)."""
+    factor = limit / relative_strength(term, cond).clamp(min=limit)
+    return term * _per_picture(factor, term)
+
+
+def rescaled(guided: Tensor, base: Tensor, amount: float) -> Tensor:
+    """Move each picture's standard deviation from the guided prediction's (amount 0) to base's (amount 1), as guidance
+    rescale does for CFG (Lin et al., arXiv 2305.08891, section 3.4)."""
+    deviation = _deviation(guided).clamp(min=torch.finfo(guided.dtype).tiny)
+    factor = amount * _deviation(base) / deviation + (1 - amount)
+    return guided * _per_picture(factor, guided)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float32)
+
+
+def _deviation(x: Tensor) -> Tensor:
+    return x.flatten(1).std(dim=1)
+
+
+def _per_picture(factor: Tensor, like: Tensor) -> Tensor:
+    return factor.to(like.dtype).view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,61 @@
+"""Massive activations: which channels carry them, and how they are disrupted."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def magnitudes(z: Tensor) -> Tensor:
+    """Mean of |z| over rows and tokens: hidden state (rows, tokens, channels) → float32 (channels,)."""
+    return z.abs().mean(dim=(0, 1), dtype=torch.float32)
+
+
+def massive_channels(z: Tensor, ratio: float, at_most: int) -> Tensor:
+    """The channels whose magnitude exceeds `ratio` times the median over channels, the `at_most` largest of them.
+
+    No public source gives a threshold ([DG] picks channels by eye). Decided on the device of z, without waiting for it.
+
+    Args:
+        z: hidden state of image tokens, (rows, tokens, channels).
+        ratio: ≥ 1; raising it keeps only channels that stand out more.
+        at_most: ≥ 1.
+
+    Returns:
+        bool (channels,), true where massive.
+    """
+    magnitude = magnitudes(z)
+    largest = magnitude.topk(min(at_most, len(magnitude)))
+    massive = largest.values > ratio * magnitude.median()
+    return torch.zeros_like(magnitude, dtype=torch.bool).scatter(0, largest.indices, massive)
+
+
+def listed_channels(channels: Sequence[int], like: Tensor) -> Tensor:
+    """The listed channels in the form of `massive_channels`' result, for a hidden state (…, channels).
+
+    Raises:
+        ValueError: a channel that this hidden state does not have.
+    """
+    width = like.shape[-1]
+    beyond = [channel for channel in channels if channel >= width]
+    if beyond:
+        raise ValueError(
+            f"channels: {', '.join(map(str, beyond))} cannot be disrupted, this model's channels are 0 to {width - 1}. "
+            'Correct the list, or use "auto".'
+        )
+    index = torch.arange(width, device=like.device)
+    chosen = torch.zeros_like(index, dtype=torch.bool)
+    for channel in channels:  # scalar comparisons: no copy from host to device, so no wait
+        chosen |= index == channel
+    return chosen
+
+
+def disrupt(z: Tensor, channels: Tensor, keep: float = 0.0) -> Tensor:
+    """Multiply the given channels of every token by `keep`: ρ = 0 zeroes them ([DG]), 0 < ρ < 1 softens that ([EMA]).
+
+    Args:
+        z: hidden state of image tokens, (rows, tokens, channels); left as it is.
+        channels: bool (channels,).
+        keep: ρ, 0 to 1.
+    """
+    return torch.where(channels, keep * z, z)

@@ -1,0 +1,129 @@
+"""Everything a user can set. Constructors validate: a settings object that exists is valid."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from torch import Tensor
+
+Batching = Literal["auto", "together", "in turn"]
+AUTO = "auto"
+
+# The values that the sources leave open; README says how each was chosen.
+DG_SCALE = 1.0
+LAYER = 0.5
+MASSIVE_RATIO = 5.0
+MAX_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Massive channels measured before, per block, of a model of one family and depth."""
+
+    family: str
+    blocks: int
+    channels: dict[int, tuple[int, ...]]
+
+    def check(self, family: str, blocks: int) -> None:
+        if (self.family, self.blocks) != (family, blocks):
+            raise ValueError(
+                f"profile: it was measured on {self.family} with {self.blocks} blocks, this model is {family} with "
+                f"{blocks}. Measure this model, or unplug the profile."
+            )
+
+
+@dataclass(frozen=True)
+class Options:
+    """What few users change.
+
+    Attributes:
+        channels: channel numbers to disrupt; None finds them afresh at each step.
+        massive_ratio: ≥ 1, the threshold over the median channel, when channels are found.
+        max_channels: ≥ 1, at most so many are taken.
+        keep_start, keep_end: ρ, 0 to 1, at the window's start and end; 0 zeroes.
+        rescale: 0 to 1, how much of the contrast that the detail term adds is taken back.
+        limit: ≥ 0, the greatest ‖w(c − d)‖ / ‖c‖; 0 is off.
+        mask: (pictures, height, width), 0 to 1, where detail is added; None is everywhere.
+        batching: one call with the detail rows in it, or a call of their own.
+        profile: channels per block, in place of `channels`.
+    """
+
+    channels: tuple[int, ...] | None = None
+    massive_ratio: float = MASSIVE_RATIO
+    max_channels: int = MAX_CHANNELS
+    keep_start: float = 0.0
+    keep_end: float = 0.0
+    rescale: float = 0.0
+    limit: float = 0.0
+    mask: Tensor | None = None
+    batching: Batching = "auto"
+    profile: Profile | None = None
+
+    def __post_init__(self):
+        _require("massive_ratio", self.massive_ratio, 1.0, 1000.0)
+        _require("max_channels", self.max_channels, 1, 64)
+        _require("keep_start", self.keep_start, 0.0, 1.0)
+        _require("keep_end", self.keep_end, 0.0, 1.0)
+        _require("rescale", self.rescale, 0.0, 1.0)
+        _require("limit", self.limit, 0.0, 10.0)
+        if self.batching not in get_args(Batching):
+            raise ValueError(f"batching: {self.batching!r} is not one of {', '.join(get_args(Batching))}.")
+        if self.mask is not None and self.mask.ndim != 3:
+            raise ValueError(f"mask: its shape is {tuple(self.mask.shape)}, it must be (pictures, height, width).")
+
+    def channels_at(self, block: int) -> tuple[int, ...] | None:
+        """The channels fixed for a block, None where they are to be found."""
+        return self.profile.channels.get(block, ()) if self.profile else self.channels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One Detail Guidance.
+
+    Attributes:
+        dg_scale: w, 0 to 20; 0 is off.
+        layer_start, layer_end: 0 to 1, fractions of the depth; massive channels are disrupted at the input of every
+            block from the one's to the other's.
+        start_percent, end_percent: 0 to 1, the guided part of the sampling schedule.
+    """
+
+    dg_scale: float = DG_SCALE
+    layer_start: float = LAYER
+    layer_end: float = LAYER
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    options: Options = field(default_factory=Options)
+
+    def __post_init__(self):
+        _require("dg_scale", self.dg_scale, 0.0, 20.0)
+        for name in ("layer_start", "layer_end", "start_percent", "end_percent"):
+            _require(name, getattr(self, name), 0.0, 1.0)
+        _require_order("layer_start", self.layer_start, "layer_end", self.layer_end)
+        _require_order("start_percent", self.start_percent, "end_percent", self.end_percent)
+
+    @property
+    def off(self) -> bool:
+        return self.dg_scale == 0
+
+
+def parse_channels(text: str) -> tuple[int, ...] | None:
+    """'auto' → None; '154, 1446' → (154, 1446).
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text.strip().lower() == AUTO:
+        return None
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
+        raise ValueError(f'channels: {text!r} is neither "auto" nor a list of channel numbers such as "154, 1446".')
+    return tuple(sorted({int(number) for number in text.split(",")}))
+
+
+def _require(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # false for NaN too
+        raise ValueError(f"{name}: {value} is outside {low:g} to {high:g}.")
+
+
+def _require_order(first: str, low: float, second: str, high: float) -> None:
+    if low > high:
+        raise ValueError(f"{first}: {low} is above {second}, {high}. Set {first} to at most {second}.")

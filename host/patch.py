@@ -1,0 +1,47 @@
+"""Putting Detail Guidance on a model."""
+
+import logging
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+
+from ..detail_guidance.settings import Settings
+from .families import family_of
+from .run import KEY, Run
+
+log = logging.getLogger(KEY)
+
+
+def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> ModelPatcher:
+    """A clone of the model that samples with Detail Guidance; the model itself stays as it is.
+
+    A model carries one Detail Guidance: a new one takes an earlier one's place. Switched off (dg_scale = 0), the clone
+    carries none: it costs nothing and samples as if this pack were not there.
+
+    Args:
+        node_id: the execution id of the node that asked, to which the report is addressed.
+
+    Raises:
+        ValueError: no row of the family table fits the model, or the settings' profile does not.
+    """
+    family = family_of(model.get_model_object("diffusion_model"))
+    if settings.options.profile is not None:
+        blocks = len(family.block_keys(model.get_model_object("diffusion_model")))
+        settings.options.profile.check(family.name, blocks)
+    clone = model.clone()
+    if clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+        log.warning("Detail Guidance: this model already carries one; the later node replaces it.")
+        clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    if settings.off:
+        return clone
+
+    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        run = Run(settings, executor.class_obj)
+        run.install()
+        samples = executor(*args, **kwargs)
+        run.report(node_id).publish()
+        return samples
+
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    return clone

@@ -1,0 +1,62 @@
+"""What one sampling run did: a log line, warnings, and a message to the web page."""
+
+import logging
+from dataclasses import asdict, dataclass, field
+
+from server import PromptServer
+
+EVENT = "detail_guidance.report"
+
+log = logging.getLogger("detail_guidance")
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    Attributes:
+        node: execution id of the node whose settings these were.
+        family: name of the model family.
+        block_count: L.
+        block_names: the host's name of each of the L blocks, in execution order.
+        first_block, last_block: the layers, both included.
+        channels: massive channels found (or given) at each of the layers, over the whole run.
+        steps: predictions of the run that Detail Guidance saw.
+        steps_guided: those inside the window.
+        steps_fired: guided ones whose detail rows were really disrupted.
+        plan: "together" or "in turn".
+        relative_strength: mean of ‖w(c − d)‖ / ‖c‖ over guided steps and pictures.
+        warnings: what the user should know, in full sentences.
+    """
+
+    node: str | None
+    family: str
+    block_count: int
+    block_names: list[str]
+    first_block: int
+    last_block: int
+    channels: dict[int, list[int]]
+    steps: int
+    steps_guided: int
+    steps_fired: int
+    plan: str
+    relative_strength: float
+    warnings: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        blocks = f"block {self.first_block}"
+        if self.last_block > self.first_block:
+            blocks = f"blocks {self.first_block} to {self.last_block}"
+        channels = sorted({channel for found in self.channels.values() for channel in found})
+        return (
+            f"Detail Guidance: {self.family}, {blocks} of {self.block_count}, "
+            f"massive channels {', '.join(map(str, channels)) or 'none'}, "
+            f"{self.steps_fired} of {self.steps} steps, {self.plan}, relative strength {self.relative_strength:.3f}"
+        )
+
+    def publish(self) -> None:
+        log.info(self.line())
+        for warning in self.warnings:
+            log.warning(f"Detail Guidance: {warning}")
+        server = getattr(PromptServer, "instance", None)  # a script that samples has no server
+        if server is not None:
+            server.send_sync(EVENT, asdict(self), server.client_id)

@@ -1,0 +1,7 @@
+"""What users see: one short file per node, widgets in, one call out."""
+
+from .detail_guidance import DetailGuidance
+from .detail_guidance_options import DetailGuidanceOptions
+from .detail_guider import DetailGuider
+
+NODES = [DetailGuider, DetailGuidance, DetailGuidanceOptions]

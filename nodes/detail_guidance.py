@@ -1,0 +1,26 @@
+from comfy_api.latest import io
+
+from ..host.patch import patch
+from .inputs import CATEGORY, guidance_inputs, settings_from
+
+
+class DetailGuidance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DetailGuidance",
+            display_name="Detail Guidance",
+            category=CATEGORY,
+            description="Finer local detail for Diffusion Transformers (SD3, SD3.5), without training: a model for "
+            "KSampler and every guider built on ComfyUI's own.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Diffusion Transformer."),
+                *guidance_inputs(),
+            ],
+            outputs=[io.Model.Output(tooltip="The model, sampling with Detail Guidance.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, **values) -> io.NodeOutput:
+        return io.NodeOutput(patch(model, settings_from(values), cls.hidden.unique_id))

@@ -1,0 +1,98 @@
+from typing import get_args
+
+from comfy_api.latest import io
+
+from ..detail_guidance.settings import AUTO, MASSIVE_RATIO, MAX_CHANNELS, Batching, Options, parse_channels
+from .inputs import CATEGORY, DetailGuidanceOptionsType, DetailGuidanceProfile
+
+
+class DetailGuidanceOptions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DetailGuidanceOptions",
+            display_name="Detail Guidance Options",
+            category=CATEGORY,
+            description="What few users need to change about Detail Guidance.",
+            inputs=[
+                io.String.Input(
+                    "channels",
+                    default=AUTO,
+                    tooltip='"auto" finds the massive channels at each step; or list them, such as "154, 1446". '
+                    "Listing more disrupts more.",
+                ),
+                io.Float.Input(
+                    "massive_ratio",
+                    default=MASSIVE_RATIO,
+                    min=1.0,
+                    max=1000.0,
+                    step=0.5,
+                    round=0.01,
+                    tooltip="auto: a channel is massive if its mean magnitude exceeds this many times the median "
+                    "channel's. Raising it keeps only channels that stand out more.",
+                ),
+                io.Int.Input(
+                    "max_channels",
+                    default=MAX_CHANNELS,
+                    min=1,
+                    max=64,
+                    tooltip="auto: at most so many channels, the largest first. Raising it can disrupt more.",
+                ),
+                io.Float.Input(
+                    "keep_start",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="How much of the massive activations is kept when the guidance starts. 0 zeroes them, as in "
+                    "the paper; raising it weakens the effect on early steps.",
+                ),
+                io.Float.Input(
+                    "keep_end",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="The same when the guidance ends. Raising it weakens the effect on late steps.",
+                ),
+                io.Float.Input(
+                    "rescale",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="Takes back the contrast that the added detail brings. Raising it to 1 takes back all of it.",
+                ),
+                io.Float.Input(
+                    "limit",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    round=0.0001,
+                    tooltip="Greatest size of the added detail relative to the prediction; 0 is off. Raising it allows "
+                    "more before it is held back.",
+                ),
+                io.Combo.Input(
+                    "batching",
+                    options=list(get_args(Batching)),
+                    default="auto",
+                    tooltip="together: the extra rows ride in the same forward, fastest. in turn: a forward of their "
+                    "own, less memory. auto: together when memory allows.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="Where detail is added: white fully, black not at all."
+                ),
+                DetailGuidanceProfile.Input(
+                    "profile", optional=True, tooltip="Channels measured before, per block, in place of channels."
+                ),
+            ],
+            outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guider and Detail Guidance.")],
+        )
+
+    @classmethod
+    def execute(cls, channels, **values) -> io.NodeOutput:
+        return io.NodeOutput(Options(channels=parse_channels(channels), **values))

@@ -1,0 +1,51 @@
+from math import isclose
+
+from comfy.samplers import CFGGuider
+from comfy_api.latest import io
+
+from ..host.patch import patch
+from .inputs import CATEGORY, guidance_inputs, settings_from
+
+
+class DetailGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DetailGuider",
+            display_name="Detail Guider",
+            category=CATEGORY,
+            description="Finer local detail for Diffusion Transformers (SD3, SD3.5), without training: a guider for "
+            "SamplerCustomAdvanced, with or without CFG.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Diffusion Transformer."),
+                io.Conditioning.Input("positive", tooltip="What the picture shows."),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="What it should not show. Needed only when cfg is not 1."
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=4.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Classifier-free guidance. 1 is off: Detail Guidance alone, and no negative is computed. "
+                    "Raising it follows the prompt more closely.",
+                ),
+                *guidance_inputs(),
+            ],
+            outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, cfg, negative=None, **values) -> io.NodeOutput:
+        if not 0 <= cfg <= 100:
+            raise ValueError(f"cfg: {cfg} is outside 0 to 100.")
+        if negative is None and not isclose(cfg, 1.0):
+            raise ValueError(f"negative: not connected, but cfg = {cfg:g} needs it. Connect it, or set cfg to 1.")
+        guider = CFGGuider(patch(model, settings_from(values), cls.hidden.unique_id))
+        conditions = {"positive": positive} | ({} if negative is None else {"negative": negative})
+        guider.inner_set_conds(conditions)
+        guider.set_cfg(cfg)
+        return io.NodeOutput(guider)
