@@ -1,13 +1,15 @@
 """Train the reference model's autoencoder: TAESD's architecture, 16 latent channels, on 64-pixel crops.
 
-    .host/venv/bin/python tests/reference_model/train_autoencoder.py --minutes 28
+    .host/venv/bin/python tests/reference_model/train_autoencoder.py --minutes 40
 
-Resumes from `.host/training/autoencoder.pt`; writes `weights/autoencoder.safetensors` (fp16).
+The encoder is computed (patch_pca.py), the decoder is trained. Resumes from `.host/training/autoencoder.pt`; writes
+`weights/autoencoder.safetensors` (fp16) at the end, or at once from the last checkpoint with `--export`.
 """
 
 import argparse
 import random
 
+import patch_pca
 import photographs
 import torch
 from comfy_classes import DEVICE, initialise
@@ -19,10 +21,9 @@ from training import WEIGHTS, Training
 from comfy.latent_formats import SD3  # isort: skip
 from comfy.taesd.taesd import TAESD  # isort: skip
 
-CHANNELS = 16
 CROP = 64
 BATCH = 16
-LATENT_NOISE = 0.05  # keeps the latent space smooth for the diffusion model
+LATENT_NOISE = 0.05  # the diffusion model's latents are not exact
 
 
 def band_energy(picture: Tensor) -> list[Tensor]:
@@ -42,57 +43,55 @@ def reconstruction_loss(decoded: Tensor, picture: Tensor) -> Tensor:
     return l1_loss(decoded, picture) + 0.5 * texture
 
 
-def main(minutes: float) -> None:
+def main(minutes: float, export_only: bool) -> None:
     torch.manual_seed(0)
-    pictures = list(photographs.load().values())
+    photos = photographs.load()
+    pictures = list(photos.values())
+    pca = patch_pca.fit(photos)
     generator = torch.Generator().manual_seed(0)
-    model = TAESD(latent_channels=CHANNELS).to(DEVICE, memory_format=torch.channels_last)
+    model = TAESD(latent_channels=patch_pca.CHANNELS).to(DEVICE, memory_format=torch.channels_last)
     initialise(model)
-    normalise = nn.BatchNorm2d(CHANNELS, affine=False, momentum=0.02).to(DEVICE)
-    parameters = [*model.taesd_encoder.parameters(), *model.taesd_decoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, weight_decay=1e-4)
-    schedule = Training("autoencoder", minutes, model=model, normalise=normalise, optimizer=optimizer)
+    patch_pca.write_into(model.taesd_encoder, pca)
+    decoder = model.taesd_decoder
+    optimizer = torch.optim.AdamW(decoder.parameters(), weight_decay=1e-4)
+    training = Training("autoencoder", minutes, decoder=decoder, optimizer=optimizer)
     average = 0.0
-    for step in schedule.steps():
+    for step in () if export_only else training.steps():
         for group in optimizer.param_groups:
             warm_up = min(1.0, (step + 1) / 100)
-            group["lr"] = 1e-3 * warm_up * (1 + torch.cos(torch.tensor(torch.pi * schedule.progress))).item() / 2
+            group["lr"] = 1e-3 * warm_up * (1 + torch.cos(torch.tensor(torch.pi * training.progress))).item() / 2
         chosen = random.Random(step).choices(pictures, k=BATCH)
         picture = torch.cat([photographs.crops(p, 1, generator, CROP) for p in chosen])
-        picture = picture.to(DEVICE, memory_format=torch.channels_last)
+        latent = pca.encode(picture)
+        noisy = latent + LATENT_NOISE * torch.randn_like(latent)
         with torch.autocast(DEVICE.type, torch.bfloat16):
-            latent = normalise(model.taesd_encoder(picture).float())
-            noisy = latent + LATENT_NOISE * torch.randn_like(latent)
-            decoded = model.taesd_decoder(noisy).float()
-        loss = reconstruction_loss(decoded, picture)
+            decoded = decoder(noisy.to(DEVICE, memory_format=torch.channels_last)).float()
+        loss = reconstruction_loss(decoded, picture.to(DEVICE))
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimizer.step()
         average += (loss.item() - average) / min(step + 1, 100)
         if step % 50 == 0:
-            print(f"step {step}  {schedule.seconds / 60:.1f} min  loss {average:.4f}", flush=True)
-    export(model, normalise)
+            print(f"step {step}  {training.seconds / 60:.1f} min  loss {average:.4f}", flush=True)
+    export(model)
 
 
-def export(model: TAESD, normalise: nn.BatchNorm2d) -> None:
-    """Fold the normalisation into the encoder's last convolution and choose scale and shift so that the host's SD3
-    latent format, (z − shift) · scale, undoes them: the diffusion model then sees latents of mean 0 and variance 1."""
-    last = model.taesd_encoder[-1]
-    mean, deviation = normalise.running_mean, (normalise.running_var + normalise.eps).sqrt()
+def export(model: TAESD) -> None:
+    """Scale and shift are the host's SD3 latent format's, so that they cancel: the diffusion model sees the encoder's
+    own numbers."""
     with torch.no_grad():
-        last.weight.div_(deviation[:, None, None, None])
-        last.bias.sub_(mean).div_(deviation)
         model.vae_scale.fill_(SD3().scale_factor)
         model.vae_shift.fill_(SD3().shift_factor)
     WEIGHTS.mkdir(exist_ok=True)
-    state = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-    for name in ("vae_scale", "vae_shift"):
-        state[name] = getattr(model, name).detach().float()
+    scalars = ("vae_scale", "vae_shift")  # half precision would no longer cancel
+    state = {n: v.contiguous() if n in scalars else v.half().contiguous() for n, v in model.state_dict().items()}
     save_file(state, WEIGHTS / "autoencoder.safetensors")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=28)
-    main(parser.parse_args().minutes)
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--export", action="store_true")
+    arguments = parser.parse_args()
+    main(arguments.minutes, arguments.export)

@@ -1,35 +1,32 @@
-"""Train the reference model's diffusion transformer and its word vectors, rectified flow on cached latents.
+"""Train the reference model's diffusion transformer and its word vectors: rectified flow on random crops.
 
     .host/venv/bin/python tests/reference_model/train_mmdit.py --minutes 75
 
-Needs `weights/autoencoder.safetensors`. Resumes from `.host/training/mmdit.pt`; writes `weights/mmdit.safetensors` and
-`weights/text_encoder.safetensors` (fp16). `--export` writes them from the last checkpoint without training.
+Resumes from `.host/training/mmdit.pt`; writes `weights/mmdit.safetensors` and
+`weights/text_encoder.safetensors` (fp16) at the end, or at once from the last checkpoint with `--export`.
 """
 
 import argparse
 import copy
 import json
 
+import patch_pca
 import photographs
 import torch
 from comfy_classes import DEVICE, initialise
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from text_encoder import LENGTH, WIDTH, TextEncoder, Tokenizer, words_of
 from torch import Tensor, nn
-from training import FOLDER, WEIGHTS, Training
+from training import WEIGHTS, Training
 
 import comfy.ops  # isort: skip
-from comfy.latent_formats import SD3  # isort: skip
 from comfy.ldm.modules.diffusionmodules.mmdit import (  # isort: skip
     OpenAISignatureMMDITWrapper,
     get_2d_sincos_pos_embed_torch,
 )
-from comfy.taesd.taesd import TAESD  # isort: skip
 
 DEPTH = 4  # the host reads the width from it: 64 per block
-LATENT_CHANNELS = 16
 MAX_SIDE = 16  # positions for pictures of up to 256 pixels
-CROPS = 192  # of each photograph
 BATCH = 64
 PROMPT_DROPOUT = 0.1
 LEARNING_RATE = 1e-3
@@ -40,7 +37,7 @@ def build_mmdit() -> nn.Module:
     context = {"target": "torch.nn.Linear", "params": {"in_features": WIDTH, "out_features": width}}
     model = OpenAISignatureMMDITWrapper(
         input_size=None,
-        in_channels=LATENT_CHANNELS,
+        in_channels=patch_pca.CHANNELS,
         depth=DEPTH,
         adm_in_channels=WIDTH,
         context_embedder_config=context,
@@ -61,27 +58,6 @@ def build_mmdit() -> nn.Module:
     return model.to(DEVICE)
 
 
-@torch.no_grad()
-def cached_latents(pictures: dict[str, Tensor]) -> Tensor:
-    """Latents as the diffusion model sees them, (photographs, CROPS, LATENT_CHANNELS, 16, 16)."""
-    file = FOLDER / "latents.pt"
-    if file.exists():
-        return torch.load(file, weights_only=True)
-    autoencoder = TAESD(latent_channels=LATENT_CHANNELS)
-    autoencoder.load_state_dict(load_file(WEIGHTS / "autoencoder.safetensors"))
-    autoencoder.float().to(DEVICE, memory_format=torch.channels_last)
-    generator = torch.Generator().manual_seed(1)
-    rows = []
-    for picture in pictures.values():
-        crops = photographs.crops(picture, CROPS, generator)
-        encoded = [autoencoder.encode(part.to(DEVICE) * 2 - 1).cpu() for part in crops.split(32)]
-        rows.append(SD3().process_in(torch.cat(encoded)))
-    latents = torch.stack(rows)
-    torch.save(latents, file)
-    print(f"latents: mean {latents.mean():.3f}, deviation {latents.std():.3f}", flush=True)
-    return latents
-
-
 def main(minutes: float, export_only: bool) -> None:
     torch.manual_seed(0)
     pictures = photographs.load()
@@ -95,18 +71,20 @@ def main(minutes: float, export_only: bool) -> None:
     optimizer = torch.optim.AdamW(trained.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     training = Training("mmdit", minutes, trained=trained, average=average, optimizer=optimizer)
     if not export_only:
-        train(training, model, text, average, optimizer, cached_latents(pictures), tokens)
+        train(training, model, text, average, optimizer, list(pictures.values()), patch_pca.fit(pictures), tokens)
     export(*average, vocabulary)
 
 
-def train(training, model, text, average, optimizer, latents: Tensor, tokens: Tensor) -> None:
+def train(training, model, text, average, optimizer, pictures: list[Tensor], pca, tokens: Tensor) -> None:
+    generator = torch.Generator().manual_seed(training.step)
     mean_loss = 0.0
     for step in training.steps():
         for group in optimizer.param_groups:
             warm_up = min(1.0, (step + 1) / 200)
             group["lr"] = LEARNING_RATE * warm_up * (1 + torch.cos(torch.tensor(torch.pi * training.progress))).item() / 2
-        which = torch.randint(len(latents), (BATCH,))
-        clean = latents[which, torch.randint(CROPS, (BATCH,))].to(DEVICE)
+        which = torch.randint(len(pictures), (BATCH,))
+        clean = torch.cat([photographs.crops(pictures[number], 1, generator) for number in which])
+        clean = pca.encode(clean).to(DEVICE)
         prompt = torch.where(torch.rand(BATCH, 1) < PROMPT_DROPOUT, torch.zeros(1, LENGTH, dtype=torch.long), tokens[which])
         noise = torch.randn_like(clean)
         sigma = torch.randn(BATCH, device=DEVICE).sigmoid()

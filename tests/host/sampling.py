@@ -1,0 +1,52 @@
+"""Runs through the host's own samplers, and counts of what the model did."""
+
+from contextlib import contextmanager
+
+import comfy.samplers
+from models import conditioning, latent
+
+STEPS = 2
+
+
+def sample(guider, batch=1, sampler="euler", steps=STEPS, **arguments):
+    """Latents after some steps of the host's own sampler."""
+    noise = latent(batch, seed=5)["samples"]
+    sampling = guider.model_patcher.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
+    latents = arguments.pop("latent_image", noise * 0)
+    return guider.sample(noise, latents, comfy.samplers.sampler_object(sampler), sigmas, seed=5, **arguments)
+
+
+def detail_guider(pack, patcher, options=None, **inputs):
+    """A DetailGuider with w = 1.5 and cfg = 4 at the middle layer unless `inputs` says otherwise."""
+    if options is not None:
+        inputs["options"] = pack.run("DetailGuidanceOptions", **options)
+    defaults = {"positive": conditioning(1), "negative": conditioning(2), "cfg": 4.0, "dg_scale": 1.5}
+    return pack.run("DetailGuider", model=patcher, **{**defaults, "layer_start": 0.5, "layer_end": 0.5, **inputs})
+
+
+def stock_guider(patcher, positive=None, negative=None, cfg=4.0):
+    guider = comfy.samplers.CFGGuider(patcher)
+    guider.set_conds(positive or conditioning(1), negative or conditioning(2))
+    guider.set_cfg(cfg)
+    return guider
+
+
+@contextmanager
+def counted(patcher):
+    """Counts, while it lasts, the rows that each block of the model computed."""
+    blocks = patcher.model.diffusion_model.joint_blocks
+    rows = [0] * len(blocks)
+
+    def count(number):
+        def hook(_, inputs):
+            rows[number] += len(inputs[1])
+
+        return hook
+
+    handles = [block.register_forward_pre_hook(count(number)) for number, block in enumerate(blocks)]
+    try:
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,129 @@
+"""Every option against the plain implementation or a direct statement of what it does."""
+
+import logging
+
+import comfy.samplers
+import pytest
+import torch
+from models import MASSIVE, conditioning, model
+from plain import PlainDetailGuider, above_median, relative_error
+from sampling import counted, detail_guider, sample, stock_guider
+
+
+def plain(patcher, **arguments):
+    return PlainDetailGuider(patcher, conditioning(1), conditioning(2), **{"cfg": 4.0, "w": 1.5, **arguments})
+
+
+def one_step(guider):
+    """The denoised prediction of the first step, in the model's own latent space."""
+    return guider.model_patcher.model.process_latent_in(sample(guider, steps=1))
+
+
+@pytest.mark.parametrize("batching", ["together", "in turn"])
+def test_listed_channels(pack, batching):
+    patcher = model()
+    actual = sample(detail_guider(pack, patcher, {"channels": "3, 17,200", "batching": batching}))
+    expected = sample(plain(patcher, find=lambda z: [3, 17, 200]))
+    assert relative_error(actual, expected) <= 1e-5
+
+
+def test_max_channels_takes_the_largest(pack):
+    patcher = model()
+    actual = sample(detail_guider(pack, patcher, {"max_channels": 1}))
+    assert relative_error(actual, sample(plain(patcher, find=lambda z: above_median(z, at_most=1)))) <= 1e-5
+    assert relative_error(actual, sample(plain(patcher, find=lambda z: [MASSIVE[0]]))) <= 1e-5
+
+
+def test_profile_gives_the_channels_of_each_block(pack):
+    patcher = model()
+    settings = pack.module("detail_guidance.settings")
+    profile = settings.Profile("SD3 / SD3.5", 4, {2: (5, 9), 3: (17,)})
+    actual = sample(detail_guider(pack, patcher, {"profile": profile}, layer_start=0.5, layer_end=0.75))
+    channels = iter([[5, 9], [17]] * 2)
+    expected = sample(plain(patcher, layers=(2, 3), find=lambda z: next(channels)))
+    assert relative_error(actual, expected) <= 1e-5
+    with pytest.raises(ValueError, match="profile: it was measured on SD3 / SD3.5 with 24 blocks, this model"):
+        detail_guider(pack, patcher, {"profile": settings.Profile("SD3 / SD3.5", 24, {})})
+
+
+def test_keep_factor_goes_from_start_to_end(pack):
+    patcher = model()
+    actual = sample(detail_guider(pack, patcher, {"keep_start": 0.2, "keep_end": 1.0}), steps=2)
+    sigmas = comfy.samplers.calculate_sigmas(patcher.get_model_object("model_sampling"), "simple", 2)
+    guider = plain(patcher)
+
+    class Scheduled(type(guider)):
+        def predict_noise(self, x, timestep, model_options={}, seed=None):
+            self.keep = 0.2 + 0.8 * (1 - float(timestep[0]))  # σ runs from 1 to 0
+            return super().predict_noise(x, timestep, model_options, seed)
+
+    guider.__class__ = Scheduled
+    assert 0 < sigmas[1] < 1
+    assert relative_error(actual, sample(guider, steps=2)) <= 1e-5
+
+
+def test_limit_caps_the_relative_strength(pack):
+    patcher = model()
+    c = one_step(stock_guider(patcher, cfg=1.0))
+    free = one_step(detail_guider(pack, patcher, cfg=1.0)) - c
+    assert free.norm() / c.norm() > 0.1
+    held = one_step(detail_guider(pack, patcher, {"limit": 0.1}, cfg=1.0)) - c
+    torch.testing.assert_close(held, free * (0.1 * c.norm() / free.norm()), rtol=1e-4, atol=1e-5)
+    loose = one_step(detail_guider(pack, patcher, {"limit": 10.0}, cfg=1.0)) - c
+    assert torch.equal(loose, free)
+
+
+def test_rescale_takes_back_the_contrast(pack):
+    patcher = model()
+    c = one_step(stock_guider(patcher, cfg=1.0))
+    free = one_step(detail_guider(pack, patcher, cfg=1.0))
+    full = one_step(detail_guider(pack, patcher, {"rescale": 1.0}, cfg=1.0))
+    torch.testing.assert_close(full, free * c.std() / free.std(), rtol=1e-4, atol=1e-5)
+    half = one_step(detail_guider(pack, patcher, {"rescale": 0.5}, cfg=1.0))
+    torch.testing.assert_close(half, (full + free) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_mask_says_where(pack):
+    patcher = model()
+    mask = torch.zeros(1, 64, 64)
+    mask[..., 32:] = 1  # the right half, at another resolution than the latent's
+    c = one_step(stock_guider(patcher))
+    free = one_step(detail_guider(pack, patcher)) - c
+    masked = one_step(detail_guider(pack, patcher, {"mask": mask})) - c
+    assert torch.equal(masked[..., :7], torch.zeros_like(masked[..., :7]))
+    torch.testing.assert_close(masked[..., 9:], free[..., 9:])
+
+
+def test_auto_batching_goes_by_memory(pack, caplog, monkeypatch):
+    patcher = model()
+    expected = sample(plain(patcher))
+    with caplog.at_level(logging.INFO):
+        sample(detail_guider(pack, patcher))
+    assert ", together, " in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(patcher.model, "memory_usage_factor", 1e9)  # the host believes each row needs all memory
+    with caplog.at_level(logging.INFO):
+        assert relative_error(sample(detail_guider(pack, patcher)), expected) <= 1e-5
+    assert ", in turn, " in caplog.text
+
+
+def test_together_where_the_host_splits_the_batch_goes_on_in_turn(pack, caplog, monkeypatch):
+    patcher = model()
+    expected = sample(plain(patcher, layers=(1, 2)))
+    monkeypatch.setattr(patcher.model, "memory_usage_factor", 1e9)
+    with caplog.at_level(logging.INFO):
+        guider = detail_guider(pack, patcher, {"batching": "together"}, layer_start=0.25, layer_end=0.5)
+        assert relative_error(sample(guider), expected) <= 1e-5
+    assert ", in turn, " in caplog.text
+
+
+def test_a_later_node_replaces_an_earlier_one(pack, caplog):
+    patcher = model()
+    first = pack.run("DetailGuidance", model=patcher, dg_scale=9.0)
+    with caplog.at_level(logging.WARNING):
+        guider = detail_guider(pack, first)
+    assert "already carries one" in caplog.text
+    assert torch.equal(sample(guider), sample(detail_guider(pack, patcher)))
+    with counted(patcher) as rows:
+        sample(detail_guider(pack, first, dg_scale=0.0))
+    assert rows == [4, 4, 4, 4]

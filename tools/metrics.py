@@ -1,0 +1,44 @@
+"""What the demo and the tests measure on pictures. Float arrays in 0 … 1, (height, width, 3)."""
+
+import numpy as np
+
+BANDS = 16  # of the radial power spectrum, equally wide from 0 to 1/2 cycle/px
+
+
+def spectrum(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Power of the luminance at every spatial frequency, mean removed and edges tapered: (frequency in cycles/px, power)."""
+    grey = picture @ np.array([0.299, 0.587, 0.114])
+    window = np.outer(np.hanning(grey.shape[0]), np.hanning(grey.shape[1]))
+    power = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
+    frequency = np.hypot(*np.meshgrid(*(np.fft.fftfreq(side) for side in grey.shape), indexing="ij"))
+    return frequency, power
+
+
+def energy_above(picture: np.ndarray, cutoff: float) -> float:
+    """Spectral energy above a frequency in cycles/px."""
+    frequency, power = spectrum(picture)
+    return float(power[frequency > cutoff].sum())
+
+
+def radial_spectrum(picture: np.ndarray) -> np.ndarray:
+    """Mean power in BANDS rings of equal width up to 1/2 cycle/px."""
+    frequency, power = spectrum(picture)
+    ring = np.minimum((frequency * 2 * BANDS).astype(int), BANDS)
+    return np.array([power[ring == band].mean() for band in range(BANDS)])
+
+
+def spectrum_distance(picture: np.ndarray, photographs: list[np.ndarray]) -> float:
+    """Mean over the rings of |log power ratio| between a picture and the mean spectrum of photographs: 0 is equal."""
+    real = np.mean([radial_spectrum(photograph) for photograph in photographs], axis=0)
+    return float(np.abs(np.log(radial_spectrum(picture) / real)).mean())
+
+
+def low_pass_correlation(first: np.ndarray, second: np.ndarray, cutoff: float = 1 / 16) -> float:
+    """Correlation of two pictures' layout, what is left below a frequency in cycles/px (all colours together).
+
+    The layout of a texture without any (plain drywall) is noise; its correlation says little.
+    """
+    frequency = np.hypot(*np.meshgrid(*(np.fft.fftfreq(side) for side in first.shape[:2]), indexing="ij"))
+    keep = (frequency < cutoff)[..., None]
+    low = [np.fft.ifft2(np.fft.fft2(p, axes=(0, 1)) * keep, axes=(0, 1)).real.ravel() for p in (first, second)]
+    return float(np.corrcoef(*low)[0, 1])
