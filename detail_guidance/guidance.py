@@ -62,7 +62,8 @@ def rescaled(guided: Tensor, base: Tensor, amount: float) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float32)
+    flat = x.flatten(1)
+    return torch.linalg.vector_norm(flat, dim=1, dtype=torch.promote_types(flat.dtype, torch.float32))
 
 
 def _deviation(x: Tensor) -> Tensor:

@@ -29,11 +29,23 @@ Patch = Callable[[Args, Run], Args]
 
 @dataclass(frozen=True)
 class Chunk:
-    """One condition's rows in a forward's batch."""
+    """One condition's rows in a forward's batch.
+
+    Attributes:
+        uuid: the condition's. Not unique: for areas, the host gives the negative a copy of the positive's.
+        index: of its condition in the host's list.
+        number: of the chunk in the batch.
+        size: rows in a chunk.
+    """
 
     uuid: UUID
-    index: int  # of its condition in the host's list
-    rows: slice
+    index: int
+    number: int
+    size: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.number * self.size, (self.number + 1) * self.size)
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class Disruption:
         layers: numbers of the blocks at whose input the channels are disrupted.
         find: (block, conditional image tokens) → bool (channels,).
         keep: ρ of this step.
-        fired: called with the block's number each time detail rows are disrupted.
+        fired: called each time detail rows are disrupted.
     """
 
     family: Family
@@ -62,38 +74,34 @@ class Disruption:
     layers: range
     find: Callable[[int, Tensor], Tensor]
     keep: float
-    fired: Callable[[int], None]
+    fired: Callable[[], None]
 
     @property
     def prefix(self) -> list[Key]:
         return self.keys[: self.layers.start]
 
-    def disrupted(self, args: Args, block: int, channels: list[tuple[slice, Tensor]]) -> Args:
-        """The block's arguments with the given channels of the given rows disrupted."""
+    def disrupted(self, args: Args, channels: list[tuple[slice, Tensor]]) -> Args:
+        """A block's arguments with the given channels of the given rows disrupted."""
         image = args[self.family.image].clone()  # the rows of others are theirs to keep
         for rows, massive in channels:
             image[rows] = disrupt(image[rows], massive, self.keep)
-        self.fired(block)
+        self.fired()
         return {**args, self.family.image: image}
 
 
 def chunks_of(transformer_options: dict[str, Any], rows: int) -> list[Chunk]:
     """The chunks of a forward with so many rows, in their order."""
     uuids, indices = transformer_options["uuids"], transformer_options["cond_or_uncond"]
-    each = rows // len(uuids)
-    return [
-        Chunk(uuid, index, slice(number * each, (number + 1) * each))
-        for number, (uuid, index) in enumerate(zip(uuids, indices, strict=True))
-    ]
+    size = rows // len(uuids)
+    return [Chunk(uuid, index, number, size) for number, (uuid, index) in enumerate(zip(uuids, indices, strict=True))]
 
 
-def sharing(todo: Disruption, chunks: list[Chunk], pairs: list[tuple[Chunk, Chunk]]) -> dict[Key, Patch]:
-    """Detail rows beside their conditional rows; `pairs` are (detail, conditional)."""
-    partner = {detail.uuid: conditional for detail, conditional in pairs}
-    computed = [chunk for chunk in chunks if chunk.uuid not in partner]
-    position = {chunk.uuid: number for number, chunk in enumerate(computed)}
+def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) -> dict[Key, Patch]:
+    """Detail rows beside their conditional rows; `partner` maps the ones to the others."""
+    computed = [chunk for chunk in chunks if chunk not in partner]
+    sources = [computed.index(partner.get(chunk, chunk)) for chunk in chunks]
     # Detail rows are conditional rows to other packs' block and attention patches.
-    labels = {"cond_or_uncond": [partner.get(chunk.uuid, chunk).index for chunk in chunks]}
+    labels = {"cond_or_uncond": [partner.get(chunk, chunk).index for chunk in chunks]}
     computed_labels = {
         "cond_or_uncond": [chunk.index for chunk in computed],
         "uuids": [chunk.uuid for chunk in computed],
@@ -102,21 +110,21 @@ def sharing(todo: Disruption, chunks: list[Chunk], pairs: list[tuple[Chunk, Chun
     def share(args: Args, run: Run) -> Args:
         inner = {name: _take(args[name], computed) for name in todo.family.row_arguments}
         out = run(_labelled({**args, **inner}, computed_labels))
-        shared = {}
-        for name in todo.family.streams:
-            parts = _chunked(out.get(name), len(computed))
-            shared[name] = parts and torch.cat([parts[position[partner.get(c.uuid, c).uuid]] for c in chunks])
-        return {**out, **shared}
+        return {**out, **{name: _spread(out[name], len(computed), sources) for name in todo.family.streams}}
 
     def disrupt_at(block: int) -> Patch:
         def patch(args: Args, run: Run) -> Args:
             image = args[todo.family.image]
-            channels = [(detail.rows, todo.find(block, image[conditional.rows])) for detail, conditional in pairs]
-            return run(_labelled(todo.disrupted(args, block, channels), labels))
+            channels = [(detail.rows, todo.find(block, image[conditional.rows])) for detail, conditional in partner.items()]
+            return run(_labelled(todo.disrupted(args, channels), labels))
 
         return patch
 
-    patches: dict[Key, Patch] = {key: share for key in todo.prefix}
+    def label(args: Args, run: Run) -> Args:
+        return run(_labelled(args, labels))
+
+    patches: dict[Key, Patch] = {key: label for key in todo.keys}
+    patches |= {key: share for key in todo.prefix}
     return patches | {todo.keys[block]: disrupt_at(block) for block in todo.layers}
 
 
@@ -154,7 +162,7 @@ def resuming(todo: Disruption, chunks: list[tuple[Chunk, Record]]) -> dict[Key, 
                 }
                 args = {**args, **states}
             channels = [(chunk.rows, record.channels[block].to(image.device)) for chunk, record in chunks]
-            return run(todo.disrupted(args, block, channels))
+            return run(todo.disrupted(args, channels))
 
         return patch
 
@@ -188,5 +196,6 @@ def _take(tensor: Tensor, chunks: list[Chunk]) -> Tensor:
     return torch.cat([tensor[chunk.rows] for chunk in chunks])
 
 
-def _chunked(tensor: Tensor | None, chunks: int) -> list[Tensor] | None:
-    return None if tensor is None else list(tensor.chunk(chunks))
+def _spread(tensor: Tensor, chunks: int, sources: list[int]) -> Tensor:
+    parts = tensor.chunk(chunks)
+    return torch.cat([parts[source] for source in sources])

@@ -150,6 +150,7 @@ class Step:
         self.cond: Tensor | None = None
         self.disrupted: Tensor | None = None
         self.fired = False
+        self.index = 0  # of the positive in the host's list of conditions
         self.partner: dict[UUID, UUID] = {}  # detail condition → its conditional one
         self.records: dict[UUID, Record] = {}
         self.together = run.together
@@ -170,7 +171,8 @@ class Step:
                 f"Detail Guidance cannot work in parts of the latent: it was asked for {tuple(x.shape)} of "
                 f"{tuple(self.shape)}. Remove the context windows, or remove Detail Guidance."
             )
-        positive = conds[index]
+        positive = conds[index] or []
+        self.index = index
         # An id of their own, the same at every step: caches keyed by it must not mix the two up.
         detail = [{**cond, "uuid": uuid5(cond["uuid"], KEY)} for cond in positive]
         self.partner = {new["uuid"]: old["uuid"] for new, old in zip(detail, positive, strict=True)}
@@ -188,14 +190,21 @@ class Step:
             out = executor(model, conds, x, timestep, patched)
             # In the positive's place of the list: other packs' patches go by it.
             disrupted = executor(model, [None] * index + [detail], x, timestep, patched)[index]
+        if not self.fired and self.run.fired == 0 and out[index].any():  # all zero where no positive is active yet
+            raise RuntimeError(
+                f"Detail Guidance had no effect: {type(self.run.diffusion_model).__name__} ran without calling its "
+                "block patches, so nothing could be disrupted. The engine that loaded this model ignores them: load "
+                "the model with ComfyUI's own loader, or remove Detail Guidance."
+            )
         self.run.together = self.together
         self.cond, self.disrupted = out[index].clone(), disrupted  # pre-CFG functions may write into theirs
         return out
 
     def _positive(self, conds: list[Conds | None]) -> int | None:
-        wanted = {cond["uuid"] for cond in self.run.guider.conds.get("positive", [])}
+        """Which of the host's conditions is the guider's positive one, whatever place the guider gives it."""
+        wanted = [cond["uuid"] for cond in self.run.guider.conds.get("positive", [])]
         for index, group in enumerate(conds):
-            if any(cond.get("uuid") in wanted for cond in group or ()):
+            if wanted and [cond.get("uuid") for cond in group or ()] == wanted:
                 return index
         return None
 
@@ -211,39 +220,32 @@ class Step:
         **kwargs: Any,
     ) -> Tensor:
         """One forward of the model, patched for the rows it holds."""
-        fired: list[int] = []
-        chunks = chunks_of(transformer_options, len(x))
-        patches, disrupts = self._patches(chunks, fired)
+        patches = self._patches(chunks_of(transformer_options, len(x)))
         options = chained(transformer_options, patches)
-        out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-        if disrupts:
-            self.fired = bool(fired)
-            if not fired and self.run.fired == 0:
-                raise RuntimeError(
-                    f"Detail Guidance had no effect: {type(self.run.diffusion_model).__name__} ran without calling its "
-                    "block patches, so nothing could be disrupted. The engine that loaded this model ignores them: "
-                    "load the model with ComfyUI's own loader, or remove Detail Guidance."
-                )
-        return out
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
-    def _patches(self, chunks: list[Chunk], fired: list[int]) -> tuple[dict[Key, Patch], bool]:
-        """The block patches for a forward, and whether they disrupt."""
+    def _fire(self) -> None:
+        self.fired = True
+
+    def _patches(self, chunks: list[Chunk]) -> dict[Key, Patch]:
+        """The block patches for a forward of these chunks."""
         run = self.run
-        todo = Disruption(run.family, run.keys, run.layers, run.find, self.keep, fired.append)
-        by_uuid = {chunk.uuid: chunk for chunk in chunks}
+        todo = Disruption(run.family, run.keys, run.layers, run.find, self.keep, self._fire)
         detail = [chunk for chunk in chunks if chunk.uuid in self.partner]
+        conditional = {
+            chunk.uuid: chunk
+            for chunk in chunks
+            if chunk.index == self.index and chunk.uuid in self.partner.values()
+        }
         if not detail:
-            waiting = [chunk for chunk in chunks if chunk.uuid in self.partner.values()]
-            return ({} if self.together else recording(todo, waiting, self.records)), False
+            return {} if self.together else recording(todo, list(conditional.values()), self.records)
         partners = [self.partner[chunk.uuid] for chunk in detail]
-        if all(uuid in by_uuid for uuid in partners):
-            pairs = [(chunk, by_uuid[uuid]) for chunk, uuid in zip(detail, partners, strict=True)]
-            return sharing(todo, chunks, pairs), True
+        if all(uuid in conditional for uuid in partners):
+            return sharing(todo, chunks, {c: conditional[uuid] for c, uuid in zip(detail, partners, strict=True)})
         if all(uuid in self.records for uuid in partners) and len(detail) == len(chunks):
-            states = [(chunk, self.records[uuid]) for chunk, uuid in zip(detail, partners, strict=True)]
-            return resuming(todo, states), True
+            return resuming(todo, [(c, self.records[uuid]) for c, uuid in zip(detail, partners, strict=True)])
         self.separated = True
-        return {}, False
+        return {}
 
 
 def _with_wrapper(model_options: dict[str, Any], kind: str, wrapper: Any) -> dict[str, Any]:

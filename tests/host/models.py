@@ -35,6 +35,12 @@ def state_dict(depth: int, seed: int = 0, **variant) -> dict[str, torch.Tensor]:
         operations=comfy.ops.disable_weight_init,
         **variant,
     )
+    weights = random_weights(model, seed)
+    weights["x_embedder.proj.bias"][list(MASSIVE)] = torch.tensor([60.0, -40.0])
+    return weights
+
+
+def random_weights(model: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     weights = {
         name: torch.randn(value.shape, generator=generator) * (value.shape[-1] ** -0.5 if value.ndim > 1 else 0.02)
@@ -43,7 +49,6 @@ def state_dict(depth: int, seed: int = 0, **variant) -> dict[str, torch.Tensor]:
     for name in weights:
         if name.endswith((".ln_q.weight", ".ln_k.weight")):
             weights[name] = weights[name] + 1
-    weights["x_embedder.proj.bias"][list(MASSIVE)] = torch.tensor([60.0, -40.0])
     return weights
 
 

@@ -1,0 +1,226 @@
+"""Whatever else is on the model or in the conditioning: against the plain implementation with the same neighbours."""
+
+import comfy.cldm.mmdit
+import comfy.controlnet
+import comfy.latent_formats
+import comfy.model_management
+import comfy.ops
+import nodes as comfy_nodes
+import pytest
+import torch
+from models import CONTEXT, conditioning, latent, model, random_weights
+from plain import PlainDetailGuider, relative_error
+from sampling import counted, detail_guider, sample, stock_guider
+
+from comfy_extras.nodes_apg import APG
+from comfy_extras.nodes_mahiro import Mahiro
+from comfy_extras.nodes_perpneg import PerpNegGuider
+from comfy_extras.nodes_slg import SkipLayerGuidanceDiT, SkipLayerGuidanceDiTSimple
+
+PLANS = pytest.mark.parametrize("batching", ["together", "in turn"])
+
+
+def assert_equal(pack, patcher, batching, positive=None, negative=None, layers=(2,), batch=1, **arguments):
+    """DetailGuider against the plain implementation around the host's own CFG, with everything on the model."""
+    positive, negative = positive or conditioning(1), negative or conditioning(2)
+    inputs = {"layer_start": layers[0] / 4, "layer_end": layers[-1] / 4}
+    guider = detail_guider(pack, patcher, {"batching": batching}, positive=positive, negative=negative, **inputs)
+    plain = PlainDetailGuider(patcher, positive, negative, 4.0, w=1.5, layers=layers, host_cfg=True)
+    expected = sample(plain, batch, **arguments)
+    assert relative_error(sample(guider, batch, **arguments), expected) <= 1e-5
+    unguided = sample(stock_guider(patcher, positive, negative), batch, **arguments)
+    assert relative_error(unguided, expected) > 1e-3
+
+
+# Conditioning
+
+
+@PLANS
+def test_prompts_of_different_length_run_in_forwards_of_their_own(pack, batching):
+    assert_equal(pack, model(), batching, negative=conditioning(2, tokens=5), layers=(1, 2))
+
+
+@PLANS
+def test_areas_of_the_same_size(pack, batching):
+    areas = [conditioning(3, area=(16, 8, 0, x), strength=s) for x, s in ((0, 1.0), (8, 0.7))]
+    assert_equal(pack, model(), batching, conditioning(1) + areas[0] + areas[1], layers=(1, 2), batch=2)
+
+
+@PLANS
+def test_areas_of_different_sizes_and_prompts(pack, batching):
+    positive = conditioning(1) + conditioning(3, area=(8, 16, 8, 0)) + conditioning(4, tokens=3)
+    assert_equal(pack, model(), batching, positive, layers=(1, 2))
+
+
+@PLANS
+def test_masks(pack, batching):
+    left = torch.zeros(1, 16, 16)
+    left[..., :8] = 1
+    positive = conditioning(1, mask=left, mask_strength=1.0) + conditioning(3, mask=1 - left, mask_strength=0.5)
+    assert_equal(pack, model(), batching, positive)
+
+
+@PLANS
+def test_timestep_ranges(pack, batching):
+    positive = conditioning(1, start_percent=0.0, end_percent=0.4) + conditioning(3, start_percent=0.4, end_percent=1.0)
+    assert_equal(pack, model(), batching, positive, steps=4)
+
+
+@PLANS
+def test_a_step_without_any_active_positive_is_not_an_error(pack, batching):
+    positive = conditioning(1, start_percent=0.6, end_percent=1.0)
+    assert_equal(pack, model(), batching, positive, steps=3)
+
+
+# Others on the same model
+
+
+@PLANS
+def test_skip_layer_guidance(pack, batching):
+    patched = SkipLayerGuidanceDiT.execute(model(), 2.0, 0.0, 1.0, double_layers="1, 2", single_layers="")[0]
+    assert_equal(pack, patched, batching)
+
+
+def test_detail_guidance_runs_once_beside_skip_layer_guidance(pack):
+    patched = SkipLayerGuidanceDiT.execute(model(), 2.0, 0.0, 1.0, double_layers="1", single_layers="")[0]
+    with counted(patched) as alone:
+        sample(stock_guider(patched))
+    with counted(patched) as both:
+        sample(detail_guider(pack, patched))
+    assert [b - a for a, b in zip(alone, both, strict=True)] == [0, 0, 2, 2]
+
+
+@PLANS
+def test_simple_skip_layer_guidance_in_its_single_slot(pack, batching):
+    patched = SkipLayerGuidanceDiTSimple.execute(model(), 0.0, 1.0, double_layers="1, 2", single_layers="")[0]
+    assert_equal(pack, patched, batching)
+
+
+@PLANS
+@pytest.mark.parametrize("block", [0, 2, 3])
+def test_another_patch_on_the_same_block_is_chained(pack, batching, block):
+    """A patch that, like regional and adapter packs', changes conditional rows only, going by cond_or_uncond."""
+
+    def shift_conditional_rows(args, extra):
+        out = extra["original_block"](args)
+        chunks = out["img"].chunk(len(args["transformer_options"]["cond_or_uncond"]))
+        kinds = args["transformer_options"]["cond_or_uncond"]
+        img = torch.cat([rows.roll(1, 1) if kind == 0 else rows for rows, kind in zip(chunks, kinds, strict=True)])
+        return {**out, "img": img}
+
+    patched = model().clone()
+    patched.set_model_patch_replace(shift_conditional_rows, "dit", "double_block", block)
+    assert relative_error(sample(stock_guider(patched)), sample(stock_guider(model()))) > 1e-2
+    assert_equal(pack, patched, batching, layers=(1, 2))
+
+
+@PLANS
+@pytest.mark.parametrize("node", [APG, Mahiro])
+def test_pre_and_post_cfg_functions(pack, batching, node):
+    arguments = {"eta": 0.5, "norm_threshold": 3.0, "momentum": 0.0} if node is APG else {}
+    patched = node.execute(model(), **arguments)[0]
+    assert_equal(pack, patched, batching)
+
+
+@PLANS
+def test_cfg_function_in_its_single_slot(pack, batching):
+    patched = model().clone()
+    patched.set_model_sampler_cfg_function(lambda args: args["uncond"] + 2.5 * (args["cond"] - args["uncond"]))
+    assert_equal(pack, patched, batching)
+
+
+@PLANS
+def test_other_sampling_shift(pack, batching):
+    from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
+    (patched,) = ModelSamplingSD3().patch(model(), shift=1.0)
+    assert_equal(pack, patched, batching)
+
+
+@PLANS
+def test_controlnet(pack, batching):
+    network = comfy.cldm.mmdit.ControlNet(
+        num_blocks=2,
+        input_size=None,
+        in_channels=16,
+        depth=4,
+        adm_in_channels=CONTEXT,
+        context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": CONTEXT, "out_features": 256}},
+        num_patches=256,
+        pos_embed_max_size=16,
+        dtype=torch.float32,
+        device="cpu",
+        operations=comfy.ops.disable_weight_init,
+    )
+    network.load_state_dict(random_weights(network, seed=3))
+    control = comfy.controlnet.ControlNet(
+        network, compression_ratio=1, load_device=comfy.model_management.get_torch_device()
+    )
+    positive, negative = comfy_nodes.ControlNetApplyAdvanced().apply_controlnet(
+        conditioning(1), conditioning(2), control, latent(seed=8)["samples"].movedim(1, -1), 0.5, 0.0, 1.0
+    )
+    without = sample(detail_guider(pack, model()))
+    assert relative_error(sample(detail_guider(pack, model(), positive=positive, negative=negative)), without) > 1e-2
+    assert_equal(pack, model(), batching, positive, negative, layers=(1, 2), batch=2)
+
+
+@PLANS
+def test_inpainting_mask(pack, batching):
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    picture = latent(seed=9)["samples"]
+    assert_equal(pack, model(), batching, latent_image=picture, denoise_mask=mask)
+    result = sample(detail_guider(pack, model()), latent_image=picture, denoise_mask=mask)
+    assert relative_error(result[..., :4], picture[..., :4]) < 1e-5
+
+
+@PLANS
+def test_another_guider_of_the_host(pack, batching):
+    """PerpNegGuider asks for three predictions in one call and does its own mixing: the detail term is added to it."""
+    options = pack.run("DetailGuidanceOptions", batching=batching)
+    settings = {"dg_scale": 1.5, "layer_start": 0.5, "layer_end": 0.5, "options": options}
+    patched = pack.run("DetailGuidance", model=model(), **settings)
+
+    def first_step(patcher):
+        guider = PerpNegGuider.execute(patcher, conditioning(1), conditioning(2), conditioning(3), 4.0, 1.0)[0]
+        return sample(guider, steps=1)
+
+    term = sample(PlainDetailGuider(model(), conditioning(1), w=1.5), steps=1) - sample(
+        stock_guider(model(), cfg=1.0), steps=1
+    )
+    torch.testing.assert_close(first_step(patched) - first_step(model()), term, rtol=1e-3, atol=1e-4)
+
+
+# Trouble in the middle
+
+
+@PLANS
+def test_interruption_leaves_nothing_behind(pack, batching):
+    patcher = model()
+    guider = detail_guider(pack, patcher, {"batching": batching})
+    expected, stock = sample(guider), sample(stock_guider(patcher))
+
+    def interrupt(step, *_):
+        raise comfy.model_management.InterruptProcessingException()
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(guider, callback=interrupt)
+    assert torch.equal(sample(guider), expected)
+    assert torch.equal(sample(stock_guider(patcher)), stock)
+
+
+def test_an_exception_inside_a_guided_forward_leaves_nothing_behind(pack):
+    patcher = model()
+    stock = sample(stock_guider(patcher))
+    calls = []
+
+    def fail_at_third(_, inputs):
+        calls.append(len(inputs))
+        if len(calls) == 3:
+            raise RuntimeError("out of memory, say")
+
+    handle = patcher.model.diffusion_model.joint_blocks[3].register_forward_pre_hook(fail_at_third)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sample(detail_guider(pack, patcher), steps=4)
+    handle.remove()
+    assert torch.equal(sample(stock_guider(patcher)), stock)

@@ -1,0 +1,192 @@
+"""Every bad input gives an error or a warning that says what to do, and the host's next run works."""
+
+import logging
+
+import comfy.model_base
+import comfy.ops
+import comfy.samplers
+import comfy.supported_models
+import pytest
+import torch
+from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
+from comfy.model_patcher import ModelPatcher
+from models import conditioning, model
+from sampling import detail_guider, sample, stock_guider
+
+NAN = float("nan")
+
+
+def refused(pack, message, **inputs):
+    with pytest.raises(ValueError, match=message):
+        detail_guider(pack, model(), **inputs)
+
+
+@pytest.mark.parametrize("value", [-0.1, 20.5, NAN])
+def test_dg_scale_out_of_range(pack, value):
+    refused(pack, f"dg_scale: {value} is outside 0 to 20", dg_scale=value)
+
+
+@pytest.mark.parametrize("name", ["layer_start", "layer_end", "start_percent", "end_percent"])
+@pytest.mark.parametrize("value", [-0.01, 1.01, NAN])
+def test_fractions_out_of_range(pack, name, value):
+    refused(pack, f"{name}: {value} is outside 0 to 1", **{name: value})
+
+
+def test_ends_before_starts(pack):
+    refused(pack, "layer_start: 0.8 is above layer_end, 0.2", layer_start=0.8, layer_end=0.2)
+    refused(pack, "start_percent: 0.8 is above end_percent, 0.2", start_percent=0.8, end_percent=0.2)
+
+
+@pytest.mark.parametrize("value", [-1.0, 101.0, NAN])
+def test_cfg_out_of_range(pack, value):
+    refused(pack, f"cfg: {value} is outside 0 to 100", cfg=value)
+
+
+def test_cfg_without_negative(pack):
+    refused(pack, "negative: not connected, but cfg = 4 needs it. Connect it, or set cfg to 1", negative=None)
+    sample(detail_guider(pack, model(), negative=None, cfg=1.0))
+
+
+@pytest.mark.parametrize("text", ["", "all", "1, two", "-3", "1;2", "1.5"])
+def test_channels_that_are_no_list(pack, text):
+    refused(pack, 'channels: .* is neither "auto" nor a list', options={"channels": text})
+
+
+@pytest.mark.parametrize(
+    "name, value, allowed",
+    [
+        ("massive_ratio", 0.5, "1 to 1000"),
+        ("max_channels", 0, "1 to 64"),
+        ("keep_start", 1.5, "0 to 1"),
+        ("keep_end", NAN, "0 to 1"),
+        ("rescale", -0.5, "0 to 1"),
+        ("limit", -1.0, "0 to 10"),
+    ],
+)
+def test_options_out_of_range(pack, name, value, allowed):
+    refused(pack, f"{name}: {value} is outside {allowed}", options={name: value})
+
+
+def test_unknown_batching(pack):
+    refused(pack, "batching: 'both' is not one of auto, together, in turn", options={"batching": "both"})
+
+
+def test_a_mask_of_another_shape(pack):
+    refused(pack, r"mask: its shape is \(8, 8\), it must be", options={"mask": torch.ones(8, 8)})
+
+
+@pytest.mark.parametrize("batching", ["together", "in turn"])
+def test_a_channel_the_model_does_not_have(pack, batching):
+    patcher = model()
+    expected = sample(stock_guider(patcher))
+    with pytest.raises(ValueError, match="channels: 1446 cannot be disrupted, this model's channels are 0 to 255"):
+        sample(detail_guider(pack, patcher, {"channels": "154, 1446", "batching": batching}))
+    assert torch.equal(sample(stock_guider(patcher)), expected)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_model_without_hookable_blocks(pack, scale):
+    config = comfy.supported_models.SD15(
+        {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
+         "channel_mult": [1, 2], "num_heads": 2, "use_spatial_transformer": True, "transformer_depth": [1, 1],
+         "transformer_depth_output": [1, 1, 1, 1], "transformer_depth_middle": 1, "context_dim": 32,
+         "use_linear_in_transformer": False, "adm_in_channels": None, "use_temporal_attention": False}
+    )  # fmt: skip
+    unet = comfy.model_base.BaseModel(config, device="cpu")
+    patcher = ModelPatcher(unet, torch.device("cpu"), torch.device("cpu"))
+    message = r"cannot patch this model: its network is UNetModel. Supported: SD3 / SD3.5"
+    for node in ("DetailGuidance", "DetailGuider"):
+        extra = {} if node == "DetailGuidance" else {"positive": conditioning(1), "negative": conditioning(2)}
+        with pytest.raises(ValueError, match=message):
+            pack.run(node, model=patcher, dg_scale=scale, **extra)
+
+
+class EngineOfItsOwn(OpenAISignatureMMDITWrapper):
+    """Like quantised engines that bring a forward of their own: transformer_options do not reach the blocks."""
+
+    def forward(self, x, timesteps, context=None, y=None, control=None, transformer_options={}, **kwargs):
+        return super().forward(x, timesteps, context, y, control, {}, **kwargs)
+
+
+@pytest.mark.parametrize("batching", ["together", "in turn"])
+def test_an_engine_that_ignores_block_patches(pack, batching):
+    patcher = model().clone()
+    network = patcher.model.diffusion_model
+    engine = EngineOfItsOwn.__new__(EngineOfItsOwn)
+    engine.__dict__ = network.__dict__
+    patcher.add_object_patch("diffusion_model", engine)
+    expected = sample(stock_guider(model()))
+    with pytest.raises(RuntimeError, match="EngineOfItsOwn ran without calling its block patches"):
+        sample(detail_guider(pack, patcher, {"batching": batching}))
+    assert torch.equal(sample(stock_guider(model())), expected)
+
+
+def warnings_of(caplog, guider):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        result = sample(guider)
+    return result, caplog.text
+
+
+def test_no_massive_channel(pack, caplog):
+    patcher = model()
+    guider = detail_guider(pack, patcher, {"massive_ratio": 900.0}, layer_start=0.25, layer_end=0.5)
+    result, text = warnings_of(caplog, guider)
+    assert "no massive channel at block 1, 2: no channel exceeds 900 times the median" in text
+    torch.testing.assert_close(result, sample(stock_guider(patcher)), rtol=1e-4, atol=1e-4)
+
+
+def test_no_step_inside_the_window(pack, caplog):
+    _, text = warnings_of(caplog, detail_guider(pack, model(), start_percent=0.6, end_percent=0.7))
+    assert "nothing was guided: no step fell into the window" in text
+
+
+class GuiderOfItsOwn(comfy.samplers.CFGGuider):
+    def outer_predict_noise(self, x, timestep, model_options={}, seed=None):
+        return self.predict_noise(x, timestep, model_options, seed)
+
+
+def test_a_guider_that_goes_past_the_patch(pack, caplog):
+    guider = GuiderOfItsOwn(pack.run("DetailGuidance", model=model()))
+    guider.set_conds(conditioning(1), conditioning(2))
+    result, text = warnings_of(caplog, guider)
+    assert "nothing was guided: GuiderOfItsOwn does not predict through the host's guider" in text
+    assert torch.equal(result, sample(stock_guider(model(), cfg=1.0)))
+
+
+def test_a_latent_sampled_in_parts(pack):
+    """Context windows, as the host's handler cuts them: predictions of parts of the latent."""
+    patcher = model().clone()
+
+    def halves(args):
+        import comfy.samplers as s
+
+        x, call = args["input"], lambda part: s.calc_cond_batch(
+            args["model"], args["conds"], part, args["sigma"], args["model_options"]
+        )
+        left, right = call(x[..., :8]), call(x[..., 8:])
+        return [torch.cat(parts, dim=-1) for parts in zip(left, right, strict=True)]
+
+    patcher.set_model_sampler_calc_cond_batch_function(halves)
+    with pytest.raises(ValueError, match="cannot work in parts of the latent"):
+        sample(detail_guider(pack, patcher))
+
+
+def test_the_report_says_what_happened(pack):
+    run = pack.module("host.run")
+    reports = []
+    original = run.Report.publish
+    run.Report.publish = lambda self: reports.append(self)
+    try:
+        sample(detail_guider(pack, model(), layer_start=0.25, layer_end=0.5, end_percent=0.3), steps=4)
+    finally:
+        run.Report.publish = original
+    (report,) = reports
+    assert (report.node, report.family, report.block_count) == ("7", "SD3 / SD3.5", 4)
+    assert (report.first_block, report.last_block) == (1, 2)
+    assert report.block_names[2] == "double_block 2"
+    assert report.channels == {1: [17, 130], 2: [17, 130]}
+    assert (report.steps, report.steps_guided, report.steps_fired) == (4, 2, 2)
+    assert report.plan == "together" and report.warnings == []
+    assert report.relative_strength > 0
+    assert "blocks 1 to 2 of 4, massive channels 17, 130, 2 of 4 steps, together" in report.line()

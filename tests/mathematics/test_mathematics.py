@@ -1,0 +1,200 @@
+"""Properties of the mathematics, and comparison with plain loops in float64 NumPy."""
+
+import subprocess
+import sys
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detail_guidance.guidance import detail_guidance, limited, relative_strength, rescaled
+from detail_guidance.layers import block_at, block_range
+from detail_guidance.massive import disrupt, listed_channels, massive_channels
+from detail_guidance.settings import Options, Settings, parse_channels
+from detail_guidance.window import Window, keep_factor
+from hypothesis import given
+from hypothesis import strategies as st
+
+seeds = st.integers(0, 2**32 - 1)
+fractions = st.floats(0, 1)
+scales = st.floats(0, 20)
+
+
+def pictures(seed, count=3):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, 4, 5, 6, generator=generator, dtype=torch.float64) for _ in range(count)]
+
+
+def test_it_does_not_import_comfyui():
+    code = (
+        "import importlib.util as u, pathlib, sys; f = pathlib.Path(sys.argv[1]);"
+        "s = u.spec_from_file_location('m', f / '__init__.py', submodule_search_locations=[str(f)]);"
+        "m = sys.modules['m'] = u.module_from_spec(s); s.loader.exec_module(m);"
+        "[__import__('m.' + p.stem) for p in f.glob('*.py') if p.stem != '__init__'];"
+        "sys.exit(', '.join(n for n in sys.modules if n.split('.')[0] in ('comfy', 'nodes', 'server')) or 0)"
+    )
+    folder = Path(__file__).resolve().parents[2] / "detail_guidance"
+    result = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+# The formula
+
+
+@given(seeds, scales, st.floats(1, 20))
+def test_the_formula(seed, w, cfg):
+    c, u, d = pictures(seed)
+    guided, _ = detail_guidance(u + cfg * (c - u), c, d, w)
+    expected = np.empty(c.shape)
+    for i in np.ndindex(*c.shape):
+        D, D_empty, D_m, lam = float(c[i]), float(u[i]), float(d[i]), cfg - 1
+        expected[i] = D + lam * (D - D_empty) + w * (D - D_m)
+    np.testing.assert_allclose(guided.numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+@given(seeds, scales)
+def test_no_difference_no_detail(seed, w):
+    base, c = pictures(seed, 2)
+    guided, strength = detail_guidance(base, c, c, w)
+    assert torch.equal(guided, base) and strength.tolist() == [0, 0]
+
+
+@given(seeds, scales, st.floats(0.1, 3), st.floats(-2, 2))
+def test_it_is_the_same_on_any_affine_parametrisation(seed, w, scale, shift):
+    """Noise, velocity and denoised predictions of one timestep are affine in each other."""
+    base, c, d = pictures(seed)
+    guided, _ = detail_guidance(base, c, d, w)
+    other, _ = detail_guidance(scale * base + shift, scale * c + shift, scale * d + shift, w)
+    torch.testing.assert_close(other, scale * guided + shift, rtol=1e-8, atol=1e-8)
+
+
+@given(seeds, st.floats(0.01, 20), st.floats(0.001, 10))
+def test_limit(seed, w, limit):
+    c, d, _ = pictures(seed)
+    term = w * (c - d)
+    held = limited(term, c, limit)
+    free = relative_strength(term, c)
+    torch.testing.assert_close(relative_strength(held, c), free.clamp(max=limit), rtol=1e-4, atol=1e-6)
+    untouched = free < limit * 0.999
+    torch.testing.assert_close(held[untouched], term[untouched])
+
+
+@given(seeds, fractions)
+def test_rescale_moves_the_deviation(seed, amount):
+    guided, base, _ = pictures(seed)
+    guided = guided * 3
+    expected = amount * base.flatten(1).std(1) + (1 - amount) * guided.flatten(1).std(1)
+    torch.testing.assert_close(rescaled(guided, base, amount).flatten(1).std(1), expected)
+
+
+def test_constant_predictions_stay_finite():
+    zero = torch.zeros(1, 4, 2, 2)
+    guided, strength = detail_guidance(zero, zero, zero, 5.0, limit=0.1, rescale=1.0)
+    assert torch.equal(guided, zero) and strength.item() == 0
+
+
+@given(seeds)
+def test_pictures_of_a_batch_do_not_see_each_other(seed):
+    base, c, d = pictures(seed)
+    together, strength = detail_guidance(base, c, d, 2.0, limit=0.5, rescale=0.7)
+    alone = [detail_guidance(base[i : i + 1], c[i : i + 1], d[i : i + 1], 2.0, limit=0.5, rescale=0.7) for i in (0, 1)]
+    torch.testing.assert_close(together, torch.cat([guided for guided, _ in alone]))
+    torch.testing.assert_close(strength, torch.cat([s for _, s in alone]))
+
+
+# Massive channels
+
+
+@given(seeds, st.lists(st.integers(0, 31), max_size=6, unique=True), st.integers(1, 8))
+def test_planted_channels_are_found(seed, planted, at_most):
+    z = torch.randn(2, 10, 32, generator=torch.Generator().manual_seed(seed))
+    for rank, channel in enumerate(planted):
+        z[..., channel] += 40 + 5 * rank
+    found = massive_channels(z, ratio=10.0, at_most=at_most)
+    assert found.nonzero().flatten().tolist() == sorted(planted[::-1][:at_most])
+
+
+@given(seeds, st.floats(0.01, 100))
+def test_finding_does_not_depend_on_the_scale(seed, factor):
+    z = torch.randn(1, 8, 16, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(massive_channels(z, 1.2, 5), massive_channels(z * factor, 1.2, 5))
+
+
+def test_finding_in_half_precision_sums_in_single():
+    z = torch.full((1, 70000, 4), 2.0, dtype=torch.float16)
+    z[..., 2] = 60.0
+    assert massive_channels(z, 10.0, 4).tolist() == [False, False, True, False]
+
+
+def test_listed_channels():
+    z = torch.zeros(1, 2, 6)
+    assert listed_channels([4, 1], z).nonzero().flatten().tolist() == [1, 4]
+    with pytest.raises(ValueError, match="channels: 6, 9 cannot be disrupted, this model's channels are 0 to 5"):
+        listed_channels([2, 6, 9], z)
+
+
+@given(seeds, fractions)
+def test_disrupt(seed, keep):
+    z = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(seed))
+    original = z.clone()
+    channels = torch.zeros(8, dtype=torch.bool)
+    channels[[1, 6]] = True
+    out = disrupt(z, channels, keep)
+    assert torch.equal(z, original)
+    assert torch.equal(out[..., ~channels], z[..., ~channels])
+    torch.testing.assert_close(out[..., channels], z[..., channels] * keep)
+
+
+# Layers and window
+
+
+@given(fractions, st.integers(1, 100))
+def test_a_fraction_names_a_block(fraction, blocks):
+    block = block_at(fraction, blocks)
+    assert 0 <= block < blocks
+    assert block == blocks - 1 or block <= fraction * blocks < block + 1
+
+
+@given(fractions, fractions, st.integers(1, 100))
+def test_layers_are_never_empty(a, b, blocks):
+    layers = block_range(min(a, b), max(a, b), blocks)
+    assert len(layers) >= 1
+    assert len(block_range(a, a, blocks)) == 1
+
+
+@pytest.mark.parametrize("fraction, block", [(0.0, 0), (0.49, 11), (0.5, 12), (0.99, 23), (1.0, 23)])
+def test_blocks_of_24(fraction, block):
+    assert block_at(fraction, 24) == block
+
+
+def test_window():
+    window = Window(start=0.8, end=0.2, noisiest=1.0)
+    assert [sigma in window for sigma in (1.0, 0.8, 0.5, 0.2, 0.1)] == [False, True, True, True, False]
+    assert [round(window.progress(sigma), 9) for sigma in (0.8, 0.5, 0.2)] == [0, 0.5, 1]
+
+
+def test_a_window_without_a_beginning():
+    window = Window(start=inf, end=0.0, noisiest=14.6)
+    assert 1000.0 in window and window.progress(1000.0) == 0
+    assert window.progress(7.3) == 0.5 and window.progress(0.0) == 1
+
+
+def test_keep_factor():
+    assert [keep_factor(0.2, 0.6, progress) for progress in (0, 0.5, 1)] == pytest.approx([0.2, 0.4, 0.6])
+
+
+# Settings
+
+
+@given(st.lists(st.integers(0, 9999), min_size=1, max_size=8))
+def test_channel_lists_are_read_as_written(channels):
+    assert parse_channels(", ".join(map(str, channels))) == tuple(sorted(set(channels)))
+
+
+def test_auto():
+    assert parse_channels(" Auto ") is None
+
+
+def test_defaults_are_valid():
+    Settings(options=Options())
