@@ -1,52 +1,12 @@
-"""The real ComfyUI in this process, with the pack loaded by ComfyUI's own loader."""
-
-import asyncio
-import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools")]
 
-
-def _tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / f"tools/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-sys.path.insert(0, str(_tool("host").comfyui_dir()))
-
-from comfy.cli_args import args  # noqa: E402
-
-args.cpu = not torch.cuda.is_available()
-
-import utils.extra_config  # noqa: E402, F401, I001  first, as in main.py: importing nodes hides utils/ behind a utils.py
-import nodes as comfy_nodes  # noqa: E402
-from comfy_api.latest._io import Hidden  # noqa: E402
-
-
-class Pack:
-    """The pack as ComfyUI loaded it."""
-
-    def __init__(self):
-        assert asyncio.run(comfy_nodes.load_custom_node(str(ROOT))), "ComfyUI could not load the pack"
-        self.package = comfy_nodes.NODE_CLASS_MAPPINGS["DetailGuider"].__module__.partition(".nodes.")[0]
-
-    def run(self, node: str, **inputs):
-        """First output of a node, called as ComfyUI's execution calls it; inputs not given take their defaults."""
-        cls = comfy_nodes.NODE_CLASS_MAPPINGS[node]
-        widgets = {i.id: i.default for i in cls.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
-        clone = cls.PREPARE_CLASS_CLONE({Hidden.unique_id: "7"})
-        return clone.execute(**{**widgets, **inputs})[0]
-
-    def module(self, name: str) -> ModuleType:
-        return sys.modules[f"{self.package}.{name}"]
+from in_process import Pack  # noqa: E402
 
 
 @pytest.fixture(scope="session")

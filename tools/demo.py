@@ -1,0 +1,233 @@
+"""Detail Guidance on the reference model through a real ComfyUI server: `make demo`.
+
+Runs workflows/detail_guidance_demo.json for several prompts and seeds, each without Detail Guidance, with it, and with
+the fair control, and writes pictures and figures to demo/. The control disrupts ordinary channels, chosen at random,
+that hold the same energy as the massive ones.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from comfy_server import Server
+from metrics import energy_above, low_pass_correlation, spectrum_distance
+from PIL import Image
+from tqdm import tqdm
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE_MODEL = ROOT / "tests/reference_model"
+sys.path.insert(0, str(REFERENCE_MODEL))
+import photographs  # noqa: E402
+
+WORKFLOW = ROOT / "workflows/detail_guidance_demo.json"
+PROMPTS = [
+    "brick wall",
+    "rock",
+    "grass 1",
+    "wood planks",
+    "lava 2",
+    "marble 2",
+    "metal grill 2",
+    "water 3",
+    "cinder blocks",
+    "wood 1",
+    "stucco",
+    "airduct grate",
+    "ceiling tile noborder",
+    "floor tiles bw",
+    "asphalt",
+    "door garage red",
+]
+REAL_CROPS = 32
+VARIANTS = ("baseline", "detail", "control")
+
+
+class Graph:
+    """The demo workflow in API format, and copies of it with other inputs."""
+
+    def __init__(self, prompt: dict[str, Any]):
+        self.prompt = prompt
+        self.node = {node["class_type"]: node for node in prompt.values()}
+
+    def settings(self) -> dict[str, Any]:
+        return {name: value for name, value in self.node["DetailGuider"]["inputs"].items() if not isinstance(value, list)}
+
+    def variant(self, text: str, seed: int, variant: str, control: list[int], scale: float | None) -> dict[str, Any]:
+        prompt = json.loads(json.dumps(self.prompt))
+        graph = Graph(prompt)
+        guider = graph.node["DetailGuider"]["inputs"]
+        positive, _ = guider["positive"]
+        prompt[positive]["inputs"]["text"] = text
+        graph.node["RandomNoise"]["inputs"]["noise_seed"] = seed
+        if scale is not None:
+            guider["dg_scale"] = scale
+        if variant == "baseline":
+            guider["dg_scale"] = 0.0
+        if variant == "control":
+            options = {"channels": ", ".join(map(str, control))}
+            guider["options"] = ["control", 0]
+            prompt["control"] = {"class_type": "DetailGuidanceOptions", "inputs": OPTION_DEFAULTS | options}
+        return prompt
+
+
+OPTION_DEFAULTS: dict[str, Any] = {}  # filled from the server's own node definitions
+
+
+class Watch:
+    """What a run tells the page: the sampler's progress with its time, and the pack's report."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.report: dict[str, Any] | None = None
+
+    def __call__(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress":
+            self.steps.append(time.perf_counter())
+        if kind == "detail_guidance.report":
+            self.report = data
+
+    def seconds_per_step(self) -> float:
+        return statistics.median(b - a for a, b in zip(self.steps, self.steps[1:], strict=False))
+
+
+def fair_control(block: int, massive: list[int]) -> tuple[list[int], float]:
+    """Ordinary channels at random with the massive channels' energy at a block, and the ratio of the two energies."""
+    energy = json.loads((REFERENCE_MODEL / "activations.json").read_text())["energy"][block]
+    wanted = sum(energy[channel] for channel in massive)
+    ordinary = [channel for channel in range(len(energy)) if channel not in massive]
+    random.Random(0).shuffle(ordinary)
+    chosen: list[int] = []
+    while ordinary and sum(energy[channel] for channel in chosen) < wanted:
+        chosen.append(ordinary.pop())
+    return sorted(chosen), sum(energy[channel] for channel in chosen) / wanted
+
+
+def figures(pictures: dict[str, np.ndarray], real: list[np.ndarray]) -> dict[str, float]:
+    base, detail, control = (pictures[variant] for variant in VARIANTS)
+
+    def gain(picture: np.ndarray, cutoff: float) -> float:
+        return energy_above(picture, cutoff) / energy_above(base, cutoff) - 1
+
+    return {
+        "energy_eighth_gain": gain(detail, 1 / 8),
+        "energy_quarter_gain": gain(detail, 1 / 4),
+        "low_pass_correlation": low_pass_correlation(base, detail),
+        "control_energy_eighth_gain": gain(control, 1 / 8),
+        "control_low_pass_correlation": low_pass_correlation(base, control),
+        "spectrum_distance_baseline": spectrum_distance(base, real),
+        "spectrum_distance_detail": spectrum_distance(detail, real),
+    }
+
+
+async def main(pairs: int, scale: float | None, layer: float | None, out: Path) -> None:
+    out.mkdir(exist_ok=True)
+    photos = photographs.load()
+    jobs = [(PROMPTS[number % len(PROMPTS)], number // len(PROMPTS) + 1) for number in range(pairs)]
+    rows, images, reports = [], [], []
+    async with Server() as server:
+        definition = (await server.get("/object_info"))["DetailGuidanceOptions"]["input"]["required"]
+        OPTION_DEFAULTS.update({name: spec[1]["default"] for name, spec in definition.items()})
+        graph = Graph(await server.api_format(json.loads(WORKFLOW.read_text())))
+        if layer is not None:
+            graph.node["DetailGuider"]["inputs"] |= {"layer_start": layer, "layer_end": layer}
+        control: list[int] = []
+        control_energy = 0.0
+        bar = tqdm(total=len(jobs) * len(VARIANTS), unit="picture", desc="demo", mininterval=1)
+        for text, seed in jobs:
+            pictures: dict[str, np.ndarray] = {}
+            pace: dict[str, float] = {}
+            for variant in VARIANTS:
+                watch = Watch()
+                result = await server.run(graph.variant(text, seed, variant, control, scale), watch)
+                (png,) = result.values()
+                pictures[variant] = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) / 255
+                pace[variant] = watch.seconds_per_step()
+                if variant == "detail":
+                    assert watch.report is not None, "the pack sent no report"
+                    reports.append(watch.report)
+                    if not control:
+                        found = watch.report["channels"][str(watch.report["first_block"])]
+                        control, control_energy = fair_control(watch.report["first_block"], found)
+                bar.update()
+            real = [crop.permute(1, 2, 0).numpy() for crop in photographs.crops(photos[text], REAL_CROPS, _seeded())]
+            ratio = pace["detail"] / pace["baseline"]
+            rows.append({"prompt": text, "seed": seed, **figures(pictures, real), "seconds_per_step_ratio": ratio})
+            images.append((text, seed, pictures, real[0]))
+        bar.close()
+    first = reports[0]
+    names = [name for name in rows[0] if name not in ("prompt", "seed")]
+    report = {
+        "settings": graph.settings() | ({} if scale is None else {"dg_scale": scale}),
+        "family": first["family"],
+        "channels": sorted({c for r in reports for found in r["channels"].values() for c in found}),
+        "block": first["first_block"],
+        "blocks": first["block_count"],
+        "relative_strength": statistics.median(r["relative_strength"] for r in reports),
+        "control": {"channels": control, "energy_ratio": control_energy},
+        "median": {name: statistics.median(row[name] for row in rows) for name in names},
+        "images": rows,
+    }
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    draw(images, out)
+    print(json.dumps({"channels": report["channels"], "block": f"{report['block']} of {report['blocks']}"}))
+    for name, value in report["median"].items():
+        print(f"{name:30} {value:8.3f}")
+    for file in ("baseline.png", "detail.png", "comparison.png", "report.json"):
+        print(out / file)
+
+
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(11)
+
+
+def draw(images: list[tuple[str, int, dict[str, np.ndarray], np.ndarray]], out: Path) -> None:
+    """Contact sheets of all pictures, and the comparison of the first eight prompts."""
+    for variant in ("baseline", "detail"):
+        columns = 8
+        tiles = [pictures[variant] for _, _, pictures, _ in images]
+        tiles += [np.ones_like(tiles[0])] * (-len(tiles) % columns)
+        sheet = np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+        _save(sheet, out / f"{variant}.png")
+    chosen = images[:8]
+    titles = {"baseline": "without", "detail": "Detail\nGuidance", "control": "control:\nordinary\nchannels"}
+    labels = [*titles.values(), "photograph"]
+    figure, axes = plt.subplots(4, len(chosen), figsize=(1.55 * len(chosen) + 0.9, 6.9), layout="constrained")
+    for column, (text, _, pictures, real) in enumerate(chosen):
+        for row, picture in enumerate([*(pictures[variant] for variant in VARIANTS), real]):
+            axis = axes[row][column]
+            axis.imshow(picture, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if row == 0:
+                axis.set_title(text, fontsize=10)
+            if column == 0:
+                axis.set_ylabel(labels[row], fontsize=10, rotation=0, ha="right", va="center")
+    figure.savefig(out / "comparison.png", dpi=130)
+    plt.close(figure)
+
+
+def _save(picture: np.ndarray, file: Path) -> None:
+    Image.fromarray((picture * 255).round().astype(np.uint8)).save(file)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=16, help="prompt–seed pairs (16)")
+    parser.add_argument("--scale", type=float, help="dg_scale in place of the workflow's")
+    parser.add_argument("--layer", type=float, help="layer_start and layer_end in place of the workflow's")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo", help="output folder (demo/)")
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.pairs, arguments.scale, arguments.layer, arguments.out))
