@@ -4,4 +4,4 @@ HOST_PYTHON = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.host/venv/bin/python)
 
 .PHONY: host
 host:
-	@$(PYTHON) tools/host.py
+	@$(PYTHON) tools/provision.py

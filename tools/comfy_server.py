@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
-import host
+import provision
 
 STARTUP_SECONDS = 180
 
@@ -27,9 +27,9 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = tempfile.TemporaryDirectory(prefix="comfyui-")
         self.log = Path(self.folder.name) / "server.log"
-        base = host.base_directory()
+        base = provision.base_directory()
         self.command = [
-            *(str(host.comfyui_python()), str(host.comfyui_dir() / "main.py")),
+            *(str(provision.comfyui_python()), str(provision.comfyui_dir() / "main.py")),
             *("--base-directory", str(base), "--listen", "127.0.0.1", "--port", str(self.port)),
             *("--output-directory", self.folder.name, "--temp-directory", self.folder.name),
             *("--user-directory", self.folder.name, "--database-url", "sqlite:///:memory:"),
@@ -40,7 +40,7 @@ class Server:
         cpu = [] if _has_gpu() else ["--cpu"]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                self.command + cpu, stdout=log, stderr=subprocess.STDOUT, env=host.environment()
+                self.command + cpu, stdout=log, stderr=subprocess.STDOUT, env=provision.environment()
             )
         self.session = aiohttp.ClientSession(self.url)
         deadline = time.monotonic() + STARTUP_SECONDS

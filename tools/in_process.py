@@ -5,10 +5,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-import host
+import provision
 import torch
 
-sys.path.insert(0, str(host.comfyui_dir()))
+sys.path.insert(0, str(provision.comfyui_dir()))
 
 from comfy.cli_args import args  # noqa: E402
 
@@ -23,7 +23,7 @@ class Pack:
     """The pack as ComfyUI loads it."""
 
     def __init__(self) -> None:
-        if not asyncio.run(comfy_nodes.load_custom_node(str(host.ROOT))):
+        if not asyncio.run(comfy_nodes.load_custom_node(str(provision.ROOT))):
             raise RuntimeError("ComfyUI could not load the pack; its log says why.")
         self.package = comfy_nodes.NODE_CLASS_MAPPINGS["DetailGuider"].__module__.partition(".nodes.")[0]
 
