@@ -1,7 +1,27 @@
 PYTHON ?= python3
+# Another ComfyUI than the provisioned one, for every command.
 export COMFYUI_DIR COMFYUI_PYTHON
 HOST_PYTHON = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.host/venv/bin/python)
+# The tests' own packages, for a Python that is not provisioned here.
+export PYTHONPATH := $(if $(COMFYUI_PYTHON),$(CURDIR)/.host/site:)$(PYTHONPATH)
 
-.PHONY: host
+.PHONY: demo test host bench check
+
+demo: host
+	$(HOST_PYTHON) tools/demo.py
+
+test: host
+	$(HOST_PYTHON) -m pytest -c tests/pytest.ini --rootdir tests tests
+
 host:
 	@$(PYTHON) tools/provision.py
+
+bench: host
+	$(HOST_PYTHON) tools/bench.py
+
+# mypy needs a package name that is an identifier, whatever the clone's folder is called.
+check: host
+	$(HOST_PYTHON) -m ruff format --check .
+	$(HOST_PYTHON) -m ruff check .
+	@mkdir -p .host/check && ln -sfn ../.. .host/check/pack
+	MYPYPATH=.host/check $(HOST_PYTHON) -m mypy -p pack.detail_guidance -p pack.host -p pack.nodes

@@ -2,10 +2,11 @@
 
     families.py        the table of model families
     patch.py           puts Detail Guidance on a model
-    run.py             one sampling run: its steps, the two batching plans, the report's figures
+    run.py             one sampling run: which steps are guided, the formula, the report's figures
+    step.py            one guided step: the two plans to get the detail prediction
     block_patches.py   one forward of the model: sharing the prefix, disrupting, chaining with others' patches
     report.py          what happened: the log line, the warnings and the message to the web page
 
-One step reads in this order: run.predict_noise → run.calc_cond_batch → run.apply_model → block_patches →
+One step reads in this order: run.predict_noise → step.calc_cond_batch → step.apply_model → block_patches →
 detail_guidance.guidance → report.
 """

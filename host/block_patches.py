@@ -25,6 +25,7 @@ Args = dict[str, Any]
 Key = tuple[str, int]
 Run = Callable[[Args], Args]  # the rest of the chain at this block: others' patch or the block itself
 Patch = Callable[[Args, Run], Args]
+Labels = dict[str, list[Any]]  # what transformer_options says of the chunks
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
     computed = [chunk for chunk in chunks if chunk not in partner]
     sources = [computed.index(partner.get(chunk, chunk)) for chunk in chunks]
     # Detail rows are conditional rows to other packs' block and attention patches.
-    labels = {"cond_or_uncond": [partner.get(chunk, chunk).index for chunk in chunks]}
-    computed_labels = {
+    labels: Labels = {"cond_or_uncond": [partner.get(chunk, chunk).index for chunk in chunks]}
+    computed_labels: Labels = {
         "cond_or_uncond": [chunk.index for chunk in computed],
         "uuids": [chunk.uuid for chunk in computed],
     }
@@ -115,7 +116,9 @@ def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
     def disrupt_at(block: int) -> Patch:
         def patch(args: Args, run: Run) -> Args:
             image = args[todo.family.image]
-            channels = [(detail.rows, todo.find(block, image[conditional.rows])) for detail, conditional in partner.items()]
+            channels = [
+                (detail.rows, todo.find(block, image[conditional.rows])) for detail, conditional in partner.items()
+            ]
             return run(_labelled(todo.disrupted(args, channels), labels))
 
         return patch
@@ -188,7 +191,7 @@ def _around(patch: Patch, previous: Callable | None) -> Callable[[Args, dict[str
     return replacement
 
 
-def _labelled(args: Args, labels: dict[str, list]) -> Args:
+def _labelled(args: Args, labels: Labels) -> Args:
     return {**args, "transformer_options": {**args["transformer_options"], **labels}}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of blocks of one kind: the kind in the host's block-replace key, and the model's attribute with its blocks."""
+    """Successive blocks of one kind: the kind in the host's block-replace key, the model's attribute with them."""
 
     kind: str
     blocks: str
@@ -34,9 +34,7 @@ class Family:
     def block_keys(self, diffusion_model: Any) -> list[tuple[str, int]]:
         """The host's key of every block, in execution order."""
         return [
-            (stage.kind, index)
-            for stage in self.stages
-            for index in range(len(getattr(diffusion_model, stage.blocks)))
+            (stage.kind, index) for stage in self.stages for index in range(len(getattr(diffusion_model, stage.blocks)))
         ]
 
 

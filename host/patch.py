@@ -8,7 +8,8 @@ from comfy.patcher_extension import WrappersMP
 
 from ..detail_guidance.settings import Settings
 from .families import family_of
-from .run import KEY, Run
+from .run import Run
+from .step import KEY
 
 log = logging.getLogger(KEY)
 

@@ -1,3 +1,6 @@
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..host.patch import patch
@@ -22,5 +25,5 @@ class DetailGuidance(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, **values) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, **values: Any) -> io.NodeOutput:
         return io.NodeOutput(patch(model, settings_from(values), cls.hidden.unique_id))

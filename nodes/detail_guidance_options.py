@@ -1,4 +1,4 @@
-from typing import get_args
+from typing import Any, get_args
 
 from comfy_api.latest import io
 
@@ -45,8 +45,8 @@ class DetailGuidanceOptions(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     round=0.001,
-                    tooltip="How much of the massive activations is kept when the guidance starts. 0 zeroes them, as in "
-                    "the paper; raising it weakens the effect on early steps.",
+                    tooltip="How much of the massive activations is kept when the guidance starts. 0 zeroes them, as "
+                    "in the paper; raising it weakens the effect on early steps.",
                 ),
                 io.Float.Input(
                     "keep_end",
@@ -64,7 +64,7 @@ class DetailGuidanceOptions(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     round=0.001,
-                    tooltip="Takes back the contrast that the added detail brings. Raising it to 1 takes back all of it.",
+                    tooltip="Takes back contrast that the added detail brings. Raising it to 1 takes all of it back.",
                 ),
                 io.Float.Input(
                     "limit",
@@ -83,9 +83,7 @@ class DetailGuidanceOptions(io.ComfyNode):
                     tooltip="together: the extra rows ride in the same forward, fastest. in turn: a forward of their "
                     "own, less memory. auto: together when memory allows.",
                 ),
-                io.Mask.Input(
-                    "mask", optional=True, tooltip="Where detail is added: white fully, black not at all."
-                ),
+                io.Mask.Input("mask", optional=True, tooltip="Where detail is added: white fully, black not at all."),
                 DetailGuidanceProfile.Input(
                     "profile", optional=True, tooltip="Channels measured before, per block, in place of channels."
                 ),
@@ -94,5 +92,5 @@ class DetailGuidanceOptions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, channels, **values) -> io.NodeOutput:
+    def execute(cls, channels: str, **values: Any) -> io.NodeOutput:
         return io.NodeOutput(Options(channels=parse_channels(channels), **values))

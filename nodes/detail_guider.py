@@ -1,5 +1,7 @@
 from math import isclose
+from typing import Any
 
+from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
 from comfy_api.latest import io
 
@@ -39,7 +41,9 @@ class DetailGuider(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, positive, cfg, negative=None, **values) -> io.NodeOutput:
+    def execute(
+        cls, model: ModelPatcher, positive: list, cfg: float, negative: list | None = None, **values: Any
+    ) -> io.NodeOutput:
         if not 0 <= cfg <= 100:
             raise ValueError(f"cfg: {cfg} is outside 0 to 100.")
         if negative is None and not isclose(cfg, 1.0):

@@ -43,7 +43,8 @@ def guidance_inputs() -> list[io.Input]:
         _fraction(
             "start_percent",
             0.0,
-            "Where in the sampling schedule the guidance starts. Raising it leaves the first, layout-making steps alone.",
+            "Where in the sampling schedule the guidance starts. Raising it leaves the first steps, which make the "
+            "layout, alone.",
         ),
         _fraction(
             "end_percent",

@@ -78,7 +78,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"Device: {rows[0]['device']}, torch {torch.__version__.partition('+')[0]}, {torch.get_num_threads()} threads, "
         f"float32, median of {ROUNDS} interleaved rounds of {STEPS} steps.",
         "",
-        "| width × blocks, tokens | method | plan | m | blocks run per step (rows) | time to CFG | limit | time / limit |",
+        "| width × blocks, tokens | method | plan | m | block-rows per step | time to CFG | limit | time / limit |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE_MODEL = ROOT / "tests/reference_model"
@@ -63,7 +63,9 @@ class Graph:
         self.node = {node["class_type"]: node for node in prompt.values()}
 
     def settings(self) -> dict[str, Any]:
-        return {name: value for name, value in self.node["DetailGuider"]["inputs"].items() if not isinstance(value, list)}
+        return {
+            name: value for name, value in self.node["DetailGuider"]["inputs"].items() if not isinstance(value, list)
+        }
 
     def variant(self, text: str, seed: int, variant: str, control: list[int], scale: float | None) -> dict[str, Any]:
         prompt = json.loads(json.dumps(self.prompt))

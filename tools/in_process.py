@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(provision.comfyui_dir()))
 
-from comfy.cli_args import args  # noqa: E402
+from comfy.cli_args import args
 
 args.cpu = not torch.cuda.is_available()
 

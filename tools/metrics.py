@@ -6,7 +6,7 @@ BANDS = 16  # of the radial power spectrum, equally wide from 0 to 1/2 cycle/px
 
 
 def spectrum(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Power of the luminance at every spatial frequency, mean removed and edges tapered: (frequency in cycles/px, power)."""
+    """Frequencies in cycles/px and the luminance's power at each, mean removed and edges tapered."""
     grey = picture @ np.array([0.299, 0.587, 0.114])
     window = np.outer(np.hanning(grey.shape[0]), np.hanning(grey.shape[1]))
     power = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2

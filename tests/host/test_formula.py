@@ -92,9 +92,7 @@ def test_ksampler_with_detail_guidance_is_detail_guider(pack, cfg):
     arguments = {"steps": 2, "cfg": cfg, "sampler_name": "euler", "scheduler": "simple", "seed": 5}
     noise = latent(seed=5)["samples"]
     positive, negative = conditioning(1), conditioning(2)
-    actual = comfy.sample.sample(
-        patched, noise, positive=positive, negative=negative, latent_image=start, **arguments
-    )
+    actual = comfy.sample.sample(patched, noise, positive=positive, negative=negative, latent_image=start, **arguments)
     assert torch.equal(actual, sample(detail_guider(pack, patcher, cfg=cfg)))
 
 

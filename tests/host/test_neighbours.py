@@ -5,17 +5,17 @@ import comfy.controlnet
 import comfy.latent_formats
 import comfy.model_management
 import comfy.ops
-import nodes as comfy_nodes
 import pytest
 import torch
-from models import CONTEXT, conditioning, latent, model, random_weights
-from plain import PlainDetailGuider, relative_error
-from sampling import counted, detail_guider, sample, stock_guider
-
 from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_mahiro import Mahiro
 from comfy_extras.nodes_perpneg import PerpNegGuider
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT, SkipLayerGuidanceDiTSimple
+from models import CONTEXT, conditioning, latent, model, random_weights
+from plain import PlainDetailGuider, relative_error
+from sampling import counted, detail_guider, sample, stock_guider
+
+import nodes as comfy_nodes
 
 PLANS = pytest.mark.parametrize("batching", ["together", "in turn"])
 

@@ -161,8 +161,9 @@ def test_a_latent_sampled_in_parts(pack):
     def halves(args):
         import comfy.samplers as s
 
-        x, call = args["input"], lambda part: s.calc_cond_batch(
-            args["model"], args["conds"], part, args["sigma"], args["model_options"]
+        x, call = (
+            args["input"],
+            lambda part: s.calc_cond_batch(args["model"], args["conds"], part, args["sigma"], args["model_options"]),
         )
         left, right = call(x[..., :8]), call(x[..., 8:])
         return [torch.cat(parts, dim=-1) for parts in zip(left, right, strict=True)]

@@ -42,7 +42,7 @@ def test_profile_gives_the_channels_of_each_block(pack):
     channels = iter([[5, 9], [17]] * 2)
     expected = sample(plain(patcher, layers=(2, 3), find=lambda z: next(channels)))
     assert relative_error(actual, expected) <= 1e-5
-    with pytest.raises(ValueError, match="profile: it was measured on SD3 / SD3.5 with 24 blocks, this model"):
+    with pytest.raises(ValueError, match=r"profile: it was measured on SD3 / SD3\.5 with 24 blocks, this model"):
         detail_guider(pack, patcher, {"profile": settings.Profile("SD3 / SD3.5", 24, {})})
 
 

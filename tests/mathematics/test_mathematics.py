@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from detail_guidance.guidance import detail_guidance, limited, relative_strength, rescaled
 from detail_guidance.layers import block_at, block_range
 from detail_guidance.massive import disrupt, listed_channels, massive_channels
 from detail_guidance.settings import Options, Settings, parse_channels
 from detail_guidance.window import Window, keep_factor
-from hypothesis import given
-from hypothesis import strategies as st
 
 seeds = st.integers(0, 2**32 - 1)
 fractions = st.floats(0, 1)

@@ -81,11 +81,15 @@ def train(training, model, text, average, optimizer, pictures: list[Tensor], pca
     for step in training.steps():
         for group in optimizer.param_groups:
             warm_up = min(1.0, (step + 1) / 200)
-            group["lr"] = LEARNING_RATE * warm_up * (1 + torch.cos(torch.tensor(torch.pi * training.progress))).item() / 2
+            group["lr"] = (
+                LEARNING_RATE * warm_up * (1 + torch.cos(torch.tensor(torch.pi * training.progress))).item() / 2
+            )
         which = torch.randint(len(pictures), (BATCH,))
         clean = torch.cat([photographs.crops(pictures[number], 1, generator) for number in which])
         clean = pca.encode(clean).to(DEVICE)
-        prompt = torch.where(torch.rand(BATCH, 1) < PROMPT_DROPOUT, torch.zeros(1, LENGTH, dtype=torch.long), tokens[which])
+        prompt = torch.where(
+            torch.rand(BATCH, 1) < PROMPT_DROPOUT, torch.zeros(1, LENGTH, dtype=torch.long), tokens[which]
+        )
         noise = torch.randn_like(clean)
         sigma = torch.randn(BATCH, device=DEVICE).sigmoid()
         s = sigma[:, None, None, None]

@@ -1,0 +1,77 @@
+"""Node ids, inputs, ranges and types that workflows in the wild rely on."""
+
+import json
+
+import pytest
+
+import nodes as comfy_nodes
+
+FRACTION = ("FLOAT", 0.0, 1.0)
+GUIDANCE = {
+    "dg_scale": ("FLOAT", 0.0, 20.0),
+    "layer_start": FRACTION,
+    "layer_end": FRACTION,
+    "start_percent": FRACTION,
+    "end_percent": FRACTION,
+}
+NODES = {
+    "DetailGuider": {
+        "required": {
+            "model": ("MODEL",),
+            "positive": ("CONDITIONING",),
+            "cfg": ("FLOAT", 0.0, 100.0),
+            **GUIDANCE,
+        },
+        "optional": {"negative": ("CONDITIONING",), "options": ("DG_OPTIONS",)},
+        "output": ["GUIDER"],
+    },
+    "DetailGuidance": {
+        "required": {"model": ("MODEL",), **GUIDANCE},
+        "optional": {"options": ("DG_OPTIONS",)},
+        "output": ["MODEL"],
+    },
+    "DetailGuidanceOptions": {
+        "required": {
+            "channels": ("STRING",),
+            "massive_ratio": ("FLOAT", 1.0, 1000.0),
+            "max_channels": ("INT", 1, 64),
+            "keep_start": FRACTION,
+            "keep_end": FRACTION,
+            "rescale": FRACTION,
+            "limit": ("FLOAT", 0.0, 10.0),
+            "batching": ("COMBO",),
+        },
+        "optional": {"mask": ("MASK",), "profile": ("DG_PROFILE",)},
+        "output": ["DG_OPTIONS"],
+    },
+}
+DEFAULTS = {
+    "start_percent": 0.0,
+    "end_percent": 1.0,
+    "channels": "auto",
+    "keep_start": 0.0,
+    "keep_end": 0.0,
+    "rescale": 0.0,
+    "limit": 0.0,
+    "batching": "auto",
+}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_node(pack, node):
+    info = json.loads(json.dumps(comfy_nodes.NODE_CLASS_MAPPINGS[node].GET_NODE_INFO_V1()))
+    assert info["category"] == "detail guidance"
+    assert list(info["output"]) == NODES[node]["output"]
+    for group in ("required", "optional"):
+        assert set(info["input"][group]) == set(NODES[node][group])
+        for name, (kind, *limits) in NODES[node][group].items():
+            found, settings = info["input"][group][name]
+            assert found == kind or (
+                kind == "COMBO" and settings.get("options", found) == ["auto", "together", "in turn"]
+            )
+            assert len(settings["tooltip"]) > 10, f"{name} has no tooltip"
+            if limits:
+                assert [settings["min"], settings["max"]] == limits
+                assert settings["min"] <= settings["default"] <= settings["max"]
+            if name in DEFAULTS:
+                assert settings["default"] == DEFAULTS[name]

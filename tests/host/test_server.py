@@ -1,0 +1,69 @@
+"""The whole way: a real server, its HTTP API, the demo workflow on the reference model."""
+
+import asyncio
+import copy
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comfy_server import Server
+from PIL import Image
+
+WORKFLOW = Path(__file__).resolve().parents[2] / "workflows/detail_guidance_demo.json"
+
+
+async def pictures_and_reports(server, prompt):
+    reports = []
+    files = await server.run(
+        prompt, lambda kind, data: reports.append(data) if kind == "detail_guidance.report" else None
+    )
+    (png,) = files.values()
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(float), reports
+
+
+def with_inputs(prompt, node_type, **inputs):
+    changed = copy.deepcopy(prompt)
+    (node,) = [node for node in changed.values() if node["class_type"] == node_type]
+    node["inputs"].update(inputs)
+    return changed
+
+
+async def the_whole_way():
+    async with Server() as server:
+        prompt = await server.api_format(json.loads(WORKFLOW.read_text()))
+        prompt = with_inputs(prompt, "BasicScheduler", steps=4)
+        guided, reports = await pictures_and_reports(server, prompt)
+        assert guided.shape == (128, 128, 3)
+        (report,) = reports
+        (guider,) = [key for key, node in prompt.items() if node["class_type"] == "DetailGuider"]
+        assert report["node"] == guider
+        assert report["family"] == "SD3 / SD3.5" and report["block_count"] == 4
+        assert report["steps_fired"] == report["steps"] == 4 and report["warnings"] == []
+
+        plain, reports = await pictures_and_reports(server, with_inputs(prompt, "DetailGuider", dg_scale=0.0))
+        assert reports == [], "switched off, there is nothing to report"
+        assert np.abs(guided - plain).mean() > 1
+
+        with pytest.raises(RuntimeError, match=r"layer_start: 0\.9 is above layer_end, 0\.1"):
+            await server.run(with_inputs(prompt, "DetailGuider", layer_start=0.9, layer_end=0.1))
+        with pytest.raises(RuntimeError, match=r"refused the prompt.*dg_scale"):
+            await server.run(with_inputs(prompt, "DetailGuider", dg_scale=21.0))
+        with pytest.raises(RuntimeError, match="does not know the words zebra"):
+            await server.run(prompt | {"2": {**prompt["2"], "inputs": {**prompt["2"]["inputs"], "text": "zebra"}}})
+        again, _ = await pictures_and_reports(server, with_inputs(prompt, "RandomNoise", noise_seed=1))
+        assert np.array_equal(again, guided), "errors left something behind"
+
+
+def test_the_demo_workflow_through_the_api():
+    asyncio.run(the_whole_way())
+
+
+def test_a_server_that_does_not_start_shows_its_log():
+    async def start():
+        async with Server(("--no-such-argument",)):
+            pass
+
+    with pytest.raises(RuntimeError, match="unrecognized arguments: --no-such-argument"):
+        asyncio.run(start())
