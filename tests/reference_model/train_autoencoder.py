@@ -55,7 +55,7 @@ def main(minutes: float, export_only: bool) -> None:
     decoder = model.taesd_decoder
     optimizer = torch.optim.AdamW(decoder.parameters(), weight_decay=1e-4)
     training = Training("autoencoder", minutes, decoder=decoder, optimizer=optimizer)
-    average = 0.0
+    average, first = 0.0, training.step
     for step in () if export_only else training.steps():
         for group in optimizer.param_groups:
             warm_up = min(1.0, (step + 1) / 100)
@@ -71,7 +71,7 @@ def main(minutes: float, export_only: bool) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimizer.step()
-        average += (loss.item() - average) / min(step + 1, 100)
+        average += (loss.item() - average) / min(step - first + 1, 100)
         if step % 50 == 0:
             print(f"step {step}  {training.seconds / 60:.1f} min  loss {average:.4f}", flush=True)
     export(model)

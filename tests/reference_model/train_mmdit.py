@@ -77,7 +77,7 @@ def main(minutes: float, export_only: bool) -> None:
 
 def train(training, model, text, average, optimizer, pictures: list[Tensor], pca, tokens: Tensor) -> None:
     generator = torch.Generator().manual_seed(training.step)
-    mean_loss = 0.0
+    mean_loss, first = 0.0, training.step
     for step in training.steps():
         for group in optimizer.param_groups:
             warm_up = min(1.0, (step + 1) / 200)
@@ -103,7 +103,7 @@ def train(training, model, text, average, optimizer, pictures: list[Tensor], pca
         optimizer.step()
         decay = min(0.999, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), list(training.parts["trained"].parameters()), 1 - decay)
-        mean_loss += (loss.item() - mean_loss) / min(step + 1, 200)
+        mean_loss += (loss.item() - mean_loss) / min(step - first + 1, 200)
         if step % 100 == 0:
             print(f"step {step}  {training.seconds / 60:.1f} min  loss {mean_loss:.4f}", flush=True)
 
