@@ -2,8 +2,10 @@ PYTHON ?= python3
 # Another ComfyUI than the provisioned one, for every command.
 export COMFYUI_DIR COMFYUI_PYTHON
 HOST_PYTHON = $(if $(COMFYUI_PYTHON),$(COMFYUI_PYTHON),.host/venv/bin/python)
+ifdef COMFYUI_PYTHON
 # The tests' own packages, for a Python that is not provisioned here.
-export PYTHONPATH := $(if $(COMFYUI_PYTHON),$(CURDIR)/.host/site:)$(PYTHONPATH)
+export PYTHONPATH := $(CURDIR)/.host/site$(if $(PYTHONPATH),:$(PYTHONPATH))
+endif
 
 .PHONY: demo test host bench check
 

@@ -32,13 +32,14 @@ def detail_guidance(
         D̂, and the detail term's relative strength in each picture, (pictures,).
     """
     term = w * (cond - disrupted)
-    if mask is not None:
-        term = mask * term
     if limit > 0:
         term = limited(term, cond, limit)
     guided = base + term
     if rescale > 0:
         guided = rescaled(guided, base, rescale)
+    if mask is not None:  # last, so that nothing changes where it is 0
+        guided = base + mask * (guided - base)
+        term = mask * term
     return guided, relative_strength(term, cond)
 
 

@@ -68,8 +68,11 @@ class Options:
         _require("limit", self.limit, 0.0, 10.0)
         if self.batching not in get_args(Batching):
             raise ValueError(f"batching: {self.batching!r} is not one of {', '.join(get_args(Batching))}.")
-        if self.mask is not None and self.mask.ndim != 3:
-            raise ValueError(f"mask: its shape is {tuple(self.mask.shape)}, it must be (pictures, height, width).")
+        if self.mask is not None:
+            if self.mask.ndim != 3 or self.mask.numel() == 0:
+                raise ValueError(f"mask: its shape is {tuple(self.mask.shape)}, it must be (pictures, height, width).")
+            _require("mask", self.mask.min().item(), 0.0, 1.0)
+            _require("mask", self.mask.max().item(), 0.0, 1.0)
 
     def channels_at(self, block: int) -> tuple[int, ...] | None:
         """The channels fixed for a block, None where they are to be found."""

@@ -7,7 +7,8 @@ detail rows: copies of a conditional chunk that get disrupted. Each forward is p
     recording    conditional rows alone: their state at the first layer and their channels are kept
     resuming     detail rows alone: they start from the recorded state
 
-All state of a forward lives in the arguments here, so forwards may run in several threads.
+A forward's own state lives in the arguments here; what it shares with others (`records`, the callbacks) is only ever
+added to, each condition under its own key, so forwards may run in several threads.
 """
 
 from collections.abc import Callable
@@ -23,8 +24,8 @@ from .families import Family
 
 Args = dict[str, Any]
 Key = tuple[str, int]
-Run = Callable[[Args], Args]  # the rest of the chain at this block: others' patch or the block itself
-Patch = Callable[[Args, Run], Args]
+Inner = Callable[[Args], Args]  # the rest of the chain at this block: others' patch or the block itself
+Patch = Callable[[Args, Inner], Args]
 Labels = dict[str, list[Any]]  # what transformer_options says of the chunks
 
 
@@ -90,11 +91,12 @@ class Disruption:
         return {**args, self.family.image: image}
 
 
-def chunks_of(transformer_options: dict[str, Any], rows: int) -> list[Chunk]:
-    """The chunks of a forward with so many rows, in their order."""
+def chunks_of(transformer_options: dict[str, Any], rows_each: int) -> list[Chunk]:
+    """The chunks of a forward, in their order."""
     uuids, indices = transformer_options["uuids"], transformer_options["cond_or_uncond"]
-    size = rows // len(uuids)
-    return [Chunk(uuid, index, number, size) for number, (uuid, index) in enumerate(zip(uuids, indices, strict=True))]
+    return [
+        Chunk(uuid, index, number, rows_each) for number, (uuid, index) in enumerate(zip(uuids, indices, strict=True))
+    ]
 
 
 def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) -> dict[Key, Patch]:
@@ -108,23 +110,23 @@ def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
         "uuids": [chunk.uuid for chunk in computed],
     }
 
-    def share(args: Args, run: Run) -> Args:
-        inner = {name: _take(args[name], computed) for name in todo.family.row_arguments}
-        out = run(_labelled({**args, **inner}, computed_labels))
+    def share(args: Args, inner: Inner) -> Args:
+        rows = {name: _take(args[name], computed) for name in todo.family.row_arguments}
+        out = inner(_labelled({**args, **rows}, computed_labels))
         return {**out, **{name: _spread(out[name], len(computed), sources) for name in todo.family.streams}}
 
     def disrupt_at(block: int) -> Patch:
-        def patch(args: Args, run: Run) -> Args:
+        def patch(args: Args, inner: Inner) -> Args:
             image = args[todo.family.image]
             channels = [
                 (detail.rows, todo.find(block, image[conditional.rows])) for detail, conditional in partner.items()
             ]
-            return run(_labelled(todo.disrupted(args, channels), labels))
+            return inner(_labelled(todo.disrupted(args, channels), labels))
 
         return patch
 
-    def label(args: Args, run: Run) -> Args:
-        return run(_labelled(args, labels))
+    def label(args: Args, inner: Inner) -> Args:
+        return inner(_labelled(args, labels))
 
     patches: dict[Key, Patch] = {key: label for key in todo.keys}
     patches |= {key: share for key in todo.prefix}
@@ -135,14 +137,14 @@ def recording(todo: Disruption, chunks: list[Chunk], records: dict[UUID, Record]
     """Conditional rows whose detail rows come later: fills `records`, changes nothing."""
 
     def record_at(block: int) -> Patch:
-        def patch(args: Args, run: Run) -> Args:
+        def patch(args: Args, inner: Inner) -> Args:
             for chunk in chunks:
                 record = records.setdefault(chunk.uuid, Record())
                 record.channels[block] = todo.find(block, args[todo.family.image][chunk.rows])
                 if block == todo.layers.start:
                     # Clones: blocks, ControlNets and other packs may change these in place.
                     record.streams.update({name: args[name][chunk.rows].clone() for name in todo.family.streams})
-            return run(args)
+            return inner(args)
 
         return patch
 
@@ -152,11 +154,11 @@ def recording(todo: Disruption, chunks: list[Chunk], records: dict[UUID, Record]
 def resuming(todo: Disruption, chunks: list[tuple[Chunk, Record]]) -> dict[Key, Patch]:
     """Detail rows only: blocks before the layers do nothing, the first layer starts from the records."""
 
-    def pass_by(args: Args, run: Run) -> Args:
+    def pass_by(args: Args, inner: Inner) -> Args:
         return {name: args[name] for name in todo.family.streams}
 
     def disrupt_at(block: int) -> Patch:
-        def patch(args: Args, run: Run) -> Args:
+        def patch(args: Args, inner: Inner) -> Args:
             image = args[todo.family.image]
             if block == todo.layers.start:
                 states = {
@@ -165,7 +167,7 @@ def resuming(todo: Disruption, chunks: list[tuple[Chunk, Record]]) -> dict[Key, 
                 }
                 args = {**args, **states}
             channels = [(chunk.rows, record.channels[block].to(image.device)) for chunk, record in chunks]
-            return run(todo.disrupted(args, channels))
+            return inner(todo.disrupted(args, channels))
 
         return patch
 
@@ -186,7 +188,7 @@ def _around(patch: Patch, previous: Callable | None) -> Callable[[Args, dict[str
     def replacement(args: Args, extra: dict[str, Any]) -> Args:
         if previous is None:
             return patch(args, extra["original_block"])
-        return patch(args, lambda inner: previous(inner, extra))
+        return patch(args, lambda changed: previous(changed, extra))
 
     return replacement
 

@@ -45,7 +45,7 @@ class Run:
         )
         self.together = settings.options.batching != "in turn"
 
-        self.steps = self.guided = self.fired = 0
+        self.steps = self.inside = self.guided = self.fired = 0
         self.strengths: list[Tensor] = []
         self.channels: dict[int, list[Tensor]] = defaultdict(list)
 
@@ -63,6 +63,7 @@ class Run:
         sigma = float(timestep.max())
         if sigma not in self.window:
             return executor(x, timestep, model_options, seed)
+        self.inside += 1
         options = self.settings.options
         step = Step(self, x.shape, keep_factor(options.keep_start, options.keep_end, self.window.progress(sigma)))
         base = executor(x, timestep, step.installed(model_options), seed)
@@ -108,7 +109,7 @@ class Run:
             steps_guided=self.guided,
             steps_fired=self.fired,
             plan="together" if self.together else "in turn",
-            relative_strength=torch.cat(self.strengths).mean().item() if self.strengths else 0.0,
+            relative_strength=torch.cat(self.strengths).nanmean().item() if self.strengths else 0.0,
             warnings=list(self._warnings(channels)),
         )
 
@@ -116,22 +117,23 @@ class Run:
         guider = type(self.guider).__name__
         if self.steps == 0:
             yield f"nothing was guided: {guider} does not predict through the host's guider, which this pack extends."
-        elif self.guided == 0:
-            sigmas = f"σ {self.window.start:.3g} to {self.window.end:.3g}"
+        elif self.inside > self.guided:
             yield (
-                f"nothing was guided: no step fell into the window ({sigmas}), or {guider} has no positive "
-                "conditioning. Widen start_percent and end_percent, or use a guider with a positive prompt."
+                f"{self.inside - self.guided} steps were not guided: {guider} did not ask for a prediction of its "
+                "positive conditioning. Use a guider that does, or remove the cache that answers in its place."
             )
-        elif self.fired < self.guided:
+        if self.guided > self.fired:
             yield (
                 f"{self.guided - self.fired} of {self.guided} guided steps added nothing: no positive condition was "
                 "active then, or another node's cache answered in the model's place."
             )
-        if self.guided > 0:
-            nothing = [block for block, found in channels.items() if not found]
-            if nothing:
+        nothing = ", ".join(str(block) for block, found in channels.items() if not found)
+        if self.fired > 0 and nothing:
+            if self.settings.options.profile:
+                yield f"the profile has no channel for block {nothing}. Choose layers that it has, or unplug it."
+            else:
                 yield (
-                    f"no massive channel at block {', '.join(map(str, nothing))}: no channel exceeds "
+                    f"no massive channel at block {nothing}: no channel exceeds "
                     f"{self.settings.options.massive_ratio:g} times the median. Choose other layers, lower "
                     "massive_ratio, or list the channels."
                 )
@@ -144,7 +146,7 @@ def _mask_like(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def _true_indices(masks: list[Tensor]) -> list[int]:
-    """Channels that any of the masks holds; the only place that waits for the device."""
+    """Channels that any of the masks holds; asked once, after the run, because it waits for the device."""
     if not masks:
         return []
     return torch.stack([mask.cpu() for mask in masks]).any(dim=0).nonzero().flatten().tolist()

@@ -55,10 +55,7 @@ class Step:
         if index is None or self.predictions is not None:  # another pack's own call
             return executor(model, conds, x, timestep, model_options)
         if x.shape != self.shape:
-            raise ValueError(
-                f"Detail Guidance cannot work in parts of the latent: it was asked for {tuple(x.shape)} of "
-                f"{tuple(self.shape)}. Remove the context windows, or remove Detail Guidance."
-            )
+            raise _in_parts(f"predictions for {tuple(x.shape)} of {tuple(self.shape)}")
         positive = conds[index] or []
         self.index = index
         # An id of their own, the same at every step: caches keyed by it must not mix the two up.
@@ -78,11 +75,14 @@ class Step:
             out = executor(model, conds, x, timestep, patched)
             # In the positive's place of the list: other packs' patches go by it.
             disrupted = executor(model, [None] * index + [detail], x, timestep, patched)[index]
+            if not self.fired:  # a cache answered in the model's place: there is no D_m to go with its D
+                disrupted = out[index]
         if not self.fired and self.run.fired == 0 and out[index].any():  # all zero where no positive is active yet
             raise RuntimeError(
                 f"Detail Guidance had no effect: {type(self.run.diffusion_model).__name__} ran without calling its "
-                "block patches, so nothing could be disrupted. The engine that loaded this model ignores them: load "
-                "the model with ComfyUI's own loader, or remove Detail Guidance."
+                "block patches, so nothing could be disrupted. Either the engine that loaded this model ignores them: "
+                "load it with ComfyUI's own loader. Or a caching node answered in the model's place at the first "
+                "guided step: remove it, or let it start later."
             )
         self.run.together = self.together
         self.predictions = out[index].clone(), disrupted  # a clone: pre-CFG functions may write into theirs
@@ -108,7 +108,10 @@ class Step:
         **kwargs: Any,
     ) -> Tensor:
         """One forward of the model, patched for the rows it holds."""
-        patches = self._patches(chunks_of(transformer_options, len(x)))
+        chunks = chunks_of(transformer_options, rows_each=self.shape[0])
+        if len(x) != sum(chunk.size for chunk in chunks):
+            raise _in_parts(f"a forward of {len(x)} rows where the host's batch has {sum(c.size for c in chunks)}")
+        patches = self._patches(chunks)
         options = chained(transformer_options, patches)
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
@@ -124,7 +127,11 @@ class Step:
             chunk.uuid: chunk for chunk in chunks if chunk.index == self.index and chunk.uuid in self.partner.values()
         }
         if not detail:
-            return {} if self.together else recording(todo, list(conditional.values()), self.records)
+            if self.together:
+                return {}
+            if not conditional.keys().isdisjoint(self.records):
+                raise _in_parts("several forwards of one condition in one step")
+            return recording(todo, list(conditional.values()), self.records)
         partners = [self.partner[chunk.uuid] for chunk in detail]
         if all(uuid in conditional for uuid in partners):
             return sharing(todo, chunks, {c: conditional[uuid] for c, uuid in zip(detail, partners, strict=True)})
@@ -132,6 +139,13 @@ class Step:
             return resuming(todo, [(c, self.records[uuid]) for c, uuid in zip(detail, partners, strict=True)])
         self.separated = True
         return {}
+
+
+def _in_parts(what: str) -> ValueError:
+    return ValueError(
+        f"Detail Guidance cannot work in parts of the latent or of the batch, and another node asks for {what}. Remove "
+        "that node (context windows, tiled diffusion), or remove Detail Guidance."
+    )
 
 
 def _with_wrapper(model_options: dict[str, Any], kind: str, wrapper: Any) -> dict[str, Any]:

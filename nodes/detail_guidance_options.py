@@ -1,6 +1,7 @@
 from typing import Any, get_args
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..detail_guidance.settings import AUTO, MASSIVE_RATIO, MAX_CHANNELS, Batching, Options, parse_channels
 from .inputs import CATEGORY, DetailGuidanceOptionsType, DetailGuidanceProfile
@@ -92,5 +93,8 @@ class DetailGuidanceOptions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, channels: str, **values: Any) -> io.NodeOutput:
-        return io.NodeOutput(Options(channels=parse_channels(channels), **values))
+    def execute(cls, channels: str, mask: Tensor | None = None, **values: Any) -> io.NodeOutput:
+        if mask is not None:
+            mask = mask.float()
+            mask = mask.unsqueeze(0) if mask.ndim == 2 else mask  # some packs make single masks without a batch
+        return io.NodeOutput(Options(channels=parse_channels(channels), mask=mask, **values))

@@ -16,8 +16,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/host"))
 
-from in_process import Pack  # noqa: E402, I001  first: it puts ComfyUI on the path
 import torch  # noqa: E402
+from in_process import Pack, start  # noqa: E402
+
+start(cpu=not torch.cuda.is_available())
+
 from comfy.sd import load_diffusion_model_state_dict  # noqa: E402
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT  # noqa: E402
 from models import state_dict  # noqa: E402
@@ -61,22 +64,29 @@ def bench(pack: Pack, blocks: int, side: int) -> list[dict[str, Any]]:
     seconds: list[list[float]] = [[] for _ in rows]
     for turn in tqdm(range(ROUNDS), desc=f"{blocks} blocks", unit="round"):
         for number in (*range(turn % len(rows), len(rows)), *range(turn % len(rows))):
-            start = time.perf_counter()
+            before = _now()
             sample(rows[number]["guider"], steps=STEPS, size=side, disable_pbar=True)
-            seconds[number].append(time.perf_counter() - start)
+            seconds[number].append(_now() - before)
     for row, times in zip(rows, seconds, strict=True):
         ratios = [own / cfg for own, cfg in zip(times, seconds[0], strict=True)]
         row["ratio_to_cfg"] = round(statistics.median(ratios), 4)
         del row["guider"]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
-    common = {"family": "SD3", "width": 64 * blocks, "blocks": blocks, "tokens": (side // 2) ** 2, "device": device}
+    common = {"family": "SD3", "width": 64 * blocks, "blocks": blocks, "tokens": (side // 2) ** 2}
+    common |= {"device": device, "dtype": str(patcher.model.get_dtype()).removeprefix("torch.")}
     return [common | row for row in rows]
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
         f"Device: {rows[0]['device']}, torch {torch.__version__.partition('+')[0]}, {torch.get_num_threads()} threads, "
-        f"float32, median of {ROUNDS} interleaved rounds of {STEPS} steps.",
+        f"{rows[0]['dtype']}, median of {ROUNDS} interleaved rounds of {STEPS} steps.",
         "",
         "| width × blocks, tokens | method | plan | m | block-rows per step | time to CFG | limit | time / limit |",
         "|---|---|---|---|---|---|---|---|",

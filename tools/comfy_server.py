@@ -105,6 +105,8 @@ class Server:
                     images[event["data"]["node"]] = event["data"]["output"]["images"][0]
                 if event["type"] == "execution_success" and event["data"]["prompt_id"] == body["prompt_id"]:
                     break
+            else:
+                raise RuntimeError(f"ComfyUI ended in the middle of a run. Its log:\n{self.log.read_text()[-4000:]}")
         return {node: await self._picture(image) for node, image in images.items()}
 
     async def _picture(self, image: dict[str, str]) -> bytes:

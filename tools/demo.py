@@ -162,6 +162,8 @@ async def main(pairs: int, scale: float | None, layer: float | None, out: Path) 
                     reports.append(watch.report)
                     if not control:
                         found = watch.report["channels"][str(watch.report["first_block"])]
+                        if not found:
+                            sys.exit(f"No massive channel at block {watch.report['first_block']}: nothing to compare.")
                         control, control_energy = fair_control(watch.report["first_block"], found)
                 bar.update()
             real = [crop.permute(1, 2, 0).numpy() for crop in photographs.crops(photos[text], REAL_CROPS, _seeded())]

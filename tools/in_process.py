@@ -6,30 +6,34 @@ from types import ModuleType
 from typing import Any
 
 import provision
-import torch
 
 sys.path.insert(0, str(provision.comfyui_dir()))
 
-from comfy.cli_args import args
 
-args.cpu = not torch.cuda.is_available()
+def start(cpu: bool) -> None:
+    """Import ComfyUI, on the CPU or on its own choice of device. To be called before any other import of it."""
+    from comfy.cli_args import args
 
-import utils.extra_config  # noqa: E402, F401, I001  first, as in main.py: importing nodes hides utils/ behind a utils.py
-import nodes as comfy_nodes  # noqa: E402
-from comfy_api.latest._io import Hidden  # noqa: E402
+    args.cpu = cpu
+    import utils.extra_config  # noqa: F401  first, as in main.py: importing nodes hides utils/ behind a utils.py
 
 
 class Pack:
     """The pack as ComfyUI loads it."""
 
     def __init__(self) -> None:
-        if not asyncio.run(comfy_nodes.load_custom_node(str(provision.ROOT))):
+        import nodes
+
+        if not asyncio.run(nodes.load_custom_node(str(provision.ROOT))):
             raise RuntimeError("ComfyUI could not load the pack; its log says why.")
-        self.package = comfy_nodes.NODE_CLASS_MAPPINGS["DetailGuider"].__module__.partition(".nodes.")[0]
+        self.classes = nodes.NODE_CLASS_MAPPINGS
+        self.package = self.classes["DetailGuider"].__module__.partition(".nodes.")[0]
 
     def run(self, node: str, **inputs: Any) -> Any:
         """First output of a node, called as ComfyUI's execution calls it; inputs not given take their defaults."""
-        cls = comfy_nodes.NODE_CLASS_MAPPINGS[node]
+        from comfy_api.latest._io import Hidden
+
+        cls = self.classes[node]
         widgets = {i.id: i.default for i in cls.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
         clone = cls.PREPARE_CLASS_CLONE({Hidden.unique_id: "7"})
         return clone.execute(**{**widgets, **inputs})[0]

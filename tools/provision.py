@@ -179,6 +179,7 @@ def _own_python_ready() -> bool:
 
 
 def _make_own_python() -> None:
+    (HOST / "venv/complete").unlink(missing_ok=True)
     if not _pins_installed(OWN_PYTHON):  # no Python there, or one that does not start
         _run(sys.executable, "-m", "venv", "--clear", HOST / "venv")
     arguments = [part for file in REQUIREMENTS for part in ("-r", str(file))]

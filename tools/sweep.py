@@ -6,20 +6,24 @@ Every setting samples the same 64 prompt–seed pairs, each prompt as one batch 
 pictures; the change of the spectrum distance is paired, with a bootstrap interval.
 """
 
+import asyncio
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from in_process import Pack, comfy_nodes  # isort: skip  first: it puts ComfyUI on the path
-import asyncio
-
-import comfy.samplers
 import numpy as np
 import torch
+from in_process import Pack, start
 from metrics import energy_above, low_pass_correlation, spectrum_distance
 from PIL import Image
 from tqdm import tqdm
+
+start(cpu=not torch.cuda.is_available())
+
+import comfy.samplers  # noqa: E402
+
+import nodes as comfy_nodes  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE_MODEL = ROOT / "tests/reference_model"

@@ -6,7 +6,9 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools")]
 
-from in_process import Pack  # noqa: E402
+from in_process import Pack, start  # noqa: E402
+
+start(cpu=True)  # float32 everywhere, and the same on every machine
 
 
 @pytest.fixture(scope="session")

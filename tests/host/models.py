@@ -57,6 +57,14 @@ def model(variant: str = "SD3", depth: int = 4) -> ModelPatcher:
     return load_diffusion_model_state_dict(state_dict(depth, **VARIANTS[variant]))
 
 
+@cache
+def model_without_massive_channels() -> ModelPatcher:
+    """Its largest channel is another one for another prompt."""
+    weights = state_dict(4)
+    weights["x_embedder.proj.bias"].zero_()
+    return load_diffusion_model_state_dict(weights)
+
+
 def conditioning(seed: int, tokens: int = 7, **extra) -> list:
     """A CONDITIONING of random numbers."""
     generator = torch.Generator().manual_seed(seed)

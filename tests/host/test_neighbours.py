@@ -1,5 +1,7 @@
 """Whatever else is on the model or in the conditioning: against the plain implementation with the same neighbours."""
 
+from inspect import signature
+
 import comfy.cldm.mmdit
 import comfy.controlnet
 import comfy.latent_formats
@@ -8,11 +10,12 @@ import comfy.ops
 import pytest
 import torch
 from comfy_extras.nodes_apg import APG
+from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from comfy_extras.nodes_mahiro import Mahiro
 from comfy_extras.nodes_perpneg import PerpNegGuider
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT, SkipLayerGuidanceDiTSimple
-from models import CONTEXT, conditioning, latent, model, random_weights
-from plain import PlainDetailGuider, relative_error
+from models import CONTEXT, conditioning, latent, model, model_without_massive_channels, random_weights
+from plain import PlainDetailGuider, above_median, relative_error
 from sampling import counted, detail_guider, sample, stock_guider
 
 import nodes as comfy_nodes
@@ -72,7 +75,54 @@ def test_a_step_without_any_active_positive_is_not_an_error(pack, batching):
     assert_equal(pack, model(), batching, positive, steps=3)
 
 
+@PLANS
+def test_each_condition_has_channels_of_its_own(pack, batching):
+    """Channels are those of a detail row's own conditional rows: not the negative's, not another condition's."""
+    patcher = model_without_massive_channels()
+    left = torch.zeros(1, 16, 16)
+    left[..., :8] = 1
+    positive = conditioning(1, mask=left, mask_strength=1.0) + conditioning(3, mask=1 - left, mask_strength=1.0)
+    found = []
+
+    def largest(z):
+        found.append(above_median(z, ratio=1.0, at_most=1))
+        return found[-1]
+
+    plain = PlainDetailGuider(patcher, positive, conditioning(2), 4.0, w=9.0, find=largest, host_cfg=True)
+    expected = sample(plain, 2)
+    assert found[0] != found[1], "the test must tell the conditions apart"
+    options = {"batching": batching, "massive_ratio": 1.0, "max_channels": 1}
+    guider = detail_guider(pack, patcher, options, positive=positive, dg_scale=9.0)
+    assert relative_error(sample(guider, 2), expected) <= 1e-5
+
+
 # Others on the same model
+
+
+@PLANS
+def test_a_pre_cfg_function_that_writes_into_the_predictions(pack, batching):
+    patched = model().clone()
+
+    def halve_in_place(args):
+        for prediction in args["conds_out"]:
+            prediction.mul_(0.5)
+        return args["conds_out"]
+
+    patched.set_model_sampler_pre_cfg_function(halve_in_place)
+    assert_equal(pack, patched, batching)
+
+
+@PLANS
+def test_a_block_patch_that_writes_into_its_input(pack, batching):
+    patched = model().clone()
+
+    def double_in_place(args, extra):
+        out = extra["original_block"](args)
+        args["img"].mul_(2.0)
+        return {**out, "img": out["img"] + args["img"]}
+
+    patched.set_model_patch_replace(double_in_place, "dit", "double_block", 2)
+    assert_equal(pack, patched, batching, layers=(2, 3))
 
 
 @PLANS
@@ -172,6 +222,27 @@ def test_inpainting_mask(pack, batching):
     assert_equal(pack, model(), batching, latent_image=picture, denoise_mask=mask)
     result = sample(detail_guider(pack, model()), latent_image=picture, denoise_mask=mask)
     assert relative_error(result[..., :4], picture[..., :4]) < 1e-5
+
+
+@PLANS
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_guider_whose_positive_is_not_the_first(pack, batching, nested):
+    """DualCFGGuider asks for [negative, middle, positive], or nested, and mixes them itself."""
+    options = pack.run("DetailGuidanceOptions", batching=batching)
+    settings = {"dg_scale": 1.5, "layer_start": 0.5, "layer_end": 0.5, "options": options}
+    patched = pack.run("DetailGuidance", model=model(), **settings)
+
+    def first_step(patcher):
+        guider = Guider_DualCFG(patcher)
+        arguments = {"nested": nested} if "nested" in signature(guider.set_cfg).parameters else {}
+        guider.set_conds(conditioning(1), conditioning(3), conditioning(2))
+        guider.set_cfg(4.0, 2.0, **arguments)
+        return sample(guider, steps=1)
+
+    term = sample(PlainDetailGuider(model(), conditioning(1), w=1.5), steps=1) - sample(
+        stock_guider(model(), cfg=1.0), steps=1
+    )
+    torch.testing.assert_close(first_step(patched) - first_step(model()), term, rtol=1e-3, atol=1e-4)
 
 
 @PLANS

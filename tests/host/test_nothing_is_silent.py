@@ -72,7 +72,16 @@ def test_unknown_batching(pack):
 
 
 def test_a_mask_of_another_shape(pack):
-    refused(pack, r"mask: its shape is \(8, 8\), it must be", options={"mask": torch.ones(8, 8)})
+    refused(pack, r"mask: its shape is \(1, 1, 8, 8\), it must be", options={"mask": torch.ones(1, 1, 8, 8)})
+
+
+@pytest.mark.parametrize("low, high, value", [(-0.5, 1, "-0.5"), (0, 5, "5.0"), (0, NAN, "nan")])
+def test_a_mask_out_of_range(pack, low, high, value):
+    refused(pack, f"mask: {value} is outside 0 to 1", options={"mask": torch.tensor([[[low, high]]])})
+
+
+def test_an_empty_mask(pack):
+    refused(pack, r"mask: its shape is \(0, 8, 8\)", options={"mask": torch.ones(0, 8, 8)})
 
 
 @pytest.mark.parametrize("batching", ["together", "in turn"])
@@ -136,9 +145,28 @@ def test_no_massive_channel(pack, caplog):
     torch.testing.assert_close(result, sample(stock_guider(patcher)), rtol=1e-4, atol=1e-4)
 
 
-def test_no_step_inside_the_window(pack, caplog):
-    _, text = warnings_of(caplog, detail_guider(pack, model(), start_percent=0.6, end_percent=0.7))
-    assert "nothing was guided: no step fell into the window" in text
+def test_no_step_inside_the_window_is_told_but_is_no_warning(pack, caplog):
+    """The second of two sampling stages lies outside the window of the first: that is as it should be."""
+    guider = detail_guider(pack, model(), start_percent=0.6, end_percent=0.7)
+    _, text = warnings_of(caplog, guider)
+    assert text == ""
+    with caplog.at_level(logging.INFO):
+        sample(guider)
+    assert "0 of 2 steps" in caplog.text
+
+
+def test_a_guider_without_a_positive(pack, caplog):
+    guider = comfy.samplers.CFGGuider(pack.run("DetailGuidance", model=model()))
+    guider.inner_set_conds({"negative": conditioning(2)})
+    guider.set_cfg(0.0)
+    _, text = warnings_of(caplog, guider)
+    assert "2 steps were not guided: CFGGuider did not ask for a prediction of its positive" in text
+
+
+def test_a_profile_without_channels_for_the_layer(pack, caplog):
+    profile = pack.module("detail_guidance.settings").Profile("SD3 / SD3.5", 4, {0: (1,)})
+    _, text = warnings_of(caplog, detail_guider(pack, model(), {"profile": profile}))
+    assert "the profile has no channel for block 2" in text
 
 
 class GuiderOfItsOwn(comfy.samplers.CFGGuider):
@@ -152,6 +180,9 @@ def test_a_guider_that_goes_past_the_patch(pack, caplog):
     result, text = warnings_of(caplog, guider)
     assert "nothing was guided: GuiderOfItsOwn does not predict through the host's guider" in text
     assert torch.equal(result, sample(stock_guider(model(), cfg=1.0)))
+
+
+PARTS = "cannot work in parts of the latent or of the batch"
 
 
 def test_a_latent_sampled_in_parts(pack):
@@ -169,8 +200,72 @@ def test_a_latent_sampled_in_parts(pack):
         return [torch.cat(parts, dim=-1) for parts in zip(left, right, strict=True)]
 
     patcher.set_model_sampler_calc_cond_batch_function(halves)
-    with pytest.raises(ValueError, match="cannot work in parts of the latent"):
+    with pytest.raises(ValueError, match=PARTS):
         sample(detail_guider(pack, patcher))
+
+
+def tiles_as_rows(apply_model, args):
+    x, c = args["input"], args["c"]
+    twice = {name: torch.cat([value, value]) if torch.is_tensor(value) else value for name, value in c.items()}
+    out = apply_model(torch.cat([x[..., :8], x[..., 8:]]), args["timestep"].repeat(2), **twice)
+    return torch.cat(out.chunk(2), dim=-1)
+
+
+def tiles_in_turn(apply_model, args):
+    x, t, c = args["input"], args["timestep"], args["c"]
+    return torch.cat([apply_model(x[..., :8], t, **c), apply_model(x[..., 8:], t, **c)], dim=-1)
+
+
+def rows_in_turn(apply_model, args):
+    x, t, c = args["input"], args["timestep"], args["c"]
+    rows = [{name: value[[i]] if torch.is_tensor(value) else value for name, value in c.items()} for i in range(len(x))]
+    return torch.cat([apply_model(x[[i]], t[[i]], **row) for i, row in enumerate(rows)])
+
+
+@pytest.mark.parametrize(
+    "batching, wrapper",
+    [
+        ("together", tiles_as_rows),
+        ("together", rows_in_turn),
+        ("in turn", tiles_as_rows),
+        ("in turn", tiles_in_turn),
+        ("in turn", rows_in_turn),
+    ],
+)
+def test_forwards_of_parts(pack, batching, wrapper):
+    """Tiled diffusion and other function wrappers that cut the host's batch: refused, never silently wrong."""
+    patcher = model().clone()
+    patcher.set_model_unet_function_wrapper(wrapper)
+    sample(stock_guider(patcher))
+    with pytest.raises(ValueError, match=PARTS):
+        sample(detail_guider(pack, patcher, {"batching": batching}))
+
+
+def test_a_cache_that_answers_in_the_models_place_adds_nothing(pack, caplog):
+    patcher = model().clone()
+    cached = {}
+
+    calls = []
+
+    def cache_odd_calls(apply_model, args):
+        calls.append(args)
+        if len(calls) == 3:  # the conditional call of the second step
+            return cached["first"]
+        out = apply_model(args["input"], args["timestep"], **args["c"])
+        cached.setdefault("first", out)
+        return out
+
+    patcher.set_model_unet_function_wrapper(cache_odd_calls)
+    strengths = []
+    run = pack.module("host.run").Run
+    install, run.install = run.install, lambda self: (strengths.append(self.strengths), install(self))[1]
+    try:
+        _, text = warnings_of(caplog, detail_guider(pack, patcher, {"batching": "in turn"}))
+    finally:
+        run.install = install
+    assert "1 of 2 guided steps added nothing" in text
+    first, second = torch.cat(strengths[0])
+    assert first > 0 and second == 0
 
 
 def test_the_report_says_what_happened(pack):

@@ -94,6 +94,27 @@ def test_mask_says_where(pack):
     torch.testing.assert_close(masked[..., 9:], free[..., 9:])
 
 
+@pytest.mark.parametrize("options", [{}, {"rescale": 1.0}, {"limit": 0.05, "rescale": 0.5}])
+def test_nothing_changes_where_the_mask_is_black(pack, options):
+    patcher = model()
+    mask = torch.zeros(16, 16)  # a single mask without a batch, as some packs make them
+    mask[:, 8:] = 1
+    c = one_step(stock_guider(patcher))
+    masked = one_step(detail_guider(pack, patcher, {"mask": mask, **options}))
+    free = one_step(detail_guider(pack, patcher, options))
+    torch.testing.assert_close(masked[..., :8], c[..., :8])
+    torch.testing.assert_close(masked[..., 8:], free[..., 8:])
+
+
+def test_each_picture_of_a_batch_has_its_mask(pack):
+    patcher = model()
+    masks = torch.stack([torch.zeros(16, 16, dtype=torch.bool), torch.ones(16, 16, dtype=torch.bool)])
+    steps = {"batch": 2, "steps": 1}
+    masked = sample(detail_guider(pack, patcher, {"mask": masks}), **steps)
+    assert torch.equal(masked[0], sample(stock_guider(patcher), **steps)[0])
+    assert torch.equal(masked[1], sample(detail_guider(pack, patcher), **steps)[1])
+
+
 def test_auto_batching_goes_by_memory(pack, caplog, monkeypatch):
     patcher = model()
     expected = sample(plain(patcher))
