@@ -1,4 +1,4 @@
-"""Where the defaults come from: layers, scales and CFG on the reference model; writes docs/SWEEP.md and docs/sweep.jpg.
+"""Layers, scales, CFG and options on the reference model, behind the defaults: docs/SWEEP.md and docs/sweep.jpg.
 
     .host/venv/bin/python tools/sweep.py
 
@@ -33,11 +33,24 @@ from demo import PROMPTS  # noqa: E402
 
 SEEDS = 4
 STEPS = 20
-CFGS = (1.0, 3.0)
-LAYERS = (0.25, 0.5, 0.75)
-SCALES = (0.25, 0.5, 1.0, 2.0)
 SHOWN = PROMPTS[:8]
 OUT = ROOT / "docs"
+
+LAYERS_AND_SCALES = [
+    (f"layer {layer:g}, w {scale:g}", {"dg_scale": scale, "layer_start": layer, "layer_end": layer}, {})
+    for layer in (0.25, 0.5, 0.75)
+    for scale in (0.25, 0.5, 1.0)
+]
+MIDDLE = {"dg_scale": 0.5, "layer_start": 0.5, "layer_end": 0.5}
+VARIATIONS: list[tuple[str, dict[str, float], dict[str, Any]]] = [
+    ("layer 0.5, w 0.5, one channel", MIDDLE, {"max_channels": 1}),
+    ("layer 0.5, w 0.5, keep 0.5", MIDDLE, {"keep_start": 0.5, "keep_end": 0.5}),
+    ("layer 0.5, w 0.5, rescale 1", MIDDLE, {"rescale": 1.0}),
+    ("layer 0.5, w 0.5, first half of the schedule", MIDDLE | {"end_percent": 0.5}, {}),
+    ("layer 0.5, w 0.5, second half of the schedule", MIDDLE | {"start_percent": 0.5}, {}),
+    ("layers 0.25 to 0.75, w 0.5", MIDDLE | {"layer_start": 0.25, "layer_end": 0.75}, {}),
+]
+SETTINGS = {1.0: LAYERS_AND_SCALES, 3.0: LAYERS_AND_SCALES + VARIATIONS}  # by cfg
 
 
 class ReferenceModel:
@@ -52,8 +65,9 @@ class ReferenceModel:
     def conditioning(self, text: str) -> list:
         return comfy_nodes.CLIPTextEncode().encode(self.clip, text)[0]
 
-    def pictures(self, text: str, cfg: float, settings: dict[str, float] | None) -> np.ndarray:
-        model = self.model if settings is None else self.pack.run("DetailGuidance", model=self.model, **settings)
+    def pictures(self, text: str, cfg: float, settings: dict[str, float], options: dict[str, Any]) -> np.ndarray:
+        options = self.pack.run("DetailGuidanceOptions", **options)
+        model = self.pack.run("DetailGuidance", model=self.model, options=options, **settings)
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(self.conditioning(text), self.conditioning(""))
         guider.set_cfg(cfg)
@@ -93,29 +107,27 @@ def main() -> None:
         for text in PROMPTS
     }
     lines = [
-        "| cfg | layer | w | low-pass correlation | energy > 1/8 | energy > 1/4 | spectrum distance | change (95 %) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| cfg | setting | low-pass correlation | energy > 1/8 | energy > 1/4 | spectrum distance | change (95 %) |",
+        "|---|---|---|---|---|---|---|",
     ]
     strips = []
-    bar = tqdm(total=len(CFGS) * (1 + len(LAYERS) * len(SCALES)), unit="setting")
-    for cfg in CFGS:
-        base = {text: reference.pictures(text, cfg, None) for text in PROMPTS}
+    bar = tqdm(total=sum(1 + len(settings) for settings in SETTINGS.values()), unit="setting")
+    for cfg, every in SETTINGS.items():
+        base = {text: reference.pictures(text, cfg, {"dg_scale": 0.0}, {}) for text in PROMPTS}
         distance = np.mean([spectrum_distance(p, real[text]) for text in PROMPTS for p in base[text]])
-        lines.append(f"| {cfg:g} | – | 0 | 1 | 0 | 0 | {distance:.3f} | |")
+        lines.append(f"| {cfg:g} | without | 1 | | | {distance:.3f} | |")
         strips.append((f"cfg {cfg:g}", [base[text][0] for text in SHOWN]))
         bar.update()
-        for layer in LAYERS:
-            for scale in SCALES:
-                settings = {"dg_scale": scale, "layer_start": layer, "layer_end": layer}
-                guided = {text: reference.pictures(text, cfg, settings) for text in PROMPTS}
-                row = compare(base, guided, real)
-                change = f"{row['change']:+.3f} ({row['interval'][0]:+.3f} … {row['interval'][1]:+.3f})"
-                lines.append(
-                    f"| {cfg:g} | {layer:g} | {scale:g} | {row['correlation']:.3f} | {row['eighth']:+.0%} "
-                    f"| {row['quarter']:+.0%} | {row['distance']:.3f} | {change} |"
-                )
-                strips.append((f"layer {layer:g}, w {scale:g}", [guided[text][0] for text in SHOWN]))
-                bar.update()
+        for label, settings, options in every:
+            guided = {text: reference.pictures(text, cfg, settings, options) for text in PROMPTS}
+            row = compare(base, guided, real)
+            change = f"{row['change']:+.3f} ({row['interval'][0]:+.3f} … {row['interval'][1]:+.3f})"
+            lines.append(
+                f"| {cfg:g} | {label} | {row['correlation']:.3f} | {row['eighth']:+.0%} | {row['quarter']:+.0%} "
+                f"| {row['distance']:.3f} | {change} |"
+            )
+            strips.append((label, [guided[text][0] for text in SHOWN]))
+            bar.update()
     bar.close()
     OUT.mkdir(exist_ok=True)
     (OUT / "SWEEP.md").write_text("\n".join(lines) + "\n")
