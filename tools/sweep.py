@@ -2,7 +2,7 @@
 
     .host/venv/bin/python tools/sweep.py
 
-Every setting samples the same 64 prompt–seed pairs, each prompt as one batch of seeds. Compared are medians over
+Every setting samples the same 32 prompt–seed pairs, each prompt as one batch of seeds. Compared are medians over
 pictures; the change of the spectrum distance is paired, with a bootstrap interval.
 """
 
@@ -31,7 +31,7 @@ sys.path.insert(0, str(REFERENCE_MODEL))
 import photographs  # noqa: E402
 from demo import PROMPTS  # noqa: E402
 
-SEEDS = 4
+SEEDS = 2
 STEPS = 20
 SHOWN = PROMPTS[:8]
 OUT = ROOT / "docs"
@@ -95,6 +95,7 @@ def compare(
     }
 
 
+@torch.inference_mode()
 def main() -> None:
     pack = Pack()
     reference = ReferenceModel(pack)

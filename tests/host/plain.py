@@ -45,7 +45,7 @@ class PlainDetailGuider(CFGGuider):
         return base + self.w * (c - d)
 
 
-def above_median(z, ratio=5.0, at_most=4):
+def above_median(z, ratio=8.0, at_most=4):
     magnitude = np.abs(z).mean(axis=(0, 1))
     ranked = np.argsort(-magnitude)[:at_most]
     return [k for k in ranked if magnitude[k] > ratio * np.median(magnitude)]
