@@ -26,7 +26,7 @@ def massive_channels(z: Tensor, ratio: float, at_most: int) -> Tensor:
     """
     magnitude = magnitudes(z)
     largest = magnitude.topk(min(at_most, len(magnitude)))
-    massive = largest.values > ratio * magnitude.median()
+    massive = largest.values > ratio * magnitude.quantile(0.5)  # Tensor.median is the lower of two middle values
     return torch.zeros_like(magnitude, dtype=torch.bool).scatter(0, largest.indices, massive)
 
 

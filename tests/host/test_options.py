@@ -111,8 +111,9 @@ def test_each_picture_of_a_batch_has_its_mask(pack):
     masks = torch.stack([torch.zeros(16, 16, dtype=torch.bool), torch.ones(16, 16, dtype=torch.bool)])
     steps = {"batch": 2, "steps": 1}
     masked = sample(detail_guider(pack, patcher, {"mask": masks}), **steps)
-    assert torch.equal(masked[0], sample(stock_guider(patcher), **steps)[0])
-    assert torch.equal(masked[1], sample(detail_guider(pack, patcher), **steps)[1])
+    # Forwards of other batch sizes: equal to rounding, not to the bit.
+    assert relative_error(masked[0], sample(stock_guider(patcher), **steps)[0]) <= 1e-5
+    assert relative_error(masked[1], sample(detail_guider(pack, patcher), **steps)[1]) <= 1e-5
 
 
 def test_auto_batching_goes_by_memory(pack, caplog, monkeypatch):

@@ -122,6 +122,12 @@ def test_finding_does_not_depend_on_the_scale(seed, factor):
     assert torch.equal(massive_channels(z, 1.2, 5), massive_channels(z * factor, 1.2, 5))
 
 
+def test_the_median_of_an_even_number_of_channels_is_the_mean_of_the_middle_two():
+    z = torch.tensor([[[1.0, 2.0, 4.0, 16.0]]])
+    assert massive_channels(z, 5.0, 4).tolist() == [False, False, False, True]
+    assert not massive_channels(z, 5.5, 4).any()
+
+
 def test_finding_in_half_precision_sums_in_single():
     z = torch.full((1, 70000, 4), 2.0, dtype=torch.float16)
     z[..., 2] = 60.0
