@@ -224,42 +224,40 @@ def test_inpainting_mask(pack, batching):
     assert relative_error(result[..., :4], picture[..., :4]) < 1e-5
 
 
+def assert_term_is_added(pack, batching, guider_of):
+    """Another guider's first step: its own prediction plus exactly the plain implementation's detail term."""
+    options = pack.run("DetailGuidanceOptions", batching=batching)
+    settings = {"dg_scale": 1.5, "layer_start": 0.5, "layer_end": 0.5, "options": options}
+    patched = pack.run("DetailGuidance", model=model(), **settings)
+    plain = PlainDetailGuider(model(), conditioning(1), w=1.5)
+    term = sample(plain, steps=1) - sample(stock_guider(model(), cfg=1.0), steps=1)
+    added = sample(guider_of(patched), steps=1) - sample(guider_of(model()), steps=1)
+    torch.testing.assert_close(added, term, rtol=1e-3, atol=1e-4)
+
+
 @PLANS
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_guider_whose_positive_is_not_the_first(pack, batching, nested):
     """DualCFGGuider asks for [negative, middle, positive], or nested, and mixes them itself."""
-    options = pack.run("DetailGuidanceOptions", batching=batching)
-    settings = {"dg_scale": 1.5, "layer_start": 0.5, "layer_end": 0.5, "options": options}
-    patched = pack.run("DetailGuidance", model=model(), **settings)
 
-    def first_step(patcher):
+    def dual_cfg(patcher):
         guider = Guider_DualCFG(patcher)
         arguments = {"nested": nested} if "nested" in signature(guider.set_cfg).parameters else {}
         guider.set_conds(conditioning(1), conditioning(3), conditioning(2))
         guider.set_cfg(4.0, 2.0, **arguments)
-        return sample(guider, steps=1)
+        return guider
 
-    term = sample(PlainDetailGuider(model(), conditioning(1), w=1.5), steps=1) - sample(
-        stock_guider(model(), cfg=1.0), steps=1
-    )
-    torch.testing.assert_close(first_step(patched) - first_step(model()), term, rtol=1e-3, atol=1e-4)
+    assert_term_is_added(pack, batching, dual_cfg)
 
 
 @PLANS
 def test_another_guider_of_the_host(pack, batching):
-    """PerpNegGuider asks for three predictions in one call and does its own mixing: the detail term is added to it."""
-    options = pack.run("DetailGuidanceOptions", batching=batching)
-    settings = {"dg_scale": 1.5, "layer_start": 0.5, "layer_end": 0.5, "options": options}
-    patched = pack.run("DetailGuidance", model=model(), **settings)
+    """PerpNegGuider asks for three predictions in one call and does its own mixing."""
 
-    def first_step(patcher):
-        guider = PerpNegGuider.execute(patcher, conditioning(1), conditioning(2), conditioning(3), 4.0, 1.0)[0]
-        return sample(guider, steps=1)
+    def perp_neg(patcher):
+        return PerpNegGuider.execute(patcher, conditioning(1), conditioning(2), conditioning(3), 4.0, 1.0)[0]
 
-    term = sample(PlainDetailGuider(model(), conditioning(1), w=1.5), steps=1) - sample(
-        stock_guider(model(), cfg=1.0), steps=1
-    )
-    torch.testing.assert_close(first_step(patched) - first_step(model()), term, rtol=1e-3, atol=1e-4)
+    assert_term_is_added(pack, batching, perp_neg)
 
 
 # Trouble in the middle
