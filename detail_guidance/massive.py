@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def magnitudes(z: Tensor) -> Tensor:
-    """Mean of |z| over rows and tokens: hidden state (rows, tokens, channels) → float32 (channels,)."""
-    return z.abs().mean(dim=(0, 1), dtype=torch.float32)
+    """Mean of |z| over rows and tokens: hidden state (rows, tokens, …, channels) → float32 (channels,)."""
+    return z.abs().mean(dim=tuple(range(z.ndim - 1)), dtype=torch.float32)
 
 
 def massive_channels(z: Tensor, ratio: float, at_most: int) -> Tensor:
@@ -17,7 +17,7 @@ def massive_channels(z: Tensor, ratio: float, at_most: int) -> Tensor:
     No public source gives a threshold ([DG] picks channels by eye). Decided on the device of z, without waiting for it.
 
     Args:
-        z: hidden state of image tokens, (rows, tokens, channels).
+        z: hidden state of image tokens, (rows, tokens, …, channels).
         ratio: ≥ 1; raising it keeps only channels that stand out more.
         at_most: ≥ 1.
 
@@ -54,7 +54,7 @@ def disrupt(z: Tensor, channels: Tensor, keep: float = 0.0) -> Tensor:
     """Multiply the given channels of every token by `keep`: ρ = 0 zeroes them ([DG]), 0 < ρ < 1 softens that ([EMA]).
 
     Args:
-        z: hidden state of image tokens, (rows, tokens, channels); left as it is.
+        z: hidden state of image tokens, (…, channels); left as it is.
         channels: bool (channels,).
         keep: ρ, 0 to 1.
     """

@@ -11,7 +11,7 @@ A forward's own state lives in the arguments here; what it shares with others (`
 added to, each condition under its own key, so forwards may run in several threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from ..detail_guidance.massive import disrupt
-from .families import Family
+from .families import Block, Family, Key, Stage
+from .rows import spread, take
 
 Args = dict[str, Any]
-Key = tuple[str, int]
 Inner = Callable[[Args], Args]  # the rest of the chain at this block: others' patch or the block itself
 Patch = Callable[[Args, Inner], Args]
 Labels = dict[str, list[Any]]  # what transformer_options says of the chunks
@@ -52,43 +52,110 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Record:
-    """What a conditional chunk leaves for its detail rows: its streams at the first layer, and channels per block."""
+    """What a conditional chunk leaves for its detail rows.
+
+    Attributes:
+        streams: its streams at the first layer.
+        channels: its massive channels, per block.
+        outputs: what blocks before the layers returned, per block; only where later blocks are given it too.
+    """
 
     streams: dict[str, Tensor] = field(default_factory=dict)
     channels: dict[int, Tensor] = field(default_factory=dict)
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Layout:
+    """Where the picture's tokens lie in the streams of one forward.
+
+    Attributes:
+        picture: how many they are.
+        image: length of the image stream at the first block: the picture's tokens, and references' beside them.
+    """
+
+    picture: int
+    image: int = 0
+
+    def tokens(self, stage: Stage, length: int) -> slice:
+        """The picture's, in a stream of this length at a block of this stage."""
+        if stage.before is None:
+            return slice(None)
+        start = {
+            "nothing": 0,
+            "references": self.image - self.picture,
+            "text": length - self.image,
+            "the rest": length - self.picture,
+        }[stage.before]
+        return slice(start, start + self.picture)
 
 
 @dataclass(frozen=True)
 class Disruption:
-    """What to do, where.
+    """What to do, where, in one forward.
 
     Attributes:
         family: the model's row of the table.
-        keys: the host's key of every block in execution order.
+        blocks: all of the model's, in execution order.
         layers: numbers of the blocks at whose input the channels are disrupted.
-        find: (block, conditional image tokens) → bool (channels,).
+        find: (block, conditional picture tokens) → bool (channels,).
         keep: ρ of this step.
         fired: called each time detail rows are disrupted.
+        layout: of this forward.
     """
 
     family: Family
-    keys: list[Key]
+    blocks: Sequence[Block]
     layers: range
     find: Callable[[int, Tensor], Tensor]
     keep: float
     fired: Callable[[], None]
+    layout: Layout
 
     @property
-    def prefix(self) -> list[Key]:
-        return self.keys[: self.layers.start]
+    def prefix(self) -> range:
+        """The blocks that detail rows have in common with their conditional rows."""
+        return range(self.layers.start)
 
-    def disrupted(self, args: Args, channels: list[tuple[slice, Tensor]]) -> Args:
+    def key(self, block: int) -> Key:
+        return self.blocks[block].key
+
+    def picture(self, block: int, args: Args, rows: slice) -> Tensor:
+        """A view of the picture's tokens of some rows at a block's input."""
+        stage = self.blocks[block].stage
+        stream = args[stage.image]
+        where = [slice(None)] * stream.ndim
+        where[1] = self.layout.tokens(stage, stream.shape[1])
+        where[stage.row_dim_of(stage.image)] = rows
+        return stream[tuple(where)]
+
+    def disrupted(self, block: int, args: Args, channels: Sequence[tuple[slice, Tensor]]) -> Args:
         """A block's arguments with the given channels of the given rows disrupted."""
-        image = args[self.family.image].clone()  # the rows of others are theirs to keep
+        name = self.blocks[block].stage.image
+        args = {**args, name: args[name].clone()}  # the rows of others are theirs to keep
         for rows, massive in channels:
-            image[rows] = disrupt(image[rows], massive, self.keep)
+            picture = self.picture(block, args, rows)
+            picture.copy_(disrupt(picture, massive, self.keep))
         self.fired()
-        return {**args, self.family.image: image}
+        return args
+
+    def patches(self, of_blocks: dict[int, Patch]) -> dict[Key, Patch]:
+        """Under the host's keys; the first block's tells the layout too."""
+        of_blocks = {**of_blocks, 0: self._looking(of_blocks.get(0, lambda args, inner: inner(args)))}
+        return {self.key(block): patch for block, patch in of_blocks.items()}
+
+    def _looking(self, patch: Patch) -> Patch:
+        def look(args: Args, inner: Inner) -> Args:
+            if self.layout.picture:
+                self.layout.image = args[self.blocks[0].stage.image].shape[1]
+                if self.layout.image != self.layout.picture and not self.family.references:
+                    raise ValueError(
+                        f"Detail Guidance cannot tell the picture from its reference image on {self.family.name}. "
+                        "Remove the reference image, or Detail Guidance."
+                    )
+            return patch(args, inner)
+
+        return look
 
 
 def chunks_of(transformer_options: dict[str, Any], rows_each: int) -> list[Chunk]:
@@ -102,6 +169,7 @@ def chunks_of(transformer_options: dict[str, Any], rows_each: int) -> list[Chunk
 def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) -> dict[Key, Patch]:
     """Detail rows beside their conditional rows; `partner` maps the ones to the others."""
     computed = [chunk for chunk in chunks if chunk not in partner]
+    computed_rows, total = [chunk.rows for chunk in computed], sum(chunk.size for chunk in chunks)
     sources = [computed.index(partner.get(chunk, chunk)) for chunk in chunks]
     # Detail rows are conditional rows to other packs' block and attention patches.
     labels: Labels = {"cond_or_uncond": [partner.get(chunk, chunk).index for chunk in chunks]}
@@ -110,69 +178,113 @@ def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
         "uuids": [chunk.uuid for chunk in computed],
     }
 
-    def share(args: Args, inner: Inner) -> Args:
-        rows = {name: _take(args[name], computed) for name in todo.family.row_arguments}
-        out = inner(_labelled({**args, **rows}, computed_labels))
-        return {**out, **{name: _spread(out[name], len(computed), sources) for name in todo.family.streams}}
+    def share_at(block: int) -> Patch:
+        stage = todo.blocks[block].stage
+
+        def share(args: Args, inner: Inner) -> Args:
+            rows = {
+                name: take(args[name], computed_rows, total, stage.row_dim_of(name))
+                for name in stage.rows
+                if name in args
+            }
+            out = inner(_labelled({**args, **rows}, computed_labels))
+            streams = {
+                name: spread(out[name], len(computed), sources, stage.row_dim_of(name)) for name in stage.streams
+            }
+            return {**out, **streams}
+
+        return share
 
     def disrupt_at(block: int) -> Patch:
         def patch(args: Args, inner: Inner) -> Args:
-            image = args[todo.family.image]
             channels = [
-                (detail.rows, todo.find(block, image[conditional.rows])) for detail, conditional in partner.items()
+                (detail.rows, todo.find(block, todo.picture(block, args, conditional.rows)))
+                for detail, conditional in partner.items()
             ]
-            return inner(_labelled(todo.disrupted(args, channels), labels))
+            return inner(_labelled(todo.disrupted(block, args, channels), labels))
 
         return patch
 
     def label(args: Args, inner: Inner) -> Args:
         return inner(_labelled(args, labels))
 
-    patches: dict[Key, Patch] = {key: label for key in todo.keys}
-    patches |= {key: share for key in todo.prefix}
-    return patches | {todo.keys[block]: disrupt_at(block) for block in todo.layers}
+    patches: dict[int, Patch] = {block: label for block in range(len(todo.blocks))}
+    patches |= {block: share_at(block) for block in todo.prefix}
+    return todo.patches(patches | {block: disrupt_at(block) for block in todo.layers})
 
 
 def recording(todo: Disruption, chunks: list[Chunk], records: dict[UUID, Record]) -> dict[Key, Patch]:
     """Conditional rows whose detail rows come later: fills `records`, changes nothing."""
 
+    def rows_of(block: int, streams: Args, name: str, chunk: Chunk) -> Tensor:
+        dim = todo.blocks[block].stage.row_dim_of(name)
+        # A clone: blocks, ControlNets and other packs may change these in place.
+        return streams[name].narrow(dim, chunk.rows.start, chunk.size).clone()
+
     def record_at(block: int) -> Patch:
+        stage = todo.blocks[block].stage
+
         def patch(args: Args, inner: Inner) -> Args:
             for chunk in chunks:
                 record = records.setdefault(chunk.uuid, Record())
-                record.channels[block] = todo.find(block, args[todo.family.image][chunk.rows])
+                record.channels[block] = todo.find(block, todo.picture(block, args, chunk.rows))
                 if block == todo.layers.start:
-                    # Clones: blocks, ControlNets and other packs may change these in place.
-                    record.streams.update({name: args[name][chunk.rows].clone() for name in todo.family.streams})
+                    record.streams.update({name: rows_of(block, args, name, chunk) for name in stage.streams})
             return inner(args)
 
         return patch
 
-    return {todo.keys[block]: record_at(block) for block in todo.layers}
+    def record_output_of(block: int) -> Patch:
+        def patch(args: Args, inner: Inner) -> Args:
+            out = inner(args)
+            for chunk in chunks:
+                record = records.setdefault(chunk.uuid, Record())
+                record.outputs[block] = rows_of(block, out, todo.blocks[block].stage.image, chunk)
+            return out
+
+        return patch
+
+    prefix = todo.prefix if todo.family.long_skips else ()
+    patches = {block: record_output_of(block) for block in prefix}
+    return todo.patches(patches | {block: record_at(block) for block in todo.layers})
 
 
 def resuming(todo: Disruption, chunks: list[tuple[Chunk, Record]]) -> dict[Key, Patch]:
     """Detail rows only: blocks before the layers do nothing, the first layer starts from the records."""
 
-    def pass_by(args: Args, inner: Inner) -> Args:
-        return {name: args[name] for name in todo.family.streams}
+    def restored(block: int, name: str, parts: list[Tensor], like: Tensor) -> Tensor:
+        dim = todo.blocks[block].stage.row_dim_of(name)
+        return torch.cat([part.to(like.device) for part in parts], dim)
 
-    def disrupt_at(block: int) -> Patch:
+    def pass_at(block: int) -> Patch:
+        stage = todo.blocks[block].stage
+
         def patch(args: Args, inner: Inner) -> Args:
-            image = args[todo.family.image]
-            if block == todo.layers.start:
-                states = {
-                    name: torch.cat([record.streams[name].to(image.device) for _, record in chunks])
-                    for name in todo.family.streams
-                }
-                args = {**args, **states}
-            channels = [(chunk.rows, record.channels[block].to(image.device)) for chunk, record in chunks]
-            return inner(todo.disrupted(args, channels))
+            if todo.family.long_skips:
+                outputs = [record.outputs[block] for _, record in chunks]
+                return {stage.image: restored(block, stage.image, outputs, args[stage.image])}
+            return {name: args[name] for name in stage.streams}
 
         return patch
 
-    patches: dict[Key, Patch] = {key: pass_by for key in todo.prefix}
-    return patches | {todo.keys[block]: disrupt_at(block) for block in todo.layers}
+    def disrupt_at(block: int) -> Patch:
+        stage = todo.blocks[block].stage
+
+        def patch(args: Args, inner: Inner) -> Args:
+            if block == todo.layers.start:
+                states = {
+                    name: restored(block, name, [record.streams[name] for _, record in chunks], args[name])
+                    for name in stage.streams
+                }
+                args = {**args, **states}
+            device = args[stage.image].device
+            channels = [(chunk.rows, record.channels[block].to(device)) for chunk, record in chunks]
+            return inner(todo.disrupted(block, args, channels))
+
+        return patch
+
+    patches = {block: pass_at(block) for block in todo.prefix}
+    return todo.patches(patches | {block: disrupt_at(block) for block in todo.layers})
 
 
 def chained(transformer_options: dict[str, Any], patches: dict[Key, Patch]) -> dict[str, Any]:
@@ -194,13 +306,6 @@ def _around(patch: Patch, previous: Callable | None) -> Callable[[Args, dict[str
 
 
 def _labelled(args: Args, labels: Labels) -> Args:
+    if "transformer_options" not in args:  # some models do not tell their blocks
+        return args
     return {**args, "transformer_options": {**args["transformer_options"], **labels}}
-
-
-def _take(tensor: Tensor, chunks: list[Chunk]) -> Tensor:
-    return torch.cat([tensor[chunk.rows] for chunk in chunks])
-
-
-def _spread(tensor: Tensor, chunks: int, sources: list[int]) -> Tensor:
-    parts = tensor.chunk(chunks)
-    return torch.cat([parts[source] for source in sources])

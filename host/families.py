@@ -1,15 +1,52 @@
 """The table of model families: everything this pack knows about each, and nothing else does."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, prod
+from typing import Any, Literal
+
+Key = tuple[str, int]
+Before = Literal["nothing", "text", "references", "the rest"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Successive blocks of one kind: the kind in the host's block-replace key, the model's attribute with them."""
+    """Successive blocks of one kind.
+
+    Attributes:
+        kind: of the blocks' keys, (kind, index), in the host's patches_replace.
+        blocks: the model's attribute with them.
+        streams: block arguments that the blocks update and return; the first one holds the picture's tokens. Its shape
+            is (rows, tokens, channels), or (…, channels) with rows at `row_dim` where it holds nothing else.
+        rows: block arguments with one row per picture in the batch.
+        row_dim: which dimension of an argument the rows are, where it is not the first.
+        before: what stands before the picture's tokens in their stream; None where it holds nothing but the picture.
+        hooked: the host gives these blocks no block-replace hook, so this pack does (block_hooks.py).
+    """
 
     kind: str
     blocks: str
+    streams: tuple[str, ...]
+    rows: tuple[str, ...]
+    row_dim: Mapping[str, int] = field(default_factory=dict)
+    before: Before | None = None
+    hooked: bool = False
+
+    @property
+    def image(self) -> str:
+        return self.streams[0]
+
+    def row_dim_of(self, name: str) -> int:
+        return self.row_dim.get(name, 0)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block: its key in the host's patches_replace, its stage, and its path below the diffusion model."""
+
+    key: Key
+    stage: Stage
+    path: str
 
 
 @dataclass(frozen=True)
@@ -19,47 +56,264 @@ class Family:
         name: what messages call it.
         model_class: full name of the host's class; its subclasses belong to the family too.
         stages: in execution order.
-        image: the block argument whose tokens are the picture's, all of them and no others.
-        streams: block arguments that blocks update, image tokens among them; a block returns them by these names.
-        row_arguments: block arguments with one row per picture in the batch.
+        when: tells models of one class apart.
+        references: whether reference-image tokens may stand beside the picture's.
+        long_skips: later blocks also receive what the earlier ones returned.
+        one_row: model conditions with which the blocks must see exactly the forward's own rows: the host hands them
+            to the blocks behind the patches' back, or for one row only.
     """
 
     name: str
     model_class: str
     stages: tuple[Stage, ...]
-    image: str
-    streams: tuple[str, ...]
-    row_arguments: tuple[str, ...]
+    when: Callable[[Any], bool] = lambda model: True
+    references: bool = True
+    long_skips: bool = False
+    one_row: tuple[str, ...] = ()
 
-    def block_keys(self, diffusion_model: Any) -> list[tuple[str, int]]:
-        """The host's key of every block, in execution order."""
+    def blocks(self, model: Any) -> list[Block]:
+        """All blocks of a diffusion model, in execution order."""
         return [
-            (stage.kind, index) for stage in self.stages for index in range(len(getattr(diffusion_model, stage.blocks)))
+            Block((stage.kind, index), stage, f"{stage.blocks}.{name}")
+            for stage in self.stages
+            for index, (name, _) in enumerate(getattr(model, stage.blocks).named_children())
         ]
+
+    def picture_tokens(self, model: Any, latent: Sequence[int]) -> int:
+        """How many tokens a latent of this shape, (pictures, channels, …, height, width), becomes; 0 where no stage
+        needs to know."""
+        if all(stage.before is None for stage in self.stages):
+            return 0
+        patch = model.patch_size
+        sides = [patch, patch] if isinstance(patch, int) else patch
+        return prod(latent[2 : -len(sides)]) * prod(
+            ceil(length / side) for length, side in zip(latent[-len(sides) :], sides, strict=True)
+        )
+
+
+def _flux_like(name: str, model_class: str) -> Family:
+    return Family(
+        name,
+        model_class,
+        stages=(
+            Stage(
+                "double_block",
+                "double_blocks",
+                streams=("img", "txt"),
+                rows=("img", "txt", "vec", "pe", "attn_mask"),
+                before="nothing",
+            ),
+            Stage(
+                "single_block", "single_blocks", streams=("img",), rows=("img", "vec", "pe", "attn_mask"), before="text"
+            ),
+        ),
+    )
+
+
+def _wan_like(name: str, model_class: str, before: Before = "nothing", **columns: Any) -> Family:
+    stage = Stage("double_block", "blocks", streams=("img",), rows=("img", "txt", "vec", "pe"), before=before)
+    return Family(name, model_class, stages=(stage,), **columns)
 
 
 FAMILIES = (
     Family(
-        name="SD3 / SD3.5",
-        model_class="comfy.ldm.modules.diffusionmodules.mmdit.MMDiT",
-        stages=(Stage("double_block", "joint_blocks"),),
-        image="img",
-        streams=("img", "txt"),
-        row_arguments=("img", "txt", "vec"),
+        "SD3 / SD3.5",
+        "comfy.ldm.modules.diffusionmodules.mmdit.MMDiT",
+        stages=(Stage("double_block", "joint_blocks", streams=("img", "txt"), rows=("img", "txt", "vec")),),
+    ),
+    _flux_like("Flux / Flux.2", "comfy.ldm.flux.model.Flux"),
+    _flux_like("Chroma / Chroma Radiance", "comfy.ldm.chroma.model.Chroma"),
+    Family(
+        "Qwen-Image",
+        "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",
+        stages=(
+            Stage(
+                "double_block",
+                "transformer_blocks",
+                streams=("img", "txt"),
+                rows=("img", "txt", "vec", "pe"),
+                before="nothing",
+            ),
+        ),
+    ),
+    # HuMo's audio reaches its blocks behind the patches' back, with the rows of the whole forward.
+    _wan_like("Wan HuMo", "comfy.ldm.wan.model.HumoWanModel", one_row=("audio_embed",)),
+    _wan_like(
+        "Wan with a reference frame",
+        "comfy.ldm.wan.model.WanModel",
+        before="references",
+        when=lambda model: getattr(model, "ref_conv", None) is not None,
+    ),
+    _wan_like("Wan", "comfy.ldm.wan.model.WanModel"),
+    Family(
+        "HunyuanVideo / HunyuanImage",
+        "comfy.ldm.hunyuan_video.model.HunyuanVideo",
+        stages=(
+            Stage(
+                "double_block",
+                "double_blocks",
+                streams=("img", "txt"),
+                rows=("img", "txt", "vec", "pe", "attention_mask"),
+                before="references",
+            ),
+            Stage(
+                "single_block",
+                "single_blocks",
+                streams=("img",),
+                rows=("img", "vec", "pe", "attention_mask"),
+                before="references",
+            ),
+        ),
+        one_row=("attention_mask",),  # the host itself fails with one beside a second row
+    ),
+    Family(
+        "AuraFlow",
+        "comfy.ldm.aura.mmdit.MMDiT",
+        stages=(
+            Stage(
+                "double_block", "double_layers", streams=("img", "txt"), rows=("img", "txt", "vec"), before="nothing"
+            ),
+            Stage("single_block", "single_layers", streams=("img",), rows=("img", "vec"), before="text"),
+        ),
+    ),
+    Family(
+        "LTX-Video",
+        "comfy.ldm.lightricks.model.LTXVModel",
+        stages=(
+            Stage(
+                "double_block",
+                "transformer_blocks",
+                streams=("img",),
+                rows=("img", "txt", "attention_mask", "vec", "pe"),
+            ),
+        ),
+    ),
+    Family(
+        "Mochi",
+        "comfy.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint",
+        stages=(Stage("double_block", "blocks", streams=("img", "txt"), rows=("img", "txt", "vec")),),
+    ),
+    Family(
+        "HunyuanDiT",
+        "comfy.ldm.hydit.models.HunYuanDiT",
+        stages=(Stage("double_block", "blocks", streams=("img",), rows=("img", "txt", "vec", "skip")),),
+        long_skips=True,
+    ),
+    Family(
+        "Lumina 2 / Z-Image",
+        "comfy.ldm.lumina.model.NextDiT",
+        stages=(
+            Stage(
+                "noise_refiner",
+                "noise_refiner",
+                streams=("x",),
+                rows=("x", "x_mask", "freqs_cis", "adaln_input"),
+                before="nothing",
+                hooked=True,
+            ),
+            Stage(
+                "layer",
+                "layers",
+                streams=("x",),
+                rows=("x", "x_mask", "freqs_cis", "adaln_input"),
+                before="text",
+                hooked=True,
+            ),
+        ),
+    ),
+    Family(
+        "HiDream",
+        "comfy.ldm.hidream.model.HiDreamImageTransformer2DModel",
+        stages=(
+            Stage(
+                "double_stream_block",
+                "double_stream_blocks",
+                streams=("image_tokens", "text_tokens"),
+                rows=("image_tokens", "image_tokens_masks", "text_tokens", "adaln_input", "rope"),
+                before="nothing",
+                hooked=True,
+            ),
+            Stage(
+                "single_stream_block",
+                "single_stream_blocks",
+                streams=("image_tokens",),
+                rows=("image_tokens", "image_tokens_masks", "adaln_input", "rope"),
+                before="nothing",
+                hooked=True,
+            ),
+        ),
+        references=False,  # HiDream-E1 puts its reference beside the picture, row by row
+    ),
+    Family(
+        "OmniGen2",
+        "comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel",
+        stages=(
+            Stage(
+                "noise_refiner",
+                "noise_refiner",
+                streams=("hidden_states",),
+                rows=("hidden_states", "attention_mask", "image_rotary_emb", "temb"),
+                before="nothing",
+                hooked=True,
+            ),
+            Stage(
+                "layer",
+                "layers",
+                streams=("hidden_states",),
+                rows=("hidden_states", "attention_mask", "image_rotary_emb", "temb"),
+                before="the rest",
+                hooked=True,
+            ),
+        ),
+    ),
+    Family(
+        "PixArt",
+        "comfy.ldm.pixart.pixartms.PixArtMS",
+        stages=(
+            Stage("block", "blocks", streams=("x",), rows=("x", "y", "t"), row_dim={"y": 1}, hooked=True),  # y: one row
+        ),
+    ),
+    Family(
+        "Cosmos",
+        "comfy.ldm.cosmos.model.GeneralDIT",
+        stages=(
+            Stage(
+                "block",
+                "blocks",
+                streams=("x",),
+                rows=("x", "emb_B_D", "crossattn_emb", "crossattn_mask", "adaln_lora_B_3D"),
+                row_dim={"x": 3, "crossattn_emb": 1},
+                hooked=True,
+            ),
+        ),
+    ),
+    Family(
+        "Cosmos Predict2",
+        "comfy.ldm.cosmos.predict2.MiniTrainDIT",
+        stages=(
+            Stage(
+                "block",
+                "blocks",
+                streams=("x_B_T_H_W_D",),
+                rows=("x_B_T_H_W_D", "emb_B_T_D", "crossattn_emb", "adaln_lora_B_T_3D", "extra_per_block_pos_emb"),
+                hooked=True,
+            ),
+        ),
     ),
 )
 
 
-def family_of(diffusion_model: Any) -> Family:
+def family_of(model: Any) -> Family:
     """
     Raises:
         ValueError: none of the table.
     """
-    lineage = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(diffusion_model).__mro__}
+    lineage = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__}
     for family in FAMILIES:
-        if family.model_class in lineage:
+        if family.model_class in lineage and family.when(model):
             return family
+    names = sorted({family.name for family in FAMILIES})
     raise ValueError(
-        f"Detail Guidance cannot patch this model: its network is {type(diffusion_model).__name__}. "
-        f"Supported: {', '.join(family.name for family in FAMILIES)}."
+        f"Detail Guidance cannot patch this model: its network is {type(model).__name__}. "
+        f"Supported: {', '.join(names)}."
     )

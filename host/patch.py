@@ -7,6 +7,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ..detail_guidance.settings import Settings
+from . import block_hooks
 from .families import family_of
 from .run import Run
 from .step import KEY
@@ -26,16 +27,19 @@ def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> Model
     Raises:
         ValueError: no row of the family table fits the model, or the settings' profile does not.
     """
-    family = family_of(model.get_model_object("diffusion_model"))
+    diffusion_model = model.get_model_object("diffusion_model")
+    family = family_of(diffusion_model)
+    blocks = family.blocks(diffusion_model)
     if settings.options.profile is not None:
-        blocks = len(family.block_keys(model.get_model_object("diffusion_model")))
-        settings.options.profile.check(family.name, blocks)
+        settings.options.profile.check(family.name, len(blocks))
     clone = model.clone()
     if clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
         log.warning("Detail Guidance: this model already carries one; the later node replaces it.")
         clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+        block_hooks.remove(clone, blocks)
     if settings.off:
         return clone
+    block_hooks.install(clone, blocks)
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         run = Run(settings, executor.class_obj)

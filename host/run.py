@@ -1,6 +1,5 @@
 """One sampling run under Detail Guidance."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from math import inf
 from typing import Any
@@ -35,8 +34,8 @@ class Run:
         self.guider = guider
         self.diffusion_model = model.get_model_object("diffusion_model")
         self.family = family_of(self.diffusion_model)
-        self.keys = self.family.block_keys(self.diffusion_model)
-        self.layers = block_range(settings.layer_start, settings.layer_end, len(self.keys))
+        self.blocks = self.family.blocks(self.diffusion_model)
+        self.layers = block_range(settings.layer_start, settings.layer_end, len(self.blocks))
         sampling = model.get_model_object("model_sampling")
         self.window = Window(
             start=float(sampling.percent_to_sigma(settings.start_percent)) if settings.start_percent > 0 else inf,
@@ -45,9 +44,11 @@ class Run:
         )
         self.together = settings.options.batching != "in turn"
 
-        self.steps = self.inside = self.guided = self.fired = 0
+        self.difference: Tensor | None = None  # D − D_m of the last guided step
+
+        self.steps = self.inside = self.guided = self.fired = self.reused = 0
         self.strengths: list[Tensor] = []
-        self.channels: dict[int, list[Tensor]] = defaultdict(list)
+        self.channels: dict[int, list[Tensor]] = {block: [] for block in self.layers}
 
     def install(self) -> None:
         """Hook into this run's steps: the guider's model options are a copy that the host drops after the run."""
@@ -71,6 +72,7 @@ class Run:
             return base  # the report says so
         self.guided += 1
         self.fired += step.fired
+        self.reused += step.reused
         cond, disrupted = step.predictions
         guided, strength = detail_guidance(
             base,
@@ -100,8 +102,8 @@ class Run:
         return Report(
             node=node_id,
             family=self.family.name,
-            block_count=len(self.keys),
-            block_names=[f"{kind} {index}" for kind, index in self.keys],
+            block_count=len(self.blocks),
+            block_names=[f"{kind} {index}" for kind, index in (block.key for block in self.blocks)],
             first_block=self.layers.start,
             last_block=self.layers.stop - 1,
             channels=channels,
@@ -122,11 +124,18 @@ class Run:
                 f"{self.inside - self.guided} steps were not guided: {guider} did not ask for a prediction of its "
                 "positive conditioning. Use a guider that does, or remove the cache that answers in its place."
             )
-        if self.guided > self.fired:
+        if self.reused:
             yield (
-                f"{self.guided - self.fired} of {self.guided} guided steps added nothing: no positive condition was "
-                "active then, or another node's cache answered in the model's place."
+                f"{self.reused} of {self.guided} guided steps took the detail of an earlier step: another node's cache "
+                "answered in the model's place."
             )
+        if self.guided > self.fired + self.reused:
+            yield (
+                f"{self.guided - self.fired - self.reused} of {self.guided} guided steps added nothing: no positive "
+                "condition was active then, or another node's cache answered in the model's place."
+            )
+        if self.settings.options.batching == "together" and self.fired and not self.together:
+            yield "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
         nothing = ", ".join(str(block) for block, found in channels.items() if not found)
         if self.fired > 0 and nothing:
             if self.settings.options.profile:

@@ -11,7 +11,20 @@ from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from .block_patches import Chunk, Disruption, Key, Patch, Record, chained, chunks_of, recording, resuming, sharing
+from . import block_hooks
+from .block_patches import (
+    Chunk,
+    Disruption,
+    Layout,
+    Patch,
+    Record,
+    chained,
+    chunks_of,
+    recording,
+    resuming,
+    sharing,
+)
+from .families import Key
 
 if TYPE_CHECKING:
     from .run import Run
@@ -30,6 +43,7 @@ class Step:
     Attributes:
         predictions: D and D_m, once the host has asked for D.
         fired: whether any detail row was disrupted.
+        reused: whether D − D_m is the last computed step's, because a cache answered in the model's place.
     """
 
     def __init__(self, run: "Run", shape: torch.Size, keep: float):
@@ -38,6 +52,7 @@ class Step:
         self.keep = keep
         self.predictions: tuple[Tensor, Tensor] | None = None
         self.fired = False
+        self.reused = False
         self.index = 0  # of the positive in the host's list of conditions
         self.partner: dict[UUID, UUID] = {}  # detail condition → its conditional one
         self.records: dict[UUID, Record] = {}
@@ -61,10 +76,12 @@ class Step:
         # An id of their own, the same at every step: caches keyed by it must not mix the two up.
         detail = [{**cond, "uuid": uuid5(cond["uuid"], KEY)} for cond in positive]
         self.partner = {new["uuid"]: old["uuid"] for new, old in zip(detail, positive, strict=True)}
-        patched = _with_wrapper(model_options, WrappersMP.APPLY_MODEL, self.apply_model)
+        patched = _with_wrapper(_without_stale_graphs(model_options), WrappersMP.APPLY_MODEL, self.apply_model)
 
+        if self.together and not self._may_share_rows(positive):
+            self.together = False
         if self.together and self.run.settings.options.batching == "auto":
-            self.together = _fit_together(model, [*conds, detail], x)
+            self.together = not _others_around_the_model(model_options) and _fit_together(model, [*conds, detail], x)
         if self.together:
             out = executor(model, [*conds, detail], x, timestep, patched)
             if not self.separated:
@@ -74,19 +91,39 @@ class Step:
         if not self.together:
             out = executor(model, conds, x, timestep, patched)
             # In the positive's place of the list: other packs' patches go by it.
-            disrupted = executor(model, [None] * index + [detail], x, timestep, patched)[index]
-            if not self.fired:  # a cache answered in the model's place: there is no D_m to go with its D
-                disrupted = out[index]
-        if not self.fired and self.run.fired == 0 and out[index].any():  # all zero where no positive is active yet
-            raise RuntimeError(
-                f"Detail Guidance had no effect: {type(self.run.diffusion_model).__name__} ran without calling its "
-                "block patches, so nothing could be disrupted. Either the engine that loaded this model ignores them: "
-                "load it with ComfyUI's own loader. Or a caching node answered in the model's place at the first "
-                "guided step: remove it, or let it start later."
-            )
+            if self.records:
+                disrupted = executor(model, [None] * index + [detail], x, timestep, patched)[index]
+        cond = out[index].clone()  # a clone: pre-CFG functions may write into theirs
+        if not self.fired:
+            disrupted = self._disrupted_unseen(cond, model_options)
         self.run.together = self.together
-        self.predictions = out[index].clone(), disrupted  # a clone: pre-CFG functions may write into theirs
+        self.run.difference = cond - disrupted
+        self.predictions = cond, disrupted
         return out
+
+    def _disrupted_unseen(self, cond: Tensor, model_options: dict[str, Any]) -> Tensor:
+        """D_m where no detail row was disrupted: no positive is active in this step, or another node's cache answered
+        in the model's place. A cache reuses what the last computed step changed; so does this.
+
+        Raises:
+            RuntimeError: the model ignores its block patches.
+        """
+        if not cond.any():  # all zero where no positive is active
+            return cond
+        if self.run.difference is not None:
+            self.reused = True
+            return cond - self.run.difference
+        if _others_around_the_model(model_options):
+            return cond  # the report says so
+        raise RuntimeError(
+            f"Detail Guidance had no effect: {type(self.run.diffusion_model).__name__} ran without calling its block "
+            "patches, so nothing could be disrupted. Either the engine that loaded this model ignores them: load it "
+            "with ComfyUI's own loader. Or a caching node answered in the model's place at the first guided step: "
+            "remove it, or let it start later."
+        )
+
+    def _may_share_rows(self, positive: Conds) -> bool:
+        return not any(name in cond["model_conds"] for cond in positive for name in self.run.family.one_row)
 
     def _positive(self, conds: list[Conds | None]) -> int | None:
         """Which of the host's conditions is the guider's positive one, whatever place the guider gives it."""
@@ -111,17 +148,18 @@ class Step:
         chunks = chunks_of(transformer_options, rows_each=self.shape[0])
         if len(x) != sum(chunk.size for chunk in chunks):
             raise _in_parts(f"a forward of {len(x)} rows where the host's batch has {sum(c.size for c in chunks)}")
-        patches = self._patches(chunks)
-        options = chained(transformer_options, patches)
-        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        options = chained(transformer_options, self._patches(chunks, x.shape))
+        with block_hooks.replacing(options):
+            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     def _fire(self) -> None:
         self.fired = True
 
-    def _patches(self, chunks: list[Chunk]) -> dict[Key, Patch]:
+    def _patches(self, chunks: list[Chunk], latent: torch.Size) -> dict[Key, Patch]:
         """The block patches for a forward of these chunks."""
         run = self.run
-        todo = Disruption(run.family, run.keys, run.layers, run.find, self.keep, self._fire)
+        layout = Layout(run.family.picture_tokens(run.diffusion_model, latent))
+        todo = Disruption(run.family, run.blocks, run.layers, run.find, self.keep, self._fire, layout)
         detail = [chunk for chunk in chunks if chunk.uuid in self.partner]
         conditional = {
             chunk.uuid: chunk for chunk in chunks if chunk.index == self.index and chunk.uuid in self.partner.values()
@@ -152,6 +190,23 @@ def _with_wrapper(model_options: dict[str, Any], kind: str, wrapper: Any) -> dic
     options = create_model_options_clone(model_options)
     add_wrapper_with_key(kind, KEY, wrapper, options, is_model_options=True)
     return options
+
+
+def _without_stale_graphs(model_options: dict[str, Any]) -> dict[str, Any]:
+    """Without the host's torch.compile, where it was told to keep a graph whatever transformer_options says (newer
+    hosts): it would run the first graph, patched or not, ever after."""
+    compile_options = (model_options.get("torch_compile_kwargs") or {}).get("options") or {}
+    if "guard_filter_fn" not in compile_options:
+        return model_options
+    options = create_model_options_clone(model_options)
+    options["transformer_options"]["wrappers"][WrappersMP.APPLY_MODEL].pop("torch.compile", None)
+    return options
+
+
+def _others_around_the_model(model_options: dict[str, Any]) -> bool:
+    """Whether other nodes stand between the host's batch and the blocks. Caches do, and go by the rows they know."""
+    wrappers = model_options["transformer_options"].get("wrappers", {})
+    return any(wrappers.get(WrappersMP.DIFFUSION_MODEL, {}).values())
 
 
 def _fit_together(model: Any, conds: list[Conds | None], x: Tensor) -> bool:

@@ -1,0 +1,32 @@
+"""Rows of a forward's batch, in whatever a block is given."""
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def take(value: Any, chosen: Sequence[slice], total: int, dim: int = 0) -> Any:
+    """The chosen rows, of `total`, of a tensor or of every tensor in nested tuples, lists and dataclasses.
+
+    A tensor of one row holds for all; one of a multiple of `total` has as many entries for each row.
+    """
+    if isinstance(value, Tensor):
+        if value.shape[dim] == 1:
+            return value
+        each = value.shape[dim] // total
+        return torch.cat([value.narrow(dim, rows.start * each, (rows.stop - rows.start) * each) for rows in chosen], dim)
+    if is_dataclass(value):
+        taken = {item.name: take(getattr(value, item.name), chosen, total, dim) for item in fields(value)}
+        return replace(value, **taken)
+    if isinstance(value, tuple | list):
+        return type(value)(take(item, chosen, total, dim) for item in value)
+    return value
+
+
+def spread(tensor: Tensor, chunks: int, sources: Sequence[int], dim: int = 0) -> Tensor:
+    """A tensor of equal chunks of rows → the chunks that `sources` names, in that order."""
+    parts = tensor.chunk(chunks, dim)
+    return torch.cat([parts[source] for source in sources], dim)
