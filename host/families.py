@@ -164,7 +164,7 @@ FAMILIES = (
                 before="references",
             ),
         ),
-        one_row=("attention_mask",),  # the host itself fails with one beside a second row
+        one_row=("attention_mask", "ref_latent"),  # the host itself fails with them beside a second row
     ),
     Family(
         "AuraFlow",

@@ -8,9 +8,9 @@ from models import conditioning, latent
 STEPS = 2
 
 
-def sample(guider, batch=1, sampler="euler", steps=STEPS, size=16, **arguments):
+def sample(guider, batch=1, sampler="euler", steps=STEPS, size=16, noise=None, **arguments):
     """Latents after some steps of the host's own sampler."""
-    noise = latent(batch, size, seed=5)["samples"]
+    noise = latent(batch, size, seed=5)["samples"] if noise is None else noise
     sampling = guider.model_patcher.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
     latents = arguments.pop("latent_image", noise * 0)
