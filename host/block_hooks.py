@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from inspect import signature
+from types import MappingProxyType
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -16,7 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from .families import Block, Key
 
 # Not every one of these families tells its blocks transformer_options. A context variable is each thread's own.
-_replacements: ContextVar[Mapping[Key, Callable]] = ContextVar("block replacements of the forward under way", default={})
+_replacements: ContextVar[Mapping[Key, Callable]] = ContextVar("block replacements", default=MappingProxyType({}))
 
 
 def install(model: ModelPatcher, blocks: list[Block]) -> None:

@@ -17,7 +17,9 @@ def take(value: Any, chosen: Sequence[slice], total: int, dim: int = 0) -> Any:
         if value.shape[dim] == 1:
             return value
         each = value.shape[dim] // total
-        return torch.cat([value.narrow(dim, rows.start * each, (rows.stop - rows.start) * each) for rows in chosen], dim)
+        return torch.cat(
+            [value.narrow(dim, rows.start * each, (rows.stop - rows.start) * each) for rows in chosen], dim
+        )
     if is_dataclass(value):
         taken = {item.name: take(getattr(value, item.name), chosen, total, dim) for item in fields(value)}
         return replace(value, **taken)

@@ -5,6 +5,7 @@ from math import inf
 from typing import Any
 
 import torch
+from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy.samplers import CFGGuider
 from comfy.utils import repeat_to_batch_size
@@ -15,6 +16,7 @@ from ..detail_guidance.layers import block_range
 from ..detail_guidance.massive import listed_channels, massive_channels
 from ..detail_guidance.settings import Settings
 from ..detail_guidance.window import Window, keep_factor
+from .context_windows import DetailedWindows
 from .families import family_of
 from .report import Report
 from .step import KEY, Step
@@ -43,8 +45,9 @@ class Run:
             noisiest=float(sampling.sigma_max),
         )
         self.together = settings.options.batching != "in turn"
+        self.uncompiled = False  # whether torch.compile was set aside
 
-        self.difference: Tensor | None = None  # D − D_m of the last guided step
+        self.difference: Tensor | None = None  # (D − D_m) / σ of the last guided step
 
         self.steps = self.inside = self.guided = self.fired = self.reused = 0
         self.strengths: list[Tensor] = []
@@ -66,14 +69,16 @@ class Run:
             return executor(x, timestep, model_options, seed)
         self.inside += 1
         options = self.settings.options
-        step = Step(self, x.shape, keep_factor(options.keep_start, options.keep_end, self.window.progress(sigma)))
-        base = executor(x, timestep, step.installed(model_options), seed)
+        keep = keep_factor(options.keep_start, options.keep_end, self.window.progress(sigma))
+        step = Step(self, x.shape, sigma, keep)
+        base = executor(x, timestep, _with_step(model_options, step), seed)
         if step.predictions is None:
             return base  # the report says so
         self.guided += 1
         self.fired += step.fired
         self.reused += step.reused
         cond, disrupted = step.predictions
+        self.difference = (cond - disrupted) / sigma
         guided, strength = detail_guidance(
             base,
             cond,
@@ -134,6 +139,8 @@ class Run:
                 f"{self.guided - self.fired - self.reused} of {self.guided} guided steps added nothing: no positive "
                 "condition was active then, or another node's cache answered in the model's place."
             )
+        if self.uncompiled:
+            yield "guided steps ran without torch.compile around the whole model. Compile its blocks instead."
         if self.settings.options.batching == "together" and self.fired and not self.together:
             yield "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
         nothing = ", ".join(str(block) for block, found in channels.items() if not found)
@@ -146,6 +153,14 @@ class Run:
                     f"{self.settings.options.massive_ratio:g} times the median. Choose other layers, lower "
                     "massive_ratio, or list the channels."
                 )
+
+
+def _with_step(model_options: dict[str, Any], step: Step) -> dict[str, Any]:
+    windows = model_options.get("context_handler")
+    if windows is None:
+        return step.with_wrapper(model_options)
+    options = create_model_options_clone(model_options)
+    return step.with_wrapper({**model_options, "context_handler": DetailedWindows(windows, step, options)})
 
 
 def _mask_like(mask: Tensor, x: Tensor) -> Tensor:

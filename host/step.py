@@ -1,6 +1,8 @@
 """One guided step: the two plans to get the detail prediction beside the conditional one."""
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
@@ -46,9 +48,10 @@ class Step:
         reused: whether D − D_m is the last computed step's, because a cache answered in the model's place.
     """
 
-    def __init__(self, run: "Run", shape: torch.Size, keep: float):
+    def __init__(self, run: "Run", shape: torch.Size, sigma: float, keep: float):
         self.run = run
         self.shape = shape
+        self.sigma = sigma
         self.keep = keep
         self.predictions: tuple[Tensor, Tensor] | None = None
         self.fired = False
@@ -59,14 +62,14 @@ class Step:
         self.together = run.together
         self.separated = False  # the host put detail rows and their conditional rows into different forwards
 
-    def installed(self, model_options: dict[str, Any]) -> dict[str, Any]:
+    def with_wrapper(self, model_options: dict[str, Any]) -> dict[str, Any]:
         return _with_wrapper(model_options, WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)
 
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: list[Conds | None], x: Tensor, timestep: Tensor, model_options: dict
     ) -> list[Tensor]:
         """The host's predictions for `conds`; on the way, the detail prediction for the positive one."""
-        index = self._positive(conds)
+        index = self.positive(conds)
         if index is None or self.predictions is not None:  # another pack's own call
             return executor(model, conds, x, timestep, model_options)
         if x.shape != self.shape:
@@ -76,7 +79,7 @@ class Step:
         # An id of their own, the same at every step: caches keyed by it must not mix the two up.
         detail = [{**cond, "uuid": uuid5(cond["uuid"], KEY)} for cond in positive]
         self.partner = {new["uuid"]: old["uuid"] for new, old in zip(detail, positive, strict=True)}
-        patched = _with_wrapper(_without_stale_graphs(model_options), WrappersMP.APPLY_MODEL, self.apply_model)
+        patched = _with_wrapper(model_options, WrappersMP.APPLY_MODEL, self.apply_model)
 
         if self.together and not self._may_share_rows(positive):
             self.together = False
@@ -97,22 +100,21 @@ class Step:
         if not self.fired:
             disrupted = self._disrupted_unseen(cond, model_options)
         self.run.together = self.together
-        self.run.difference = cond - disrupted
         self.predictions = cond, disrupted
         return out
 
     def _disrupted_unseen(self, cond: Tensor, model_options: dict[str, Any]) -> Tensor:
         """D_m where no detail row was disrupted: no positive is active in this step, or another node's cache answered
-        in the model's place. A cache reuses what the last computed step changed; so does this.
+        in the model's place. A cache keeps what the model last answered, a noise or velocity; so does this.
 
         Raises:
             RuntimeError: the model ignores its block patches.
         """
         if not cond.any():  # all zero where no positive is active
             return cond
-        if self.run.difference is not None:
+        if self.run.difference is not None and self.run.difference.shape == cond.shape:
             self.reused = True
-            return cond - self.run.difference
+            return cond - self.sigma * self.run.difference
         if _others_around_the_model(model_options):
             return cond  # the report says so
         raise RuntimeError(
@@ -125,7 +127,7 @@ class Step:
     def _may_share_rows(self, positive: Conds) -> bool:
         return not any(name in cond["model_conds"] for cond in positive for name in self.run.family.one_row)
 
-    def _positive(self, conds: list[Conds | None]) -> int | None:
+    def positive(self, conds: list[Conds | None]) -> int | None:
         """Which of the host's conditions is the guider's positive one, whatever place the guider gives it."""
         wanted = [cond["uuid"] for cond in self.run.guider.conds.get("positive", [])]
         for index, group in enumerate(conds):
@@ -149,7 +151,8 @@ class Step:
         if len(x) != sum(chunk.size for chunk in chunks):
             raise _in_parts(f"a forward of {len(x)} rows where the host's batch has {sum(c.size for c in chunks)}")
         options = chained(transformer_options, self._patches(chunks, x.shape))
-        with block_hooks.replacing(options):
+        with block_hooks.replacing(options), _uncompiled(executor.class_obj) as was_compiled:
+            self.run.uncompiled |= was_compiled
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     def _fire(self) -> None:
@@ -182,7 +185,7 @@ class Step:
 def _in_parts(what: str) -> ValueError:
     return ValueError(
         f"Detail Guidance cannot work in parts of the latent or of the batch, and another node asks for {what}. Remove "
-        "that node (context windows, tiled diffusion), or remove Detail Guidance."
+        "that node (tiled diffusion, say), or remove Detail Guidance."
     )
 
 
@@ -192,15 +195,22 @@ def _with_wrapper(model_options: dict[str, Any], kind: str, wrapper: Any) -> dic
     return options
 
 
-def _without_stale_graphs(model_options: dict[str, Any]) -> dict[str, Any]:
-    """Without the host's torch.compile, where it was told to keep a graph whatever transformer_options says (newer
-    hosts): it would run the first graph, patched or not, ever after."""
-    compile_options = (model_options.get("torch_compile_kwargs") or {}).get("options") or {}
-    if "guard_filter_fn" not in compile_options:
-        return model_options
-    options = create_model_options_clone(model_options)
-    options["transformer_options"]["wrappers"][WrappersMP.APPLY_MODEL].pop("torch.compile", None)
-    return options
+@contextmanager
+def _uncompiled(model: Any) -> Iterator[bool]:
+    """While it lasts, the host's model runs without torch.compile around the whole of it; yields whether it had one.
+
+    Patches are different functions in every forward. A compiled model would be compiled anew for each, or, in hosts
+    that tell it to ignore transformer_options, run its first graph ever after, patched or not. Compiled blocks stay.
+    """
+    compiled = model.diffusion_model
+    whole = hasattr(compiled, "_orig_mod")
+    if whole:
+        model.diffusion_model = compiled._orig_mod
+    try:
+        yield whole
+    finally:
+        if whole:
+            model.diffusion_model = compiled
 
 
 def _others_around_the_model(model_options: dict[str, Any]) -> bool:

@@ -210,10 +210,8 @@ def blocks(model):
     return [*model.blocks]
 
 
-def text_first(picture: int, text: int = TEXT, double: int = 2, single: int = 2, single_name: str = "x") -> list[Stream]:
-    return [Stream("img", slice(0, picture))] * double + [
-        Stream(single_name, slice(text, text + picture))
-    ] * single
+def text_first(picture: int, text: int = TEXT) -> list[Stream]:
+    return [Stream("img", slice(0, picture))] * 2 + [Stream("x", slice(text, text + picture))] * 2
 
 
 def reference(seed: int, *shape: int) -> dict[str, Any]:

@@ -1,12 +1,17 @@
 """Small models of the host's own classes with random weights, loaded by the host's own loader."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import comfy.ops
 import torch
+from comfy import supported_models
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import load_diffusion_model_state_dict
+from plain import PlainDetailGuider, Stream
 
 CONTEXT = 48
 MASSIVE = (17, 130)  # planted: two channels far above the others on every image token
@@ -63,6 +68,76 @@ def model_without_massive_channels() -> ModelPatcher:
     weights = state_dict(4)
     weights["x_embedder.proj.bias"].zero_()
     return load_diffusion_model_state_dict(weights)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model of four blocks that the neighbours' tests run on, and how the plain implementation sees it."""
+
+    name: str
+    model: ModelPatcher
+    blocks: Callable[[Any], list]
+    streams: tuple[Stream, ...]
+    embedder: Callable[[Any], torch.nn.Module] | None = None
+
+    def plain(self, patcher: ModelPatcher, *args: Any, **kwargs: Any) -> PlainDetailGuider:
+        view = {"blocks": self.blocks, "streams": self.streams, "embedder": self.embedder}
+        return PlainDetailGuider(patcher, *args, **kwargs, **view)
+
+    def block(self, number: int) -> tuple[str, int]:
+        """Kind and index in the host's block-replace key."""
+        if self.name == "SD3":
+            return "double_block", number
+        return ("double_block", number) if number < 2 else ("single_block", number - 2)
+
+    def layers(self, *numbers: int) -> dict[str, str]:
+        """Blocks as the host's skip-layer nodes want them."""
+        keys = [self.block(number) for number in numbers]
+        kinds = {"double_layers": "double_block", "single_layers": "single_block"}
+        return {name: ", ".join(str(index) for kind, index in keys if kind == wanted) for name, wanted in kinds.items()}
+
+
+@cache
+def subject(name: str) -> Subject:
+    if name == "SD3":
+        return Subject(name, model(), lambda model: [*model.joint_blocks], (Stream(1),) * 4)
+    streams = (Stream("img"), Stream("img"), Stream("x", None), Stream("x", None))
+    return Subject(
+        name, flux(), lambda model: [*model.double_blocks, *model.single_blocks], streams, lambda m: m.img_in
+    )
+
+
+@cache
+def flux() -> ModelPatcher:
+    """Two double blocks and two single ones, as wide as the SD3 model's."""
+    config = supported_models.Flux(
+        {
+            "image_model": "flux",
+            "in_channels": 16,
+            "out_channels": 16,
+            "vec_in_dim": CONTEXT,
+            "context_in_dim": CONTEXT,
+            "hidden_size": 256,
+            "mlp_ratio": 2.0,
+            "num_heads": 4,
+            "depth": 2,
+            "depth_single_blocks": 2,
+            "axes_dim": [16, 24, 24],
+            "theta": 10000,
+            "patch_size": 2,
+            "qkv_bias": True,
+            "guidance_embed": True,
+        }
+    )
+    config.set_inference_dtype(torch.float32, None)
+    loaded = config.get_model({}, "", torch.device("cpu"))
+    weights = random_weights(loaded.diffusion_model, seed=0)
+    for name in weights:
+        if name.endswith("_norm.scale"):
+            weights[name] = weights[name] + 1
+    weights["img_in.bias"][list(MASSIVE)] = torch.tensor([60.0, -40.0])
+    loaded.diffusion_model.load_state_dict(weights)
+    return ModelPatcher(loaded, torch.device("cpu"), torch.device("cpu"))
 
 
 def conditioning(seed: int, tokens: int = 7, **extra) -> list:

@@ -14,10 +14,11 @@ from comfy.samplers import CFGGuider, calc_cond_batch
 
 @dataclass(frozen=True)
 class Stream:
-    """Where a block gets its picture: the argument's name or position, the tokens in it, the dimension of its rows."""
+    """Where a block gets its picture: the argument's name or position, the tokens in it (None: the last ones, as many
+    as the picture has), the dimension of its rows."""
 
     name: str | int
-    tokens: slice = field(default_factory=lambda: slice(None))
+    tokens: slice | None = field(default_factory=lambda: slice(None))
     rows: int = 0
 
     def find(self, block, args, kwargs):
@@ -25,16 +26,19 @@ class Stream:
         place = self.name if isinstance(self.name, int) else list(signature(block.forward).parameters).index(self.name)
         return (kwargs, self.name) if self.name in kwargs else (args, place)
 
-    def picture(self, stream):
+    def picture(self, stream, length):
         """A view of the picture's tokens: (rows, tokens, …, channels)."""
-        return stream.movedim(self.rows, 0)[:, self.tokens]
+        tokens = slice(stream.shape[1] - length, None) if self.tokens is None else self.tokens
+        return stream.movedim(self.rows, 0)[:, tokens]
 
 
 class PlainDetailGuider(CFGGuider):
     """denoised = c + (cfg − 1)(c − u) + w(c − d), one full forward for each of c, u and d.
 
     `host_cfg` leaves the CFG part to the host, with whatever functions other packs have put there. `blocks` and
-    `streams` say where another family than SD3's has its blocks, and these their picture.
+    `streams` say where another family than SD3's has its blocks, and these their picture; `embedder` which module makes
+    the picture's tokens, where their number has to be seen; `rows` how many pictures a forward has, where the host
+    cuts the batch.
     """
 
     def __init__(
@@ -50,27 +54,31 @@ class PlainDetailGuider(CFGGuider):
         host_cfg=False,
         blocks=lambda model: model.joint_blocks,
         streams=(Stream(1),) * 4,
+        embedder=None,
+        rows=None,
     ):
         super().__init__(model)
         self.inner_set_conds({"positive": positive, **({} if negative is None else {"negative": negative})})
         self.set_cfg(cfg)
         self.w, self.layers, self.keep, self.host_cfg = w, layers, keep, host_cfg
         self.find = find or above_median
-        self.blocks, self.streams = blocks, streams
+        self.blocks, self.streams, self.embedder, self.rows = blocks, streams, embedder, rows
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):
         def predict(conditions):
             (out,) = calc_cond_batch(self.inner_model, [conditions], x, timestep, model_options)
             return out
 
-        blocks = self.blocks(self.inner_model.diffusion_model)
-        channels = {layer: [] for layer in self.layers}
-        observe = {n: observing(self.streams[n], channels[n], self.find, len(x)) for n in self.layers}
-        with hooked(blocks, observe):
-            c = predict(self.conds["positive"])
-        disrupt = {n: disrupting(self.streams[n], channels[n], self.keep, len(x)) for n in self.layers}
-        with hooked(blocks, disrupt):
-            d = predict(self.conds["positive"])
+        model = self.inner_model.diffusion_model
+        blocks = self.blocks(model)
+        seen, rows = Seen({layer: [] for layer in self.layers}), self.rows or len(x)
+        observe = {layer: observing(self.streams[layer], seen, layer, self.find, rows) for layer in self.layers}
+        disrupt = {layer: disrupting(self.streams[layer], seen, layer, self.keep, rows) for layer in self.layers}
+        with counting_tokens(self.embedder and self.embedder(model), seen):
+            with hooked(blocks, observe):
+                c = predict(self.conds["positive"])
+            with hooked(blocks, disrupt):
+                d = predict(self.conds["positive"])
         if self.host_cfg:
             base = super().predict_noise(x, timestep, model_options, seed)
         elif self.cfg == 1.0:
@@ -86,31 +94,54 @@ def above_median(z, ratio=8.0, at_most=4):
     return [k for k in ranked if magnitude[k] > ratio * np.median(magnitude)]
 
 
-def observing(stream, seen, find, batch):
+@dataclass
+class Seen:
+    """What the hooks of a step share: channels of each forward's conditions, per layer, and the picture's tokens."""
+
+    channels: dict[int, list]
+    tokens: int = 0
+
+
+def observing(stream, seen, layer, find, batch):
     """Pre-hook of a block: notes the channels of each condition's rows, forward after forward."""
 
     def hook(block, args, kwargs):
         arguments, key = stream.find(block, args, kwargs)
-        z = stream.picture(arguments[key]).numpy()
-        seen.append([find(z[start : start + batch]) for start in range(0, len(z), batch)])
+        z = stream.picture(arguments[key], seen.tokens).numpy()
+        seen.channels[layer].append([find(z[start : start + batch]) for start in range(0, len(z), batch)])
 
     return hook
 
 
-def disrupting(stream, seen, keep, batch):
+def disrupting(stream, seen, layer, keep, batch):
     """Pre-hook of a block: disrupts what `observing` noted in the same forwards."""
-    forwards = iter(seen)
 
     def hook(block, args, kwargs):
         args, kwargs = list(args), dict(kwargs)
         arguments, key = stream.find(block, args, kwargs)
         arguments[key] = arguments[key].clone()
-        z = stream.picture(arguments[key])
-        for number, channels in enumerate(next(forwards)):
+        z = stream.picture(arguments[key], seen.tokens)
+        for number, channels in enumerate(seen.channels[layer].pop(0)):
             z[number * batch : (number + 1) * batch, ..., channels] *= keep
         return tuple(args), kwargs
 
     return hook
+
+
+@contextmanager
+def counting_tokens(embedder, seen):
+    if embedder is None:
+        yield
+        return
+
+    def hook(_, inputs, output):
+        seen.tokens = output.shape[1]
+
+    handle = embedder.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

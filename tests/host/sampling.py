@@ -4,8 +4,10 @@ from contextlib import contextmanager
 
 import comfy.samplers
 from models import conditioning, latent
+from plain import Stream
 
 STEPS = 2
+SD3_STREAMS = (Stream(1),) * 64
 
 
 def sample(guider, batch=1, sampler="euler", steps=STEPS, size=16, noise=None, **arguments):
@@ -33,18 +35,19 @@ def stock_guider(patcher, positive=None, negative=None, cfg=4.0):
 
 
 @contextmanager
-def counted(patcher):
-    """Counts, while it lasts, the rows that each block of the model computed."""
-    blocks = patcher.model.diffusion_model.joint_blocks
+def counted(patcher, blocks=lambda model: model.joint_blocks, streams=SD3_STREAMS):
+    """Counts, while it lasts, the rows that each block of the model computed; SD3's unless told otherwise."""
+    blocks = blocks(patcher.model.diffusion_model)
     rows = [0] * len(blocks)
 
     def count(number):
-        def hook(_, inputs):
-            rows[number] += len(inputs[1])
+        def hook(block, args, kwargs):
+            arguments, key = streams[number].find(block, args, kwargs)
+            rows[number] += arguments[key].shape[streams[number].rows]
 
         return hook
 
-    handles = [block.register_forward_pre_hook(count(number)) for number, block in enumerate(blocks)]
+    handles = [block.register_forward_pre_hook(count(number), with_kwargs=True) for number, block in enumerate(blocks)]
     try:
         yield rows
     finally:

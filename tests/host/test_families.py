@@ -1,12 +1,9 @@
 """Every family of the table, one tiny real model of the host's class each, against the plain implementation."""
 
-import sys
-
 import pytest
-import torch
 from family_models import CASES, load, normal
 from plain import PlainDetailGuider, above_median, relative_error
-from sampling import counted, detail_guider, sample, stock_guider
+from sampling import detail_guider, sample, stock_guider
 
 FAMILIES = pytest.mark.parametrize("name", CASES)
 PLANS = pytest.mark.parametrize("batching", ["together", "in turn"])

@@ -1,0 +1,32 @@
+"""DetailGuider against the plain implementation, with whatever else is on the model."""
+
+import pytest
+import torch
+from models import conditioning
+from plain import relative_error
+from sampling import detail_guider, sample, stock_guider
+
+PLANS = pytest.mark.parametrize("batching", ["together", "in turn"])
+
+
+def assert_equal(pack, subject, patcher, batching, positive=None, negative=None, layers=(2,), batch=1, **arguments):
+    """DetailGuider against the plain implementation around the host's own CFG, with everything on the model."""
+    positive, negative = positive or conditioning(1), negative or conditioning(2)
+    inputs = {"layer_start": layers[0] / 4, "layer_end": layers[-1] / 4}
+    guider = detail_guider(pack, patcher, {"batching": batching}, positive=positive, negative=negative, **inputs)
+    plain = subject.plain(patcher, positive, negative, 4.0, w=1.5, layers=layers, host_cfg=True)
+    expected = sample(plain, batch, **arguments)
+    assert relative_error(sample(guider, batch, **arguments), expected) <= 1e-5
+    unguided = sample(stock_guider(patcher, positive, negative), batch, **arguments)
+    assert relative_error(unguided, expected) > 1e-3
+
+
+def assert_term_is_added(pack, subject, batching, guider_of):
+    """Another guider's first step: its own prediction plus exactly the plain implementation's detail term."""
+    options = pack.run("DetailGuidanceOptions", batching=batching)
+    settings = {"dg_scale": 1.5, "layer_start": 0.5, "layer_end": 0.5, "options": options}
+    patched = pack.run("DetailGuidance", model=subject.model, **settings)
+    plain = subject.plain(subject.model, conditioning(1), w=1.5)
+    term = sample(plain, steps=1) - sample(stock_guider(subject.model, cfg=1.0), steps=1)
+    added = sample(guider_of(patched), steps=1) - sample(guider_of(subject.model), steps=1)
+    torch.testing.assert_close(added, term, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,361 @@
+"""What changes the model itself, its weights, its calls or their order, beside Detail Guidance."""
+
+import threading
+
+import comfy.hooks
+import comfy.ops
+import comfy.samplers
+import comfy.sd
+import models
+import pytest
+import torch
+from comfy.context_windows import ContextFuseMethods, ContextSchedules
+from comfy.model_patcher import ModelPatcher
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras.nodes_cfg import CFGZeroStar
+from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
+from comfy_extras.nodes_model_advanced import RescaleCFG
+from comfy_extras.nodes_tcfg import TCFG
+from comparison import PLANS, assert_equal
+from family_models import CASES, load, normal
+from models import conditioning, latent
+from plain import PlainDetailGuider, above_median, relative_error
+from sampling import detail_guider, sample, stock_guider
+
+# Weights
+
+
+def lora_of(subject, seed=7):
+    """A LoRA of rank 2 on the attention projections of every block, as files have them."""
+    weights = {}
+    for name, value in subject.model.model.diffusion_model.state_dict().items():
+        if value.ndim == 2 and name.endswith((".qkv.weight", "linear1.weight")):
+            generator = torch.Generator().manual_seed(seed + len(weights))
+            key = f"diffusion_model.{name.removesuffix('.weight')}"
+            weights[f"{key}.lora_down.weight"] = torch.randn(2, value.shape[1], generator=generator) * 0.2
+            weights[f"{key}.lora_up.weight"] = torch.randn(value.shape[0], 2, generator=generator) * 0.2
+    return weights
+
+
+@PLANS
+def test_lora(pack, subject, batching):
+    patched, _ = comfy.sd.load_lora_for_models(subject.model, None, lora_of(subject), 1.0, 0.0)
+    assert relative_error(sample(stock_guider(patched)), sample(stock_guider(subject.model))) > 1e-2
+    assert_equal(pack, subject, patched, batching, layers=(1, 2))
+
+
+@PLANS
+def test_lora_hooked_to_one_condition(pack, subject, batching):
+    hooks = comfy.hooks.create_hook_lora(lora_of(subject), 1.0, 0.0)
+    left = torch.zeros(1, 16, 16)
+    left[..., :8] = 1
+    hooked = comfy.hooks.set_hooks_for_conditioning(conditioning(1, mask=left, mask_strength=1.0), hooks)
+    positive = hooked + conditioning(3, mask=1 - left, mask_strength=1.0)
+    without = conditioning(1, mask=left, mask_strength=1.0) + conditioning(3, mask=1 - left, mask_strength=1.0)
+    patcher = subject.model.clone()
+
+    def registered(positive):
+        guider = detail_guider(pack, patcher, positive=positive)
+        return sample(guider)
+
+    assert relative_error(registered(positive), registered(without)) > 1e-2
+    assert_equal(pack, subject, patcher, batching, positive, layers=(1, 2))
+
+
+@PLANS
+def test_fp8_weights(pack, subject, batching):
+    """Stored in 8 bits, cast to float32 for each operation, as the host's weight_dtype option does."""
+    model = subject.model.model
+    weights = {name: value for name, value in model.diffusion_model.state_dict().items()}
+    config = type(model.model_config)(dict(model.model_config.unet_config))
+    config.set_inference_dtype(torch.float8_e4m3fn, torch.float32)
+    small = config.get_model({}, "", torch.device("cpu"))
+    small.diffusion_model.load_state_dict(weights)
+    patcher = ModelPatcher(small, torch.device("cpu"), torch.device("cpu"))
+    assert {value.dtype for value in small.diffusion_model.state_dict().values()} >= {torch.float8_e4m3fn}
+    assert_equal(pack, subject, patcher, batching, layers=(1, 2))
+
+
+@PLANS
+def test_weights_that_are_streamed(pack, subject, batching, monkeypatch):
+    """With no memory for weights the host casts them as they are used: the same result, and in the detail rows' forward
+    none of a block before the layers."""
+    expected = sample(detail_guider(pack, subject.model, {"batching": batching}))
+    patcher = subject.model.clone()
+    detail = detail_guider(pack, patcher, {"batching": batching})
+    streamed = []
+    forward_of = {module: name for name, module in patcher.model.diffusion_model.named_modules()}
+    cast = comfy.ops.cast_bias_weight
+
+    def counting(module, *args, **kwargs):
+        streamed.append(forward_of.get(module, ""))
+        return cast(module, *args, **kwargs)
+
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", counting)
+    modules = [module for module in forward_of if hasattr(module, "comfy_cast_weights")]
+    for module in modules:
+        module.comfy_cast_weights = True
+    try:
+        sample(stock_guider(patcher))
+        of_stock = [name for name in streamed if is_before(subject, name, 2)]
+        streamed.clear()
+        result = sample(detail)
+    finally:
+        for module in modules:
+            module.comfy_cast_weights = False
+    assert of_stock
+    assert relative_error(result, expected) <= 1e-5
+    assert [name for name in streamed if is_before(subject, name, 2)] == of_stock
+
+
+def is_before(subject, name, block):
+    """Whether a module, by its name, lies in one of the blocks before this one."""
+    prefix = "joint_blocks" if subject.name == "SD3" else "double_blocks"
+    return name.startswith(tuple(f"{prefix}.{number}." for number in range(block)))
+
+
+# CFG
+
+
+@PLANS
+@pytest.mark.parametrize("node", ["TCFG", "RescaleCFG", "CFGZeroStar"])
+def test_cfg_nodes(pack, subject, batching, node):
+    patched = {
+        "TCFG": lambda: TCFG.execute(subject.model)[0],
+        "RescaleCFG": lambda: RescaleCFG().patch(subject.model, 0.7)[0],
+        "CFGZeroStar": lambda: CFGZeroStar.execute(subject.model)[0],
+    }[node]()
+    assert relative_error(sample(stock_guider(patched)), sample(stock_guider(subject.model))) > 1e-3
+    assert_equal(pack, subject, patched, batching)
+
+
+# Sampling
+
+
+@PLANS
+def test_differential_diffusion(pack, subject, batching):
+    mask = torch.linspace(0, 1, 16).expand(1, 1, 16, 16).contiguous()
+    patched = DifferentialDiffusion.execute(subject.model)[0]
+    assert_equal(pack, subject, patched, batching, latent_image=latent(seed=9)["samples"], denoise_mask=mask, steps=3)
+
+
+@PLANS
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m", "res_multistep", "lcm", "dpmpp_2m_sde"])
+def test_ancestral_and_multistep_samplers(pack, subject, batching, sampler):
+    assert_equal(pack, subject, subject.model, batching, sampler=sampler, steps=3)
+
+
+@PLANS
+@pytest.mark.parametrize("steps", [1, 4])
+def test_few_steps_without_cfg(pack, subject, batching, steps):
+    """As turbo and schnell models sample."""
+    guider = detail_guider(pack, subject.model, {"batching": batching}, cfg=1.0)
+    plain = subject.plain(subject.model, conditioning(1), w=1.5)
+    assert relative_error(sample(guider, steps=steps), sample(plain, steps=steps)) <= 1e-5
+
+
+@PLANS
+def test_two_stages_with_split_sigmas(pack, subject, batching):
+    """Detail Guidance in the second stage only: the first is the stock guider's, the second the plain one's."""
+
+    def stages(second):
+        sigmas = comfy.samplers.calculate_sigmas(subject.model.get_model_object("model_sampling"), "simple", 4)
+        euler = comfy.samplers.sampler_object("euler")
+        noise = latent(seed=5)["samples"]
+        half = stock_guider(subject.model).sample(noise, noise * 0, euler, sigmas[:3], seed=5)
+        return second.sample(noise * 0, half, euler, sigmas[2:], seed=5)
+
+    guided = stages(detail_guider(pack, subject.model, {"batching": batching}))
+    plain = stages(subject.plain(subject.model, conditioning(1), conditioning(2), 4.0, w=1.5))
+    assert relative_error(guided, plain) <= 1e-5
+    assert relative_error(stages(stock_guider(subject.model)), plain) > 1e-3
+
+
+@PLANS
+def test_context_windows(pack, batching):
+    """Overlapping parts of a video's frames are blended; the detail prediction like the others."""
+    case = CASES["Wan text to video"]
+    patched = ContextWindowsManualNode.execute(
+        load("Wan text to video"), 3, 1, ContextSchedules.STATIC_STANDARD, 1, False, ContextFuseMethods.PYRAMID, 2
+    )[0]
+    noise = normal(5, 1, 16, 7, 8, 8)
+    positive, negative = case.conditioning(1), case.conditioning(2)
+    options = {"batching": batching, "massive_ratio": 1.0}
+    guided = sample(detail_guider(pack, patched, options, positive=positive, negative=negative), noise=noise)
+    find, view = lambda z: above_median(z, ratio=1.0), {"blocks": case.blocks, "streams": case.streams}
+    plain = sample(PlainDetailGuider(patched, positive, negative, 4.0, w=1.5, find=find, **view), noise=noise)
+    assert relative_error(guided, plain) <= 1e-5
+    assert relative_error(sample(stock_guider(patched, positive, negative), noise=noise), plain) > 1e-3
+
+
+# Caches
+
+
+def reported(pack, guider, **arguments):
+    """Latents and the run's report."""
+    run, reports = pack.module("host.run"), []
+    publish, run.Report.publish = run.Report.publish, lambda self: reports.append(self)
+    try:
+        samples = sample(guider, **arguments)
+    finally:
+        run.Report.publish = publish
+    (report,) = reports
+    return samples, report
+
+
+def test_easycache_keeps_the_detail_term(pack, subject):
+    """Steps that the cache answers keep the detail of the last computed one: from the cache itself (together, each
+    condition under its own id) or from this pack (in turn), which comes to the same."""
+    patched = EasyCacheNode.execute(subject.model, 1e6, 0.15, 0.95, False)[0]
+    together, _ = reported(pack, detail_guider(pack, patched, {"batching": "together"}), steps=8)
+    in_turn, report = reported(pack, detail_guider(pack, patched, {"batching": "in turn"}), steps=8)
+    automatic, chosen = reported(pack, detail_guider(pack, patched), steps=8)
+    assert relative_error(in_turn, together) <= 1e-5
+    assert torch.equal(automatic, in_turn) and chosen.plan == "in turn"
+    assert relative_error(in_turn, sample(stock_guider(patched), steps=8)) > 1e-3
+    cached = report.steps_guided - report.steps_fired
+    assert report.steps_guided == 8 and (cached > 0) == (subject.name == "Flux")  # on SD3 the host's cache does nothing
+    assert ("took the detail of an earlier step" in " ".join(report.warnings)) == (cached > 0)
+
+
+def test_easycache_that_answers_before_the_first_guided_step(pack):
+    """Nothing is known then to add: those steps add nothing, and the report says so."""
+    patched = EasyCacheNode.execute(models.subject("Flux").model, 1e6, 0.1, 0.95, False)[0]
+    guider = detail_guider(pack, patched, start_percent=0.4)
+    samples, report = reported(pack, guider, steps=8)
+    assert "guided steps added nothing" in " ".join(report.warnings)
+    assert samples.isfinite().all()
+
+
+def test_lazycache_keeps_the_detail_term(pack, subject):
+    """It answers for whole steps, detail and all."""
+    patched = LazyCacheNode.execute(subject.model, 5.0, 0.15, 0.95, False)[0]
+    samples, report = reported(pack, detail_guider(pack, patched), steps=8)
+    assert 1 < report.steps < 8 and report.steps_fired == report.steps and report.warnings == []
+    assert relative_error(samples, sample(stock_guider(patched), steps=8)) > 1e-3
+
+
+# Compilation
+
+
+@PLANS
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_compiled_model(pack, subject, batching, filtered):
+    """The host's node, here and as newer hosts have it: those keep a graph whatever transformer_options says. Guided
+    steps run without it, the others with it."""
+    patched = subject.model.clone()
+    options = {"guard_filter_fn": lambda guards: ["transformer_options" not in guard.name for guard in guards]}
+    set_torch_compile_wrapper(patched, backend="eager", options=options if filtered else None)
+    inputs = {"start_percent": 0.4}
+    expected = sample(detail_guider(pack, subject.model, {"batching": batching}, **inputs))
+    try:
+        guided, report = reported(pack, detail_guider(pack, patched, {"batching": batching}, **inputs))
+    finally:
+        torch.compiler.reset()
+    assert relative_error(guided, expected) <= 1e-5
+    assert report.steps == 2 and report.steps_fired == 1
+    assert "without torch.compile" in " ".join(report.warnings)
+
+
+@PLANS
+def test_compiled_blocks(pack, subject, batching):
+    patched = subject.model.clone()
+    kind, attribute = ("joint_blocks", 2) if subject.name == "SD3" else ("single_blocks", 0)
+    set_torch_compile_wrapper(patched, backend="eager", keys=[f"diffusion_model.{kind}.{attribute}"])
+    expected = sample(detail_guider(pack, subject.model, {"batching": batching}), steps=1)
+    try:
+        guided, report = reported(pack, detail_guider(pack, patched, {"batching": batching}), steps=1)
+    finally:
+        torch.compiler.reset()
+    assert relative_error(guided, expected) <= 1e-5 and report.warnings == []
+
+
+# Order, threads, queues
+
+
+@PLANS
+@pytest.mark.parametrize("first", ["detail guidance", "the other"])
+def test_another_block_patch_in_both_orders(pack, subject, batching, first):
+    def flip(args, extra):
+        out = extra["original_block"](args)
+        return {**out, "img": out["img"].flip(-1) * 0.5 + out["img"]}
+
+    def other(patcher):
+        patcher = patcher.clone()
+        patcher.set_model_patch_replace(flip, "dit", *subject.block(2))
+        return patcher
+
+    def detail(patcher):
+        options = pack.run("DetailGuidanceOptions", batching=batching)
+        return pack.run("DetailGuidance", model=patcher, dg_scale=1.5, layer_start=0.5, layer_end=0.5, options=options)
+
+    patched = other(detail(subject.model)) if first == "detail guidance" else detail(other(subject.model))
+    plain = subject.plain(other(subject.model), conditioning(1), conditioning(2), 4.0, w=1.5)
+    assert relative_error(sample(stock_guider(patched)), sample(plain)) <= 1e-5
+
+
+def each_chunk_in_a_thread(apply_model, args):
+    """As the host spreads the conditions of one call over several GPUs."""
+    x, timestep, c, chunks = args["input"], args["timestep"], args["c"], len(args["cond_or_uncond"])
+    options = c["transformer_options"]
+    outputs = [None] * chunks
+
+    def part(value, number):
+        whole = torch.is_tensor(value) and value.shape[0] == x.shape[0]
+        return value.chunk(chunks)[number] if whole else value
+
+    def run(number):
+        labels = {name: [options[name][number]] for name in ("cond_or_uncond", "uuids")}
+        rest = {name: part(value, number) for name, value in c.items() if name != "transformer_options"}
+        mine = {**options, **labels}
+        inputs = part(x, number), part(timestep, number)
+        with torch.inference_mode():
+            outputs[number] = apply_model(*inputs, **rest, transformer_options=mine)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(chunks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return torch.cat(outputs)
+
+
+@PLANS
+@pytest.mark.parametrize("name", ["SD3", "Flux", "Lumina 2"])
+def test_conditions_in_threads_of_their_own(pack, batching, name):
+    """Lumina 2's hook is this pack's own."""
+    if name == "Lumina 2":
+        case = CASES[name]
+        patcher, noise = load(name), normal(5, 2, *case.latent)
+        positive, negative = case.conditioning(1), case.conditioning(2)
+        another, options = case.conditioning(3), {"massive_ratio": 1.0}
+    else:
+        patcher, noise = models.subject(name).model, latent(2, seed=5)["samples"]
+        positive, negative, another, options = conditioning(1), conditioning(2), conditioning(3), {}
+    left = torch.zeros(1, *noise.shape[-2:])
+    left[..., : noise.shape[-1] // 2] = 1
+    positive = [[positive[0][0], {**positive[0][1], "mask": left, "mask_strength": 1.0}]]
+    positive += [[another[0][0], {**another[0][1], "mask": 1 - left, "mask_strength": 1.0}]]
+    inputs = {"positive": positive, "negative": negative, "layer_start": 0.5, "layer_end": 0.75}
+    options = {**options, "batching": batching}
+    expected = sample(detail_guider(pack, patcher, options, **inputs), noise=noise)
+    threaded = patcher.clone()
+    threaded.set_model_unet_function_wrapper(each_chunk_in_a_thread)
+    actual, report = reported(pack, detail_guider(pack, threaded, options, **inputs), noise=noise)
+    assert relative_error(actual, expected) <= 1e-5
+    assert report.plan == "in turn" and report.steps_fired == report.steps_guided
+
+
+def test_runs_queued_one_after_another_do_not_see_each_others_channels(pack):
+    patcher = models.model_without_massive_channels()
+    options = {"massive_ratio": 1.0, "max_channels": 1}
+
+    def run(seed):
+        samples, report = reported(pack, detail_guider(pack, patcher, options, positive=conditioning(seed)))
+        return samples, report.channels
+
+    (first, of_first), (second, of_second), (again, of_again) = run(1), run(3), run(1)
+    assert of_first != of_second and of_first == of_again
+    assert torch.equal(first, again) and not torch.equal(first, second)
