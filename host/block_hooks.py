@@ -8,6 +8,7 @@ that the host's own hook has.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import wraps
 from inspect import signature
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +50,7 @@ def _hooked(cls: type, block: Block) -> type:
     names = list(signature(cls.forward).parameters)[1:]
     streams = block.stage.streams
 
+    @wraps(cls.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         replacement = _replacements.get().get(block.key)
         if replacement is None:

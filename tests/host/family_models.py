@@ -320,6 +320,38 @@ CASES = {
             "vace_strength": [1.0],
         },
     ),
+    "Wan Camera": Case(
+        supported.WAN21_Camera,
+        {**WAN, "model_type": "camera"},
+        (16, 2, 8, 8),
+        blocks,
+        [Stream("x")] * 4,
+        lambda seed: {"camera_conditions": normal(9, 1, 24, 2, 64, 64)},
+    ),
+    "Wan HuMo": Case(
+        supported.WAN21_HuMo,
+        {**WAN, "model_type": "humo"},
+        (16, 2, 8, 8),
+        blocks,
+        [Stream("x", slice(0, 32))] * 4,
+        lambda seed: {"audio_embed": normal(seed + 9, 1, 2, 8, 5, 1280), **reference(9, 16, 1, 8, 8)},
+    ),
+    "Wan speech to video": Case(
+        supported.WAN22_S2V,
+        {**WAN, "model_type": "s2v", "audio_dim": 16, "audio_inject_layers": [0, 2]},
+        (16, 2, 8, 8),
+        blocks,
+        [Stream("x", slice(0, 32))] * 4,
+        lambda seed: {"audio_embed": normal(seed + 9, 1, 25, 16, 8), **reference(9, 16, 1, 8, 8)},
+    ),
+    "HunyuanImage": Case(
+        supported.HunyuanImage21,
+        {**HUNYUAN_VIDEO, "patch_size": [1, 1], "axes_dim": [16, 16], "vec_in_dim": None, "in_channels": 64}
+        | {"out_channels": 64},
+        (64, 4, 4),
+        double_and_single,
+        [Stream("img")] * 2 + [Stream("x", slice(0, 16))] * 2,
+    ),
     "AuraFlow": Case(
         supported.AuraFlow,
         {

@@ -1,6 +1,9 @@
 """Every family of the table, one tiny real model of the host's class each, against the plain implementation."""
 
+from contextlib import contextmanager
+
 import pytest
+import torch
 from family_models import CASES, load, normal
 from plain import PlainDetailGuider, above_median, relative_error
 from sampling import detail_guider, sample, stock_guider
@@ -59,3 +62,77 @@ def test_equals_plain_implementation(pack, name, batching, kind):
     assert relative_error(actual, expected) <= 1e-5
     unguided = sample(stock_guider(patcher, **inputs), noise=noise)
     assert relative_error(unguided, expected) > 1e-4, "the detail term must be large enough to compare"
+
+
+@contextmanager
+def work(blocks):
+    """Counts, while it lasts, the numbers that go into the linear layers of each block: in proportion to its rows."""
+    numbers = [0] * len(blocks)
+
+    def count(block):
+        def hook(_, inputs):
+            numbers[block] += inputs[0].numel()
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(count(number))
+        for number, block in enumerate(blocks)
+        for module in block.modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    try:
+        yield numbers
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@FAMILIES
+@PLANS
+def test_blocks_before_the_layers_are_shared(pack, name, batching):
+    """Nothing more than CFG in blocks before m, one conditional's work more from there on."""
+    case, patcher, batch, inputs = setting(name, cfg=4.0)
+    noise, m = normal(5, batch, *case.latent), case.depth - 2
+    blocks = case.blocks(patcher.model.diffusion_model)
+    with work(blocks) as stock:
+        sample(stock_guider(patcher, **inputs), noise=noise, steps=1)
+    with work(blocks) as numbers:
+        sample(guided(pack, patcher, case.depth, (m,), batching, **inputs), noise=noise, steps=1)
+    conditions = 1 if inputs["cfg"] == 1.0 else 2
+    extra = [with_detail - without for with_detail, without in zip(numbers, stock, strict=True)]
+    assert extra == [0] * m + [of_block // conditions for of_block in stock[m:]]
+
+
+HOOKED = ["Lumina 2", "HiDream", "OmniGen2", "PixArt", "Cosmos", "Cosmos Predict2"]
+
+
+@pytest.mark.parametrize("name", HOOKED)
+def test_a_hook_of_this_pack_leaves_with_its_model(pack, name):
+    """The host takes the hooks off when it loads another model; the weights' names never change."""
+    case, patcher, batch, inputs = setting(name, cfg=4.0)
+    noise = normal(5, batch, *case.latent)
+    blocks = case.blocks(patcher.model.diffusion_model)
+    before = sample(stock_guider(patcher, **inputs), noise=noise)
+    classes, names = [type(block) for block in blocks], list(patcher.model.state_dict())
+    guider = guided(pack, patcher, case.depth, (2,), **inputs)
+    sample(guider, noise=noise)
+    assert [type(block) for block in blocks] != classes and list(patcher.model.state_dict()) == names
+    assert torch.equal(sample(stock_guider(patcher, **inputs), noise=noise), before)
+    assert [type(block) for block in blocks] == classes
+    off = pack.run("DetailGuidance", model=guider.model_patcher, dg_scale=0.0)
+    assert off.object_patches == patcher.object_patches
+
+
+def test_hidream_with_a_reference_beside_the_picture_is_refused(pack):
+    case, patcher, batch, inputs = setting("HiDream", cfg=4.0)
+    for conditions in (inputs["positive"], inputs["negative"]):
+        conditions[0][1]["concat_latent_image"] = normal(9, 1, *case.latent)
+    with pytest.raises(ValueError, match="cannot tell the picture from its reference image on HiDream"):
+        sample(guided(pack, patcher, case.depth, (2,), **inputs), noise=normal(5, batch, *case.latent))
+
+
+def test_every_family_of_the_table_is_tried(pack):
+    families = pack.module("host.families")
+    tried = {"SD3 / SD3.5"} | {families.family_of(load(name).model.diffusion_model).name for name in CASES}
+    assert tried == {family.name for family in families.FAMILIES}
