@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..detail_guidance.massive import disrupt
-from .families import Block, Family, Key, Stage
+from .families import Block, Family, Key, Layout
 from .rows import spread, take
 
 Args = dict[str, Any]
@@ -65,31 +65,6 @@ class Record:
     outputs: dict[int, Tensor] = field(default_factory=dict)
 
 
-@dataclass
-class Layout:
-    """Where the picture's tokens lie in the streams of one forward.
-
-    Attributes:
-        picture: how many they are.
-        image: length of the image stream at the first block: the picture's tokens, and references' beside them.
-    """
-
-    picture: int
-    image: int = 0
-
-    def tokens(self, stage: Stage, length: int) -> slice:
-        """The picture's, in a stream of this length at a block of this stage."""
-        if stage.before is None:
-            return slice(None)
-        start = {
-            "nothing": 0,
-            "references": self.image - self.picture,
-            "text": length - self.image,
-            "the rest": length - self.picture,
-        }[stage.before]
-        return slice(start, start + self.picture)
-
-
 @dataclass(frozen=True)
 class Disruption:
     """What to do, where, in one forward.
@@ -117,9 +92,6 @@ class Disruption:
         """The blocks that detail rows have in common with their conditional rows."""
         return range(self.layers.start)
 
-    def key(self, block: int) -> Key:
-        return self.blocks[block].key
-
     def picture(self, block: int, args: Args, rows: slice) -> Tensor:
         """A view of the picture's tokens of some rows at a block's input."""
         stage = self.blocks[block].stage
@@ -132,7 +104,8 @@ class Disruption:
     def disrupted(self, block: int, args: Args, channels: Sequence[tuple[slice, Tensor]]) -> Args:
         """A block's arguments with the given channels of the given rows disrupted."""
         name = self.blocks[block].stage.image
-        args = {**args, name: args[name].clone()}  # the rows of others are theirs to keep
+        if not self.family.in_place:  # others may hold on to it
+            args = {**args, name: args[name].clone()}
         for rows, massive in channels:
             picture = self.picture(block, args, rows)
             picture.copy_(disrupt(picture, massive, self.keep))
@@ -140,22 +113,8 @@ class Disruption:
         return args
 
     def patches(self, of_blocks: dict[int, Patch]) -> dict[Key, Patch]:
-        """Under the host's keys; the first block's tells the layout too."""
-        of_blocks = {**of_blocks, 0: self._looking(of_blocks.get(0, lambda args, inner: inner(args)))}
-        return {self.key(block): patch for block, patch in of_blocks.items()}
-
-    def _looking(self, patch: Patch) -> Patch:
-        def look(args: Args, inner: Inner) -> Args:
-            if self.layout.picture:
-                self.layout.image = args[self.blocks[0].stage.image].shape[1]
-                if self.layout.image != self.layout.picture and not self.family.references:
-                    raise ValueError(
-                        f"Detail Guidance cannot tell the picture from its reference image on {self.family.name}. "
-                        "Remove the reference image, or Detail Guidance."
-                    )
-            return patch(args, inner)
-
-        return look
+        """Under the host's keys."""
+        return {self.blocks[block].key: patch for block, patch in of_blocks.items()}
 
 
 def chunks_of(transformer_options: dict[str, Any], rows_each: int) -> list[Chunk]:

@@ -41,6 +41,31 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Where the picture's tokens lie in the streams of one forward.
+
+    Attributes:
+        picture: how many they are.
+        image: how many tokens the image stream has before text joins it: the picture's, and what stands beside them.
+    """
+
+    picture: int
+    image: int
+
+    def tokens(self, stage: Stage, length: int) -> slice:
+        """The picture's, in a stream of this length at a block of this stage."""
+        if stage.before is None:
+            return slice(None)
+        start = {
+            "nothing": 0,
+            "references": self.image - self.picture,
+            "text": length - self.image,
+            "the rest": length - self.picture,
+        }[stage.before]
+        return slice(start, start + self.picture)
+
+
+@dataclass(frozen=True)
 class Block:
     """One block: its key in the host's patches_replace, its stage, and its path below the diffusion model."""
 
@@ -57,7 +82,10 @@ class Family:
         model_class: full name of the host's class; its subclasses belong to the family too.
         stages: in execution order.
         when: tells models of one class apart.
-        references: whether reference-image tokens may stand beside the picture's.
+        references: model conditions that become tokens beside the picture's: latents, or lists of them.
+        mixed: model conditions whose tokens cannot be told from the picture's.
+        padded: the model's attribute with the number of tokens to whose multiples the image stream is padded.
+        in_place: blocks write into the streams they are given, so nothing else holds on to them.
         long_skips: later blocks also receive what the earlier ones returned.
         one_row: model conditions with which the blocks must see exactly the forward's own rows: the host hands them
             to the blocks behind the patches' back, or for one row only.
@@ -67,7 +95,10 @@ class Family:
     model_class: str
     stages: tuple[Stage, ...]
     when: Callable[[Any], bool] = lambda model: True
-    references: bool = True
+    references: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
+    padded: str = ""
+    in_place: bool = False
     long_skips: bool = False
     one_row: tuple[str, ...] = ()
 
@@ -79,16 +110,35 @@ class Family:
             for index, (name, _) in enumerate(getattr(model, stage.blocks).named_children())
         ]
 
-    def picture_tokens(self, model: Any, latent: Sequence[int]) -> int:
-        """How many tokens a latent of this shape, (pictures, channels, …, height, width), becomes; 0 where no stage
-        needs to know."""
+    def layout(self, model: Any, latent: Sequence[int], conditions: Mapping[str, Any]) -> Layout:
+        """Of a forward for a latent of this shape, (rows, channels, …, height, width), with these model conditions.
+
+        Raises:
+            ValueError: the picture cannot be told from a reference image.
+        """
+        mixed = [name for name in self.mixed if conditions.get(name) is not None]
+        if mixed:
+            raise ValueError(
+                f"Detail Guidance cannot tell the picture from its reference image ({mixed[0]}) on {self.name}. Remove "
+                "the reference image, or Detail Guidance."
+            )
         if all(stage.before is None for stage in self.stages):
-            return 0
-        patch = model.patch_size
-        sides = [patch, patch] if isinstance(patch, int) else patch
-        return prod(latent[2 : -len(sides)]) * prod(
-            ceil(length / side) for length, side in zip(latent[-len(sides) :], sides, strict=True)
-        )
+            return Layout(0, 0)
+        picture = image = _tokens(latent, model.patch_size)
+        for name in self.references:
+            given = conditions.get(name)
+            latents = given if isinstance(given, list) else [] if given is None else [given]
+            image += sum(_tokens(reference.shape, model.patch_size) for reference in latents)
+        multiple = getattr(model, self.padded, None) if self.padded else None
+        return Layout(picture, ceil(image / multiple) * multiple if multiple else image)
+
+
+def _tokens(latent: Sequence[int], patch: int | Sequence[int]) -> int:
+    """How many tokens a latent (rows, channels, …, height, width) becomes, with patches of these last sides."""
+    sides = [patch, patch] if isinstance(patch, int) else list(patch)
+    lengths = list(latent[2:])
+    sides = ([1] * len(lengths) + sides)[-len(lengths) :]
+    return prod(ceil(length / side) for length, side in zip(lengths, sides, strict=True))
 
 
 def _flux_like(name: str, model_class: str) -> Family:
@@ -107,6 +157,8 @@ def _flux_like(name: str, model_class: str) -> Family:
                 "single_block", "single_blocks", streams=("img",), rows=("img", "vec", "pe", "attn_mask"), before="text"
             ),
         ),
+        references=("ref_latents",),
+        in_place=True,
     )
 
 
@@ -143,6 +195,7 @@ FAMILIES = (
         "comfy.ldm.wan.model.WanModel",
         before="references",
         when=lambda model: getattr(model, "ref_conv", None) is not None,
+        references=("reference_latent",),
     ),
     _wan_like("Wan", "comfy.ldm.wan.model.WanModel"),
     Family(
@@ -164,6 +217,8 @@ FAMILIES = (
                 before="references",
             ),
         ),
+        references=("ref_latent",),
+        in_place=True,
         one_row=("attention_mask", "ref_latent"),  # the host itself fails with them beside a second row
     ),
     Family(
@@ -173,7 +228,7 @@ FAMILIES = (
             Stage(
                 "double_block", "double_layers", streams=("img", "txt"), rows=("img", "txt", "vec"), before="nothing"
             ),
-            Stage("single_block", "single_layers", streams=("img",), rows=("img", "vec"), before="text"),
+            Stage("single_block", "single_layers", streams=("img",), rows=("img", "vec"), before="the rest"),
         ),
     ),
     Family(
@@ -187,6 +242,7 @@ FAMILIES = (
                 rows=("img", "txt", "attention_mask", "vec", "pe"),
             ),
         ),
+        in_place=True,
     ),
     Family(
         "Mochi",
@@ -220,6 +276,7 @@ FAMILIES = (
                 hooked=True,
             ),
         ),
+        padded="pad_tokens_multiple",
     ),
     Family(
         "HiDream",
@@ -242,7 +299,7 @@ FAMILIES = (
                 hooked=True,
             ),
         ),
-        references=False,  # HiDream-E1 puts its reference beside the picture, row by row
+        mixed=("image_cond",),  # HiDream-E1 puts its reference beside the picture, row by row
     ),
     Family(
         "OmniGen2",

@@ -17,7 +17,6 @@ from . import block_hooks
 from .block_patches import (
     Chunk,
     Disruption,
-    Layout,
     Patch,
     Record,
     chained,
@@ -150,7 +149,7 @@ class Step:
         chunks = chunks_of(transformer_options, rows_each=self.shape[0])
         if len(x) != sum(chunk.size for chunk in chunks):
             raise _in_parts(f"a forward of {len(x)} rows where the host's batch has {sum(c.size for c in chunks)}")
-        options = chained(transformer_options, self._patches(chunks, x.shape))
+        options = chained(transformer_options, self._patches(chunks, x.shape, kwargs))
         with block_hooks.replacing(options), _uncompiled(executor.class_obj) as was_compiled:
             self.run.uncompiled |= was_compiled
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
@@ -158,10 +157,10 @@ class Step:
     def _fire(self) -> None:
         self.fired = True
 
-    def _patches(self, chunks: list[Chunk], latent: torch.Size) -> dict[Key, Patch]:
+    def _patches(self, chunks: list[Chunk], latent: torch.Size, conditions: dict[str, Any]) -> dict[Key, Patch]:
         """The block patches for a forward of these chunks."""
         run = self.run
-        layout = Layout(run.family.picture_tokens(run.diffusion_model, latent))
+        layout = run.family.layout(run.diffusion_model, latent, conditions)
         todo = Disruption(run.family, run.blocks, run.layers, run.find, self.keep, self._fire, layout)
         detail = [chunk for chunk in chunks if chunk.uuid in self.partner]
         conditional = {

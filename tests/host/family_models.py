@@ -71,7 +71,7 @@ def load(name: str) -> ModelPatcher:
     return ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
 
 
-HEAD = {"num_heads": 2, "hidden_size": 64, "mlp_ratio": 2.0, "theta": 10000, "axes_dim": [8, 12, 12], "qkv_bias": True}
+HEAD = {"num_heads": 2, "hidden_size": 64, "mlp_ratio": 4.0, "theta": 10000, "axes_dim": [8, 12, 12], "qkv_bias": True}
 FLUX = {
     **HEAD,
     "image_model": "flux",
