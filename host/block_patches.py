@@ -101,10 +101,11 @@ class Disruption:
         where[stage.row_dim_of(stage.image)] = rows
         return stream[tuple(where)]
 
-    def disrupted(self, block: int, args: Args, channels: Sequence[tuple[slice, Tensor]]) -> Args:
-        """A block's arguments with the given channels of the given rows disrupted."""
+    def disrupted(self, block: int, args: Args, channels: Sequence[tuple[slice, Tensor]], ours: bool) -> Args:
+        """A block's arguments with the given channels of the given rows disrupted; `ours`: in place, because nobody
+        else holds on to the image stream."""
         name = self.blocks[block].stage.image
-        if not self.family.in_place:  # others may hold on to it
+        if not ours:
             args = {**args, name: args[name].clone()}
         for rows, massive in channels:
             picture = self.picture(block, args, rows)
@@ -155,12 +156,15 @@ def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
         return share
 
     def disrupt_at(block: int) -> Patch:
+        # The stream that the last shared block returned was made here, unless the model keeps it for later blocks.
+        ours = block - 1 in todo.prefix and not todo.family.long_skips
+
         def patch(args: Args, inner: Inner) -> Args:
             channels = [
                 (detail.rows, todo.find(block, todo.picture(block, args, conditional.rows)))
                 for detail, conditional in partner.items()
             ]
-            return inner(_labelled(todo.disrupted(block, args, channels), labels))
+            return inner(_labelled(todo.disrupted(block, args, channels, ours), labels))
 
         return patch
 
@@ -238,7 +242,7 @@ def resuming(todo: Disruption, chunks: list[tuple[Chunk, Record]]) -> dict[Key, 
                 args = {**args, **states}
             device = args[stage.image].device
             channels = [(chunk.rows, record.channels[block].to(device)) for chunk, record in chunks]
-            return inner(todo.disrupted(block, args, channels))
+            return inner(todo.disrupted(block, args, channels, ours=block == todo.layers.start))
 
         return patch
 

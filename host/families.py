@@ -85,7 +85,6 @@ class Family:
         references: model conditions that become tokens beside the picture's: latents, or lists of them.
         mixed: model conditions whose tokens cannot be told from the picture's.
         padded: the model's attribute with the number of tokens to whose multiples the image stream is padded.
-        in_place: blocks write into the streams they are given, so nothing else holds on to them.
         long_skips: later blocks also receive what the earlier ones returned.
         one_row: model conditions with which the blocks must see exactly the forward's own rows: the host hands them
             to the blocks behind the patches' back, or for one row only.
@@ -98,7 +97,6 @@ class Family:
     references: tuple[str, ...] = ()
     mixed: tuple[str, ...] = ()
     padded: str = ""
-    in_place: bool = False
     long_skips: bool = False
     one_row: tuple[str, ...] = ()
 
@@ -158,7 +156,6 @@ def _flux_like(name: str, model_class: str) -> Family:
             ),
         ),
         references=("ref_latents",),
-        in_place=True,
     )
 
 
@@ -218,7 +215,6 @@ FAMILIES = (
             ),
         ),
         references=("ref_latent",),
-        in_place=True,
         one_row=("attention_mask", "ref_latent"),  # the host itself fails with them beside a second row
     ),
     Family(
@@ -242,7 +238,6 @@ FAMILIES = (
                 rows=("img", "txt", "attention_mask", "vec", "pe"),
             ),
         ),
-        in_place=True,
     ),
     Family(
         "Mochi",

@@ -1,8 +1,9 @@
 """What Detail Guidance costs: `make bench` writes bench/results.json and bench/RESULTS.md.
 
-Every method samples the same random-weight SD3-format model through the host's own sampler. Rounds are interleaved
-(each method once per round, in rotating order) and ratios are medians over rounds of a method's time to CFG's in the
-same round: the machine's noise falls on both. Blocks are counted, in rows per step.
+Every method samples the same model of the host's own class, with random weights, through the host's own sampler.
+Rounds are interleaved (each method once per round, in rotating order) and ratios are medians over rounds of a method's
+time to CFG's in the same round: the machine's noise falls on both. Blocks are counted, in rows per step, and so is
+memory on a CPU. Real sizes on a CUDA device, scaled-down stand-ins elsewhere.
 """
 
 import json
@@ -10,6 +11,8 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,66 +22,202 @@ sys.path.insert(0, str(ROOT / "tests/host"))
 import torch  # noqa: E402
 from in_process import Pack, start  # noqa: E402
 
-start(cpu=not torch.cuda.is_available())
+GPU = torch.cuda.is_available()
+start(cpu=not GPU)
 
-from comfy.sd import load_diffusion_model_state_dict  # noqa: E402
+import family_models  # noqa: E402
+from comfy import supported_models as supported  # noqa: E402
+from comfy.model_management import get_torch_device  # noqa: E402
+from comfy.model_patcher import ModelPatcher  # noqa: E402
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT  # noqa: E402
-from models import state_dict  # noqa: E402
+from family_models import FLUX, LUMINA, WAN, double_and_single  # noqa: E402
+from peak import peak  # noqa: E402
+from plain import Stream  # noqa: E402
 from sampling import counted, sample, stock_guider  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-SIZES = ((8, 24), (12, 32))  # blocks L (width 64 · L), latent side
 ROUNDS = 9
 STEPS = 2
 CFG = 4.0
 OUT = ROOT / "bench"
 
 
-def methods(pack: Pack, patcher: Any, blocks: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Size:
+    """One architecture.
+
+    Attributes:
+        config, sizes: the host's configuration class, and what it would read from the weights.
+        latent: (channels, …, height, width).
+        context, text: width and number of the prompt's tokens.
+        blocks: diffusion model → its blocks in execution order.
+        skip: m → block → the host's skip-layer node's inputs; None where it has none for the family.
+    """
+
+    family: str
+    config: type
+    sizes: dict[str, Any]
+    latent: tuple[int, ...]
+    context: int
+    text: int
+    width: int
+    blocks: Callable[[Any], list]
+    stream: Stream | tuple[Stream, ...]
+    skip: Callable[[range], dict[str, str]] | None = None
+
+
+def sd3(depth: int, side: int, context: int, text: int) -> Size:
+    width = 64 * depth
+    sizes = {
+        "input_size": None,
+        "in_channels": 16,
+        "depth": depth,
+        "adm_in_channels": context,
+        "context_embedder_config": {
+            "target": "torch.nn.Linear",
+            "params": {"in_features": context, "out_features": width},
+        },
+        "num_patches": (side // 2) ** 2,
+        "pos_embed_max_size": side // 2,
+    }
+    return Size(
+        "SD3", supported.SD3, sizes, (16, side, side), context, text, width, lambda m: [*m.joint_blocks], Stream(1),
+        lambda blocks: {"double_layers": ", ".join(map(str, blocks)), "single_layers": ""},
+    )  # fmt: skip
+
+
+def flux(width: int, double: int, single: int, side: int, context: int, text: int) -> Size:
+    sizes = {**FLUX, "hidden_size": width, "num_heads": width // 128, "axes_dim": [16, 56, 56], "mlp_ratio": 4.0}
+    sizes |= {"depth": double, "depth_single_blocks": single, "context_in_dim": context, "vec_in_dim": context}
+    streams = (Stream("img"),) * double + (Stream("x"),) * single
+
+    def skip(blocks: range) -> dict[str, str]:
+        doubles, singles = [b for b in blocks if b < double], [b - double for b in blocks if b >= double]
+        return {"double_layers": ", ".join(map(str, doubles)), "single_layers": ", ".join(map(str, singles))}
+
+    return Size(
+        "Flux", supported.Flux, sizes, (16, side, side), context, text, width, double_and_single, streams, skip
+    )  # fmt: skip
+
+
+def wan(width: int, depth: int, frames: int, side: int, context: int, text: int) -> Size:
+    sizes = {**WAN, "dim": width, "num_heads": width // 128, "ffn_dim": 4 * width, "num_layers": depth}
+    sizes |= {"text_dim": context, "freq_dim": 256}
+    return Size(
+        "Wan", supported.WAN21_T2V, sizes, (16, frames, side, side), context, text, width, family_models.blocks,
+        Stream("x"), lambda blocks: {"double_layers": ", ".join(map(str, blocks)), "single_layers": ""},
+    )  # fmt: skip
+
+
+def lumina(width: int, depth: int, side: int, context: int, text: int) -> Size:
+    sizes = {**LUMINA, "dim": width, "n_heads": width // 96, "n_kv_heads": width // 96, "axes_dims": [32, 32, 32]}
+    sizes |= {"cap_feat_dim": context, "n_layers": depth - 1, "ffn_dim_multiplier": 4.0}
+    return Size(
+        "Lumina 2", supported.Lumina2, sizes, (16, side, side), context, text, width,
+        lambda m: [*m.noise_refiner, *m.layers], Stream("x"),
+    )  # fmt: skip
+
+
+SIZES = (
+    [
+        sd3(24, 128, context=4096, text=154),  # SD3-Medium at 1024²
+        sd3(38, 128, context=4096, text=154),  # SD3.5-Large
+        flux(3072, 19, 38, 128, context=4096, text=256),  # FLUX.1-dev
+    ]
+    if GPU
+    else [
+        sd3(12, 32, context=768, text=64),
+        flux(768, 4, 8, 32, context=768, text=64),
+        wan(768, 12, 3, 20, context=768, text=64),
+        lumina(768, 12, 32, context=768, text=64),
+    ]
+)
+
+
+def load(size: Size) -> ModelPatcher:
+    device, dtype = get_torch_device(), torch.bfloat16 if GPU else torch.float32
+    config = size.config(dict(size.sizes))
+    config.set_inference_dtype(dtype, None)
+    model = config.get_model({}, "", device)
+    torch.manual_seed(0)
+    for value in model.diffusion_model.state_dict().values():
+        if value.is_floating_point():
+            value.normal_(std=value.shape[-1] ** -0.5 if value.ndim > 1 else 0.02)
+    return ModelPatcher(model, device, torch.device("cpu"))
+
+
+def conditioning(size: Size, seed: int) -> list:
+    pooled = family_models.normal(seed, 1, size.context)
+    return [[family_models.normal(seed + 100, 1, size.text, size.context), {"pooled_output": pooled}]]
+
+
+def methods(pack: Pack, patcher: ModelPatcher, size: Size, blocks: int) -> list[dict[str, Any]]:
     """One row per method, with a guider that samples it."""
-    skipped = range(blocks // 2, blocks // 2 + round(blocks / 8))  # 3 of 24, as the node's defaults
-    layers = ", ".join(map(str, skipped))
-    slg = SkipLayerGuidanceDiT.execute(patcher, 3.0, 0.0, 1.0, double_layers=layers, single_layers="")[0]
-    rows = [
-        {"method": "cfg", "plan": None, "m": None, "limit": 1.0, "guider": stock_guider(patcher, cfg=CFG)},
-        {"method": "slg", "plan": None, "m": None, "limit": 1 + (blocks - len(skipped)) / (2 * blocks),
-         "guider": stock_guider(slg, cfg=CFG)},
-    ]  # fmt: skip
-    for m in (0, blocks // 4, blocks // 2, 3 * blocks // 4):
+    conditions = conditioning(size, 1), conditioning(size, 2)
+
+    def row(method: str, patcher: ModelPatcher, limit: float, plan: str | None = None, m: int | None = None) -> dict:
+        guider = stock_guider(patcher, *conditions, cfg=CFG)
+        return {"method": method, "plan": plan, "m": m, "limit": limit, "guider": guider}
+
+    rows = [row("cfg", patcher, 1.0)]
+    if size.skip:
+        skipped = range(blocks // 2, blocks // 2 + max(round(blocks / 8), 1))  # 3 of 24, as the node's defaults
+        slg = SkipLayerGuidanceDiT.execute(patcher, 3.0, 0.0, 1.0, **size.skip(skipped))[0]
+        rows.append(row("slg", slg, 1 + (blocks - len(skipped)) / (2 * blocks)))
+    for m in (blocks // 4, blocks // 2, 3 * blocks // 4):
         for plan in ("together", "in turn"):
-            options = pack.run("DetailGuidanceOptions", batching=plan)
-            inputs = {"dg_scale": 1.0, "layer_start": m / blocks, "layer_end": m / blocks, "options": options}
-            guider = stock_guider(pack.run("DetailGuidance", model=patcher, **inputs), cfg=CFG)
-            limit = 1 + (blocks - m) / (2 * blocks)
-            rows.append({"method": "dg", "plan": plan, "m": m, "limit": limit, "guider": guider})
+            options = pack.run("DetailGuidanceOptions", batching=plan, massive_ratio=1.0)
+            layer = (m + 0.5) / blocks
+            inputs = {"dg_scale": 1.0, "layer_start": layer, "layer_end": layer, "options": options}
+            detail = pack.run("DetailGuidance", model=patcher, **inputs)
+            rows.append(row("dg", detail, 1 + (blocks - m) / (2 * blocks), plan, m))
     return rows
 
 
-def bench(pack: Pack, blocks: int, side: int) -> list[dict[str, Any]]:
-    patcher = load_diffusion_model_state_dict(state_dict(blocks))
-    rows = methods(pack, patcher, blocks)
+def bench(pack: Pack, size: Size) -> list[dict[str, Any]]:
+    patcher = load(size)
+    blocks = size.blocks(patcher.model.diffusion_model)
+    streams = (size.stream,) * len(blocks) if isinstance(size.stream, Stream) else size.stream
+    rows = methods(pack, patcher, size, len(blocks))
+    noise = family_models.normal(5, 1, *size.latent)
     for row in rows:  # counts, and warms up
-        with counted(patcher) as computed:
-            sample(row["guider"], steps=STEPS, size=side, disable_pbar=True)
-        row["block_rows_per_step"] = sum(computed) / STEPS
+        with counted(patcher, size.blocks, streams) as computed:
+            sample(row["guider"], noise=noise, steps=STEPS, disable_pbar=True)
+        # A block with this pack's own hook is called for shared rows too, and passes them by.
+        row["block_rows_per_step"] = None if size.family == "Lumina 2" else sum(computed) / STEPS
+        row["peak_memory"] = _peak(row["guider"], noise)
     seconds: list[list[float]] = [[] for _ in rows]
-    for turn in tqdm(range(ROUNDS), desc=f"{blocks} blocks", unit="round"):
+    for turn in tqdm(range(ROUNDS), desc=f"{size.family}, {len(blocks)} blocks", unit="round"):
         for number in (*range(turn % len(rows), len(rows)), *range(turn % len(rows))):
             before = _now()
-            sample(rows[number]["guider"], steps=STEPS, size=side, disable_pbar=True)
+            sample(rows[number]["guider"], noise=noise, steps=STEPS, disable_pbar=True)
             seconds[number].append(_now() - before)
+    memory_of_cfg = rows[0]["peak_memory"]
     for row, times in zip(rows, seconds, strict=True):
         ratios = [own / cfg for own, cfg in zip(times, seconds[0], strict=True)]
         row["ratio_to_cfg"] = round(statistics.median(ratios), 4)
+        row["seconds_per_step"] = round(statistics.median(times) / STEPS, 4)
+        row["memory_ratio_to_cfg"] = round(row.pop("peak_memory") / memory_of_cfg, 4)
         del row["guider"]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
-    common = {"family": "SD3", "width": 64 * blocks, "blocks": blocks, "tokens": (side // 2) ** 2}
+    device = torch.cuda.get_device_name() if GPU else f"{platform.machine()} CPU"
+    tokens = noise[0, 0].numel() // 4
+    common = {"family": size.family, "width": size.width, "blocks": len(blocks), "tokens": tokens}
     common |= {"device": device, "dtype": str(patcher.model.get_dtype()).removeprefix("torch.")}
     return [common | row for row in rows]
 
 
+def _peak(guider: Any, noise: torch.Tensor) -> int:
+    """Bytes above the weights."""
+    if not GPU:
+        return peak(guider, noise)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    sample(guider, noise=noise, steps=1, disable_pbar=True)
+    return torch.cuda.max_memory_allocated() - before
+
+
 def _now() -> float:
-    if torch.cuda.is_available():
+    if GPU:
         torch.cuda.synchronize()
     return time.perf_counter()
 
@@ -86,24 +225,26 @@ def _now() -> float:
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
         f"Device: {rows[0]['device']}, torch {torch.__version__.partition('+')[0]}, {torch.get_num_threads()} threads, "
-        f"{rows[0]['dtype']}, median of {ROUNDS} interleaved rounds of {STEPS} steps.",
+        f"{rows[0]['dtype']}, median of {ROUNDS} interleaved rounds of {STEPS} steps. Memory: peak above the weights.",
         "",
-        "| width × blocks, tokens | method | plan | m | block-rows per step | time to CFG | limit | time / limit |",
-        "|---|---|---|---|---|---|---|---|",
+        "| family | width × blocks, tokens | method | plan | m | block-rows per step | seconds per step | time to CFG "
+        "| limit | time / limit | memory to CFG |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         m = "" if row["m"] is None else row["m"]
+        computed = "" if row["block_rows_per_step"] is None else f"{row['block_rows_per_step']:g}"
         lines.append(
-            f"| {row['width']} × {row['blocks']}, {row['tokens']} | {row['method']} | {row['plan'] or ''} | {m} "
-            f"| {row['block_rows_per_step']:g} | {row['ratio_to_cfg']:.3f} | {row['limit']:.3f} "
-            f"| {row['ratio_to_cfg'] / row['limit']:.3f} |"
+            f"| {row['family']} | {row['width']} × {row['blocks']}, {row['tokens']} | {row['method']} "
+            f"| {row['plan'] or ''} | {m} | {computed} | {row['seconds_per_step']:.3f} | {row['ratio_to_cfg']:.3f} "
+            f"| {row['limit']:.3f} | {row['ratio_to_cfg'] / row['limit']:.3f} | {row['memory_ratio_to_cfg']:.3f} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     pack = Pack()
-    rows = [row for size in SIZES for row in bench(pack, *size)]
+    rows = [row for size in SIZES for row in bench(pack, size)]
     OUT.mkdir(exist_ok=True)
     (OUT / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     (OUT / "RESULTS.md").write_text(table(rows))
