@@ -355,6 +355,11 @@ FAMILIES = (
 )
 
 
+def network(model: Any) -> Any:
+    """A diffusion model without the torch.compile around it."""
+    return getattr(model, "_orig_mod", model)
+
+
 def family_of(model: Any) -> Family:
     """
     Raises:

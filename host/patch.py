@@ -8,7 +8,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ..detail_guidance.settings import Settings
 from . import block_hooks
-from .families import family_of
+from .families import family_of, network
 from .run import Run
 from .step import KEY
 
@@ -27,7 +27,7 @@ def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> Model
     Raises:
         ValueError: no row of the family table fits the model, or the settings' profile does not.
     """
-    diffusion_model = model.get_model_object("diffusion_model")
+    diffusion_model = network(model.get_model_object("diffusion_model"))
     family = family_of(diffusion_model)
     blocks = family.blocks(diffusion_model)
     if settings.options.profile is not None:

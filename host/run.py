@@ -17,7 +17,7 @@ from ..detail_guidance.massive import listed_channels, massive_channels
 from ..detail_guidance.settings import Settings
 from ..detail_guidance.window import Window, keep_factor
 from .context_windows import DetailedWindows
-from .families import family_of
+from .families import family_of, network
 from .report import Report
 from .step import KEY, Step
 
@@ -34,7 +34,7 @@ class Run:
         model = guider.model_patcher
         self.settings = settings
         self.guider = guider
-        self.diffusion_model = model.get_model_object("diffusion_model")
+        self.diffusion_model = network(model.get_model_object("diffusion_model"))
         self.family = family_of(self.diffusion_model)
         self.blocks = self.family.blocks(self.diffusion_model)
         self.layers = block_range(settings.layer_start, settings.layer_end, len(self.blocks))

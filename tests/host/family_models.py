@@ -144,6 +144,15 @@ HUNYUAN_VIDEO = {
     "use_cond_type_embedding": False,
     "vision_in_dim": None,
 }
+QWEN = {
+    "image_model": "qwen_image",
+    "in_channels": 64,
+    "num_layers": 4,
+    "attention_head_dim": 32,
+    "num_attention_heads": 2,
+    "joint_attention_dim": CONTEXT,
+    "axes_dims_rope": (8, 12, 12),
+}
 WAN = {
     "image_model": "wan2.1",
     "model_type": "t2v",
@@ -240,18 +249,18 @@ CASES = {
     "Chroma Radiance": Case(supported.ChromaRadiance, RADIANCE, (3, 64, 64), double_and_single, text_first(16)),
     "Qwen-Image": Case(
         supported.QwenImage,
-        {
-            "image_model": "qwen_image",
-            "in_channels": 64,
-            "num_layers": 4,
-            "attention_head_dim": 32,
-            "num_attention_heads": 2,
-            "joint_attention_dim": CONTEXT,
-            "axes_dims_rope": (8, 12, 12),
-        },
+        QWEN,
         (16, 1, 8, 8),
         lambda model: [*model.transformer_blocks],
         [Stream("hidden_states", slice(0, 16))] * 4,
+    ),
+    "Qwen-Image Edit": Case(
+        supported.QwenImage,
+        QWEN,
+        (16, 1, 8, 8),
+        lambda model: [*model.transformer_blocks],
+        [Stream("hidden_states", slice(0, 16))] * 4,
+        lambda seed: reference(9, 16, 1, 4, 8),
     ),
     "HunyuanVideo": Case(
         supported.HunyuanVideo,

@@ -53,3 +53,15 @@ def counted(patcher, blocks=lambda model: model.joint_blocks, streams=SD3_STREAM
     finally:
         for handle in handles:
             handle.remove()
+
+
+def reported(pack, guider, **arguments):
+    """Latents and the run's report."""
+    run, reports = pack.module("host.run"), []
+    publish, run.Report.publish = run.Report.publish, lambda self: reports.append(self)
+    try:
+        samples = sample(guider, **arguments)
+    finally:
+        run.Report.publish = publish
+    (report,) = reports
+    return samples, report

@@ -6,7 +6,7 @@ import pytest
 import torch
 from family_models import CASES, load, normal
 from plain import PlainDetailGuider, above_median, relative_error
-from sampling import detail_guider, sample, stock_guider
+from sampling import detail_guider, reported, sample, stock_guider
 
 FAMILIES = pytest.mark.parametrize("name", CASES)
 PLANS = pytest.mark.parametrize("batching", ["together", "in turn"])
@@ -130,6 +130,16 @@ def test_hidream_with_a_reference_beside_the_picture_is_refused(pack):
         conditions[0][1]["concat_latent_image"] = normal(9, 1, *case.latent)
     with pytest.raises(ValueError, match=r"reference image \(image_cond\) on HiDream"):
         sample(guided(pack, patcher, case.depth, (2,), **inputs), noise=normal(5, batch, *case.latent))
+
+
+@pytest.mark.parametrize("name", ["Wan HuMo", "HunyuanVideo with a masked prompt"])
+def test_where_rows_cannot_be_shared_the_plan_is_in_turn(pack, name):
+    case, patcher, batch, inputs = setting(name, cfg=4.0)
+    guider = guided(pack, patcher, case.depth, (2,), "together", **inputs)
+    _, report = reported(pack, guider, noise=normal(5, batch, *case.latent))
+    assert report.plan == "in turn" and report.warnings == [
+        "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
+    ]
 
 
 def test_every_family_of_the_table_is_tried(pack):

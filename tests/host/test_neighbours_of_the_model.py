@@ -22,7 +22,7 @@ from comparison import PLANS, assert_equal
 from family_models import CASES, load, normal
 from models import conditioning, latent
 from plain import PlainDetailGuider, above_median, relative_error
-from sampling import detail_guider, sample, stock_guider
+from sampling import detail_guider, reported, sample, stock_guider
 
 # Weights
 
@@ -193,18 +193,6 @@ def test_context_windows(pack, batching):
 # Caches
 
 
-def reported(pack, guider, **arguments):
-    """Latents and the run's report."""
-    run, reports = pack.module("host.run"), []
-    publish, run.Report.publish = run.Report.publish, lambda self: reports.append(self)
-    try:
-        samples = sample(guider, **arguments)
-    finally:
-        run.Report.publish = publish
-    (report,) = reports
-    return samples, report
-
-
 def test_easycache_keeps_the_detail_term(pack, subject):
     """Steps that the cache answers keep the detail of the last computed one: from the cache itself (together, each
     condition under its own id) or from this pack (in turn), which comes to the same."""
@@ -256,6 +244,20 @@ def test_a_compiled_model(pack, subject, batching, filtered):
         torch.compiler.reset()
     assert relative_error(guided, expected) <= 1e-5
     assert report.steps == 2 and report.steps_fired == 1
+    assert "without torch.compile" in " ".join(report.warnings)
+
+
+def test_a_compiled_model_as_an_object_patch(pack, subject):
+    """As other packs compile."""
+    patched = subject.model.clone()
+    compiled = torch.compile(patched.get_model_object("diffusion_model"), backend="eager")
+    patched.add_object_patch("diffusion_model", compiled)
+    expected = sample(detail_guider(pack, subject.model), steps=1)
+    try:
+        guided, report = reported(pack, detail_guider(pack, patched), steps=1)
+    finally:
+        torch.compiler.reset()
+    assert relative_error(guided, expected) <= 1e-5
     assert "without torch.compile" in " ".join(report.warnings)
 
 
