@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
+from torch.nn import Module
 
 from .families import Block, Key
 
@@ -46,7 +47,7 @@ def _name(block: Block) -> str:
     return f"diffusion_model.{block.path}.__class__"
 
 
-def _hooked(cls: type, block: Block) -> type:
+def _hooked(cls: type[Module], block: Block) -> type[Module]:
     names = list(signature(cls.forward).parameters)[1:]
     streams = block.stage.streams
 

@@ -41,6 +41,7 @@ class DetailedWindows(ContextHandlerABC):
             out = calc_cond_batch(model, conds[:-1], x, timestep, part.with_wrapper(model_options))
             step.fired |= part.fired
             step.reused |= part.reused
+            assert part.predictions is not None  # the positive is among the conditions of every window
             return [*out, part.predictions[1]]
 
         # One more condition than asked for: a place where the detail prediction is blended.

@@ -139,80 +139,53 @@ def _tokens(latent: Sequence[int], patch: int | Sequence[int]) -> int:
     return prod(ceil(length / side) for length, side in zip(lengths, sides, strict=True))
 
 
-def _flux_like(name: str, model_class: str) -> Family:
-    return Family(
-        name,
-        model_class,
-        stages=(
-            Stage(
-                "double_block",
-                "double_blocks",
-                streams=("img", "txt"),
-                rows=("img", "txt", "vec", "pe", "attn_mask"),
-                before="nothing",
-            ),
-            Stage(
-                "single_block", "single_blocks", streams=("img",), rows=("img", "vec", "pe", "attn_mask"), before="text"
-            ),
-        ),
-        references=("ref_latents",),
-    )
+def _stage(kind: str, blocks: str, streams: str, rows: str, before: Before | None = None, **more: Any) -> Stage:
+    return Stage(kind, blocks, tuple(streams.split()), tuple(rows.split()), before=before, **more)
 
 
-def _wan_like(name: str, model_class: str, before: Before = "nothing", **columns: Any) -> Family:
-    stage = Stage("double_block", "blocks", streams=("img",), rows=("img", "txt", "vec", "pe"), before=before)
-    return Family(name, model_class, stages=(stage,), **columns)
+def _hooked(kind: str, blocks: str, streams: str, rows: str, before: Before | None = None, **more: Any) -> Stage:
+    return _stage(kind, blocks, streams, rows, before, hooked=True, **more)
 
+
+_FLUX_STAGES = (
+    _stage("double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "nothing"),
+    _stage("single_block", "single_blocks", "img", "img vec pe attn_mask", "text"),
+)
+_WAN_STAGES = (_stage("double_block", "blocks", "img", "img txt vec pe", "nothing"),)
 
 FAMILIES = (
     Family(
         "SD3 / SD3.5",
         "comfy.ldm.modules.diffusionmodules.mmdit.MMDiT",
-        stages=(Stage("double_block", "joint_blocks", streams=("img", "txt"), rows=("img", "txt", "vec")),),
+        (_stage("double_block", "joint_blocks", "img txt", "img txt vec"),),
     ),
-    _flux_like("Flux / Flux.2", "comfy.ldm.flux.model.Flux"),
-    _flux_like("Chroma / Chroma Radiance", "comfy.ldm.chroma.model.Chroma"),
+    Family("Flux / Flux.2", "comfy.ldm.flux.model.Flux", _FLUX_STAGES, references=("ref_latents",)),
+    Family("Chroma / Chroma Radiance", "comfy.ldm.chroma.model.Chroma", _FLUX_STAGES),
     Family(
         "Qwen-Image",
         "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",
-        stages=(
-            Stage(
-                "double_block",
-                "transformer_blocks",
-                streams=("img", "txt"),
-                rows=("img", "txt", "vec", "pe"),
-                before="nothing",
-            ),
-        ),
+        (_stage("double_block", "transformer_blocks", "img txt", "img txt vec pe", "nothing"),),
     ),
-    # HuMo's audio reaches its blocks behind the patches' back, with the rows of the whole forward.
-    _wan_like("Wan HuMo", "comfy.ldm.wan.model.HumoWanModel", one_row=("audio_embed",)),
-    _wan_like(
+    Family(
+        "Wan HuMo",
+        "comfy.ldm.wan.model.HumoWanModel",
+        _WAN_STAGES,
+        one_row=("audio_embed",),  # it reaches the blocks behind the patches' back, with the whole forward's rows
+    ),
+    Family(
         "Wan with a reference frame",
         "comfy.ldm.wan.model.WanModel",
-        before="references",
+        (_stage("double_block", "blocks", "img", "img txt vec pe", "references"),),
         when=lambda model: getattr(model, "ref_conv", None) is not None,
         references=("reference_latent",),
     ),
-    _wan_like("Wan", "comfy.ldm.wan.model.WanModel"),
+    Family("Wan", "comfy.ldm.wan.model.WanModel", _WAN_STAGES),
     Family(
         "HunyuanVideo / HunyuanImage",
         "comfy.ldm.hunyuan_video.model.HunyuanVideo",
-        stages=(
-            Stage(
-                "double_block",
-                "double_blocks",
-                streams=("img", "txt"),
-                rows=("img", "txt", "vec", "pe", "attention_mask"),
-                before="references",
-            ),
-            Stage(
-                "single_block",
-                "single_blocks",
-                streams=("img",),
-                rows=("img", "vec", "pe", "attention_mask"),
-                before="references",
-            ),
+        (
+            _stage("double_block", "double_blocks", "img txt", "img txt vec pe attention_mask", "references"),
+            _stage("single_block", "single_blocks", "img", "img vec pe attention_mask", "references"),
         ),
         references=("ref_latent",),
         one_row=("attention_mask", "ref_latent"),  # the host itself fails with them beside a second row
@@ -220,78 +193,53 @@ FAMILIES = (
     Family(
         "AuraFlow",
         "comfy.ldm.aura.mmdit.MMDiT",
-        stages=(
-            Stage(
-                "double_block", "double_layers", streams=("img", "txt"), rows=("img", "txt", "vec"), before="nothing"
-            ),
-            Stage("single_block", "single_layers", streams=("img",), rows=("img", "vec"), before="the rest"),
+        (
+            _stage("double_block", "double_layers", "img txt", "img txt vec", "nothing"),
+            _stage("single_block", "single_layers", "img", "img vec", "the rest"),
         ),
     ),
     Family(
         "LTX-Video",
         "comfy.ldm.lightricks.model.LTXVModel",
-        stages=(
-            Stage(
-                "double_block",
-                "transformer_blocks",
-                streams=("img",),
-                rows=("img", "txt", "attention_mask", "vec", "pe"),
-            ),
-        ),
+        (_stage("double_block", "transformer_blocks", "img", "img txt attention_mask vec pe"),),
     ),
     Family(
         "Mochi",
         "comfy.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint",
-        stages=(Stage("double_block", "blocks", streams=("img", "txt"), rows=("img", "txt", "vec")),),
+        (_stage("double_block", "blocks", "img txt", "img txt vec"),),
     ),
     Family(
         "HunyuanDiT",
         "comfy.ldm.hydit.models.HunYuanDiT",
-        stages=(Stage("double_block", "blocks", streams=("img",), rows=("img", "txt", "vec", "skip")),),
+        (_stage("double_block", "blocks", "img", "img txt vec skip"),),
         long_skips=True,
     ),
     Family(
         "Lumina 2 / Z-Image",
         "comfy.ldm.lumina.model.NextDiT",
-        stages=(
-            Stage(
-                "noise_refiner",
-                "noise_refiner",
-                streams=("x",),
-                rows=("x", "x_mask", "freqs_cis", "adaln_input"),
-                before="nothing",
-                hooked=True,
-            ),
-            Stage(
-                "layer",
-                "layers",
-                streams=("x",),
-                rows=("x", "x_mask", "freqs_cis", "adaln_input"),
-                before="text",
-                hooked=True,
-            ),
+        (
+            _hooked("noise_refiner", "noise_refiner", "x", "x x_mask freqs_cis adaln_input", "nothing"),
+            _hooked("layer", "layers", "x", "x x_mask freqs_cis adaln_input", "text"),
         ),
         padded="pad_tokens_multiple",
     ),
     Family(
         "HiDream",
         "comfy.ldm.hidream.model.HiDreamImageTransformer2DModel",
-        stages=(
-            Stage(
+        (
+            _hooked(
                 "double_stream_block",
                 "double_stream_blocks",
-                streams=("image_tokens", "text_tokens"),
-                rows=("image_tokens", "image_tokens_masks", "text_tokens", "adaln_input", "rope"),
-                before="nothing",
-                hooked=True,
+                "image_tokens text_tokens",
+                "image_tokens image_tokens_masks text_tokens adaln_input rope",
+                "nothing",
             ),
-            Stage(
+            _hooked(
                 "single_stream_block",
                 "single_stream_blocks",
-                streams=("image_tokens",),
-                rows=("image_tokens", "image_tokens_masks", "adaln_input", "rope"),
-                before="nothing",
-                hooked=True,
+                "image_tokens",
+                "image_tokens image_tokens_masks adaln_input rope",
+                "nothing",
             ),
         ),
         mixed=("image_cond",),  # HiDream-E1 puts its reference beside the picture, row by row
@@ -299,56 +247,40 @@ FAMILIES = (
     Family(
         "OmniGen2",
         "comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel",
-        stages=(
-            Stage(
-                "noise_refiner",
-                "noise_refiner",
-                streams=("hidden_states",),
-                rows=("hidden_states", "attention_mask", "image_rotary_emb", "temb"),
-                before="nothing",
-                hooked=True,
+        (
+            _hooked(
+                "noise_refiner", "noise_refiner", "hidden_states", "hidden_states image_rotary_emb temb", "nothing"
             ),
-            Stage(
-                "layer",
-                "layers",
-                streams=("hidden_states",),
-                rows=("hidden_states", "attention_mask", "image_rotary_emb", "temb"),
-                before="the rest",
-                hooked=True,
-            ),
+            _hooked("layer", "layers", "hidden_states", "hidden_states image_rotary_emb temb", "the rest"),
         ),
     ),
     Family(
         "PixArt",
         "comfy.ldm.pixart.pixartms.PixArtMS",
-        stages=(
-            Stage("block", "blocks", streams=("x",), rows=("x", "y", "t"), row_dim={"y": 1}, hooked=True),  # y: one row
-        ),
+        (_hooked("block", "blocks", "x", "x y t", row_dim={"y": 1}),),  # y: all prompts in one row
     ),
     Family(
         "Cosmos",
         "comfy.ldm.cosmos.model.GeneralDIT",
-        stages=(
-            Stage(
+        (
+            _hooked(
                 "block",
                 "blocks",
-                streams=("x",),
-                rows=("x", "emb_B_D", "crossattn_emb", "crossattn_mask", "adaln_lora_B_3D"),
+                "x",
+                "x emb_B_D crossattn_emb crossattn_mask adaln_lora_B_3D",
                 row_dim={"x": 3, "crossattn_emb": 1},
-                hooked=True,
             ),
         ),
     ),
     Family(
         "Cosmos Predict2",
         "comfy.ldm.cosmos.predict2.MiniTrainDIT",
-        stages=(
-            Stage(
+        (
+            _hooked(
                 "block",
                 "blocks",
-                streams=("x_B_T_H_W_D",),
-                rows=("x_B_T_H_W_D", "emb_B_T_D", "crossattn_emb", "adaln_lora_B_T_3D", "extra_per_block_pos_emb"),
-                hooked=True,
+                "x_B_T_H_W_D",
+                "x_B_T_H_W_D emb_B_T_D crossattn_emb adaln_lora_B_T_3D extra_per_block_pos_emb",
             ),
         ),
     ),

@@ -20,7 +20,7 @@ def take(value: Any, chosen: Sequence[slice], total: int, dim: int = 0) -> Any:
         return torch.cat(
             [value.narrow(dim, rows.start * each, (rows.stop - rows.start) * each) for rows in chosen], dim
         )
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         taken = {item.name: take(getattr(value, item.name), chosen, total, dim) for item in fields(value)}
         return replace(value, **taken)
     if isinstance(value, tuple | list):

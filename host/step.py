@@ -80,10 +80,10 @@ class Step:
         self.partner = {new["uuid"]: old["uuid"] for new, old in zip(detail, positive, strict=True)}
         patched = _with_wrapper(model_options, WrappersMP.APPLY_MODEL, self.apply_model)
 
-        if self.together and not self._may_share_rows(positive):
+        if self.together and (_others_around_the_model(model_options) or not self._may_share_rows(positive)):
             self.together = False
         if self.together and self.run.settings.options.batching == "auto":
-            self.together = not _others_around_the_model(model_options) and _fit_together(model, [*conds, detail], x)
+            self.together = _fit_together(model, [*conds, detail], x)
         if self.together:
             out = executor(model, [*conds, detail], x, timestep, patched)
             if not self.separated:
@@ -213,7 +213,8 @@ def _uncompiled(model: Any) -> Iterator[bool]:
 
 
 def _others_around_the_model(model_options: dict[str, Any]) -> bool:
-    """Whether other nodes stand between the host's batch and the blocks. Caches do, and go by the rows they know."""
+    """Whether other nodes stand between the host's batch and the blocks. Caches do; one that answers for detail rows
+    which it has never seen fails."""
     wrappers = model_options["transformer_options"].get("wrappers", {})
     return any(wrappers.get(WrappersMP.DIFFUSION_MODEL, {}).values())
 

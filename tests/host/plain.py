@@ -64,27 +64,32 @@ class PlainDetailGuider(CFGGuider):
         self.find = find or above_median
         self.blocks, self.streams, self.embedder, self.rows = blocks, streams, embedder, rows
 
-    def predict_noise(self, x, timestep, model_options={}, seed=None):
-        def predict(conditions):
-            (out,) = calc_cond_batch(self.inner_model, [conditions], x, timestep, model_options)
-            return out
+    def predict(self, conditions, x, timestep, model_options):
+        (out,) = calc_cond_batch(self.inner_model, [conditions], x, timestep, model_options)
+        return out
 
-        model = self.inner_model.diffusion_model
+    def both(self, x, timestep, model_options):
+        """c and d."""
+        model, positive = self.inner_model.diffusion_model, self.conds["positive"]
         blocks = self.blocks(model)
         seen, rows = Seen({layer: [] for layer in self.layers}), self.rows or len(x)
         observe = {layer: observing(self.streams[layer], seen, layer, self.find, rows) for layer in self.layers}
         disrupt = {layer: disrupting(self.streams[layer], seen, layer, self.keep, rows) for layer in self.layers}
         with counting_tokens(self.embedder and self.embedder(model), seen):
             with hooked(blocks, observe):
-                c = predict(self.conds["positive"])
+                c = self.predict(positive, x, timestep, model_options)
             with hooked(blocks, disrupt):
-                d = predict(self.conds["positive"])
+                d = self.predict(positive, x, timestep, model_options)
+        return c, d
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        c, d = self.both(x, timestep, model_options)
         if self.host_cfg:
             base = super().predict_noise(x, timestep, model_options, seed)
         elif self.cfg == 1.0:
             base = c
         else:
-            base = c + (self.cfg - 1) * (c - predict(self.conds["negative"]))
+            base = c + (self.cfg - 1) * (c - self.predict(self.conds["negative"], x, timestep, model_options))
         return base + self.w * (c - d)
 
 

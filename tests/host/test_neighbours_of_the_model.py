@@ -10,7 +10,8 @@ import models
 import pytest
 import torch
 from comfy.context_windows import ContextFuseMethods, ContextSchedules
-from comfy.model_patcher import ModelPatcher
+from comfy.model_patcher import ModelPatcher, create_model_options_clone
+from comfy.samplers import CFGGuider
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_cfg import CFGZeroStar
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
@@ -193,25 +194,44 @@ def test_context_windows(pack, batching):
 # Caches
 
 
-def test_easycache_keeps_the_detail_term(pack, subject):
-    """Steps that the cache answers keep the detail of the last computed one: from the cache itself (together, each
-    condition under its own id) or from this pack (in turn), which comes to the same."""
+class PlainBesideCache(PlainDetailGuider):
+    """The cache's own CFG prediction, and w(c − d) without the cache: of this step where the model was asked, otherwise
+    the last such step's, kept as a velocity."""
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        asked = []
+        blocks = self.blocks(self.inner_model.diffusion_model)
+        handle = blocks[0].register_forward_pre_hook(lambda *_: asked.append(True))
+        base = CFGGuider.predict_noise(self, x, timestep, model_options, seed)
+        handle.remove()
+        if asked:
+            options = create_model_options_clone(model_options)
+            for wrappers in options["transformer_options"]["wrappers"].values():
+                wrappers.pop("easycache", None)
+            c, d = self.both(x, timestep, options)
+            self.velocity = (c - d) / timestep[0]
+        return base + self.w * self.velocity * timestep[0]
+
+
+@PLANS
+def test_easycache_keeps_the_detail_term(pack, subject, batching):
     patched = EasyCacheNode.execute(subject.model, 1e6, 0.15, 0.95, False)[0]
-    together, _ = reported(pack, detail_guider(pack, patched, {"batching": "together"}), steps=8)
-    in_turn, report = reported(pack, detail_guider(pack, patched, {"batching": "in turn"}), steps=8)
-    automatic, chosen = reported(pack, detail_guider(pack, patched), steps=8)
-    assert relative_error(in_turn, together) <= 1e-5
-    assert torch.equal(automatic, in_turn) and chosen.plan == "in turn"
-    assert relative_error(in_turn, sample(stock_guider(patched), steps=8)) > 1e-3
+    view = {"blocks": subject.blocks, "streams": subject.streams, "embedder": subject.embedder}
+    plain = PlainBesideCache(patched, conditioning(1), conditioning(2), 4.0, w=1.5, **view)
+    guided, report = reported(pack, detail_guider(pack, patched, {"batching": batching}), steps=8)
+    assert relative_error(guided, sample(plain, steps=8)) <= 1e-5
+    assert relative_error(guided, sample(stock_guider(patched), steps=8)) > 1e-3
     cached = report.steps_guided - report.steps_fired
     assert report.steps_guided == 8 and (cached > 0) == (subject.name == "Flux")  # on SD3 the host's cache does nothing
     assert ("took the detail of an earlier step" in " ".join(report.warnings)) == (cached > 0)
+    assert report.plan == "in turn"
 
 
-def test_easycache_that_answers_before_the_first_guided_step(pack):
+@PLANS
+def test_easycache_that_answers_before_the_first_guided_step(pack, batching):
     """Nothing is known then to add: those steps add nothing, and the report says so."""
     patched = EasyCacheNode.execute(models.subject("Flux").model, 1e6, 0.1, 0.95, False)[0]
-    guider = detail_guider(pack, patched, start_percent=0.4)
+    guider = detail_guider(pack, patched, {"batching": batching}, start_percent=0.4)
     samples, report = reported(pack, guider, steps=8)
     assert "guided steps added nothing" in " ".join(report.warnings)
     assert samples.isfinite().all()
