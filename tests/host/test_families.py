@@ -4,6 +4,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from comfy import supported_models
+from comfy.model_patcher import ModelPatcher
 from family_models import CASES, load, normal
 from plain import PlainDetailGuider, above_median, relative_error
 from sampling import detail_guider, reported, sample, stock_guider
@@ -140,6 +142,29 @@ def test_where_rows_cannot_be_shared_the_plan_is_in_turn(pack, name):
     assert report.plan == "in turn" and report.warnings == [
         "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
     ]
+
+
+def test_a_transformer_that_is_not_in_the_table_is_refused(pack):
+    """It has the double and single blocks of Flux, and makes no pictures."""
+    config = supported_models.Hunyuan3Dv2(
+        {
+            "image_model": "hunyuan3d2",
+            "in_channels": 16,
+            "context_in_dim": 32,
+            "hidden_size": 64,
+            "mlp_ratio": 2.0,
+            "num_heads": 2,
+            "depth": 1,
+            "depth_single_blocks": 1,
+            "qkv_bias": True,
+            "guidance_embed": False,
+        }
+    )
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "", torch.device("cpu"))
+    patcher = ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"its network is Hunyuan3Dv2. Supported: AuraFlow, "):
+        pack.run("DetailGuidance", model=patcher)
 
 
 def test_every_family_of_the_table_is_tried(pack):
