@@ -1,0 +1,309 @@
+"""Writes workflows/*.json, the graphs that users drag onto the page, from the short descriptions below.
+
+    .host/venv/bin/python tools/make_workflows.py
+
+Which inputs a node has, and in which order, comes from the host itself, so a graph cannot name what is not there. The
+demo's graph is laid out by hand and is not written here.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from comfy_server import Server
+
+FOLDER = Path(__file__).resolve().parent.parent / "workflows"
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+COLUMN = 400
+Definitions = dict[str, Any]  # the host's /object_info
+
+HUGGING_FACE = "https://huggingface.co"
+SD35 = f"{HUGGING_FACE}/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main"
+TEXT_ENCODERS = f"{HUGGING_FACE}/comfyanonymous/flux_text_encoders/resolve/main"
+
+
+@dataclass
+class Node:
+    """A node of the graph as the page saves it."""
+
+    saved: dict[str, Any]
+    outputs: list[str]
+
+    def out(self, name: str) -> tuple["Node", int]:
+        return self, self.outputs.index(name)
+
+
+@dataclass
+class Graph:
+    """Nodes in columns, from left to right and from top to bottom."""
+
+    definitions: Definitions
+    nodes: list[Node] = field(default_factory=list)
+    links: list[list[Any]] = field(default_factory=list)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    bottom: dict[int, int] = field(default_factory=dict)
+
+    def node(self, kind: str, column: int, models: dict[str, str] | None = None, **inputs: Any) -> Node:
+        """A node of the host; `inputs` are other nodes' outputs or widgets' values. Widgets not given keep their
+        defaults. `models`: folder/file → where to get it."""
+        definition = self.definitions[kind]
+        declared = {**definition["input"].get("required", {}), **definition["input"].get("optional", {})}
+        unknown = inputs.keys() - declared.keys()
+        if unknown:
+            raise ValueError(f"{kind} has no input {', '.join(sorted(unknown))}.")
+        number = len(self.nodes) + 1
+        sockets, values = [], []
+        for name in (name for group in definition["input_order"].values() for name in group if name in declared):
+            of_type, *settings = declared[name]
+            options = settings[0] if settings else {}
+            if isinstance(of_type, list) or of_type in WIDGETS:
+                first = of_type[0] if isinstance(of_type, list) and of_type else options.get("options", [None])[0]
+                values.append(inputs.get(name, options.get("default", first)))
+                if options.get("control_after_generate"):
+                    values.append("fixed")
+                continue
+            link = None
+            if name in inputs:
+                source, slot = inputs[name]
+                link = len(self.links) + 1
+                self.links.append([link, source.saved["id"], slot, number, len(sockets), of_type])
+                source.saved["outputs"][slot]["links"].append(link)
+            sockets.append({"name": name, "type": of_type, "link": link})
+        names = definition["output_name"]
+        outputs = [
+            {"name": name, "type": kind_, "links": []} for name, kind_ in zip(names, definition["output"], strict=True)
+        ]
+        properties: dict[str, Any] = {"Node name for S&R": kind}
+        if models:
+            properties["models"] = [
+                {"name": Path(path).name, "url": url, "directory": str(Path(path).parent)}
+                for path, url in models.items()
+            ]
+        text = any(len(kind_) > 1 and kind_[1].get("multiline") for kind_ in declared.values())
+        height = 20 + 22 * max(len(sockets), len(outputs)) + 26 * len(values) + 90 * text
+        node = Node({"type": kind, "inputs": sockets, "outputs": outputs, "properties": properties}, names)
+        return self._placed(node, column, height, values)
+
+    def note(self, column: int, text: str) -> Node:
+        lines = sum(1 + len(line) // 48 for line in text.splitlines())
+        node = Node({"type": "MarkdownNote", "inputs": [], "outputs": [], "properties": {}}, [])
+        return self._placed(node, column, 50 + 19 * lines, [text])
+
+    def group(self, title: str, *nodes: Node) -> None:
+        left, top = (min(node.saved["pos"][axis] for node in nodes) for axis in (0, 1))
+        right, bottom = (max(node.saved["pos"][axis] + node.saved["size"][axis] for node in nodes) for axis in (0, 1))
+        bounding = [left - 15, top - 75, right - left + 30, bottom - top + 90]
+        self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": bounding, "color": "#3f789e"})
+
+    def _placed(self, node: Node, column: int, height: int, values: list[Any]) -> Node:
+        top = self.bottom.get(column, 100)
+        self.bottom[column] = top + height + 110
+        number = len(self.nodes)
+        place = {"pos": [column * COLUMN, top], "size": [COLUMN - 60, height], "flags": {}, "order": number, "mode": 0}
+        node.saved = {"id": number + 1, **place, **node.saved, "widgets_values": values}
+        self.nodes.append(node)
+        return node
+
+    def saved(self, name: str) -> dict[str, Any]:
+        return {
+            "id": str(uuid5(NAMESPACE_URL, name)),
+            "revision": 0,
+            "last_node_id": len(self.nodes),
+            "last_link_id": len(self.links),
+            "nodes": [node.saved for node in self.nodes],
+            "links": self.links,
+            "groups": self.groups,
+            "config": {},
+            "extra": {},
+            "version": 0.4,
+        }
+
+
+PROMPT = "a close-up photograph of an old oak's bark with moss and lichen, morning light, sharp focus"
+NOT_MEASURED = (
+    "Nobody has settled the best `dg_scale` and layer for this model. Start here, look at the picture and at the "
+    "**relative strength** in the log, and raise `dg_scale` until textures turn inconsistent; then go back a little."
+)
+Loaded = tuple[tuple[Node, int], tuple[Node, int], tuple[Node, int]]  # model, text encoder, autoencoder
+
+
+def checkpoint(graph: Graph, file: str, url: str) -> Loaded:
+    loader = graph.node("CheckpointLoaderSimple", 0, {f"checkpoints/{file}": url}, ckpt_name=file)
+    graph.group("Model", loader)
+    return loader.out("MODEL"), loader.out("CLIP"), loader.out("VAE")
+
+
+def flux(graph: Graph, file: str, url: str) -> Loaded:
+    encoders = {f"text_encoders/{name}": f"{TEXT_ENCODERS}/{name}" for name in ("clip_l.safetensors", T5)}
+    ae = f"{HUGGING_FACE}/black-forest-labs/FLUX.1-dev/resolve/main/ae.safetensors"
+    model = graph.node("UNETLoader", 0, {f"diffusion_models/{file}": url}, unet_name=file)
+    text = graph.node("DualCLIPLoader", 0, encoders, clip_name1="clip_l.safetensors", clip_name2=T5, type="flux")
+    pixels = graph.node("VAELoader", 0, {"vae/ae.safetensors": ae}, vae_name="ae.safetensors")
+    graph.group("Model", model, text, pixels)
+    return model.out("MODEL"), text.out("CLIP"), pixels.out("VAE")
+
+
+T5 = "t5xxl_fp16.safetensors"
+
+
+def prompts(graph: Graph, clip: tuple[Node, int], positive: str, negative: str | None) -> list[tuple[Node, int]]:
+    texts = [positive] if negative is None else [positive, negative]
+    nodes = [graph.node("CLIPTextEncode", 1, clip=clip, text=text) for text in texts]
+    graph.group("Prompt", *nodes)
+    return [node.out("CONDITIONING") for node in nodes]
+
+
+def picture(graph: Graph, column: int, samples: tuple[Node, int], vae: tuple[Node, int], prefix: str) -> list[Node]:
+    decoded = graph.node("VAEDecode", column, samples=samples, vae=vae)
+    return [decoded, graph.node("SaveImage", column, images=decoded.out("IMAGE"), filename_prefix=prefix)]
+
+
+def custom_sampling(graph: Graph, guider: Node, latent: Node, steps: int, scheduler: str, model: Any) -> Node:
+    """The nodes around SamplerCustomAdvanced."""
+    parts = {
+        "noise": graph.node("RandomNoise", 2, noise_seed=0).out("NOISE"),
+        "sampler": graph.node("KSamplerSelect", 2, sampler_name="euler").out("SAMPLER"),
+        "sigmas": graph.node("BasicScheduler", 2, model=model, scheduler=scheduler, steps=steps).out("SIGMAS"),
+    }
+    return graph.node(
+        "SamplerCustomAdvanced", 3, guider=guider.out("GUIDER"), latent_image=latent.out("LATENT"), **parts
+    )
+
+
+def text_to_image(
+    load: Callable[[Graph, str, str], Loaded],
+    file: str,
+    url: str,
+    note: str,
+    cfg: float,
+    steps: int,
+    scheduler: str,
+    guidance: float | None = None,
+) -> Callable[[Definitions], Graph]:
+    """Detail Guider with SamplerCustomAdvanced. `guidance`: Flux's embedded one, in place of a negative prompt."""
+
+    def build(definitions: Definitions) -> Graph:
+        graph = Graph(definitions)
+        model, clip, vae = load(graph, file, url)
+        graph.note(0, f"{note}\n\n{NOT_MEASURED}")
+        positive, *negative = prompts(graph, clip, PROMPT, None if cfg == 1.0 else "")
+        if guidance is not None:
+            embedded = graph.node("FluxGuidance", 1, conditioning=positive, guidance=guidance)
+            positive = embedded.out("CONDITIONING")
+        latent = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024)
+        conditions = {"positive": positive} | ({"negative": negative[0]} if negative else {})
+        guider = graph.node("DetailGuider", 2, model=model, **conditions, cfg=cfg)
+        graph.group("Detail Guidance", guider)
+        sampler = custom_sampling(graph, guider, latent, steps, scheduler, model)
+        picture(graph, 3, sampler.out("output"), vae, "detail_guidance")
+        return graph
+
+    return build
+
+
+SD35_MEDIUM = "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
+SAMPLING = {"seed": 0, "steps": 28, "cfg": 4.5, "sampler_name": "euler", "scheduler": "sgm_uniform"}
+
+
+def ksampler(definitions: Definitions) -> Graph:
+    graph = Graph(definitions)
+    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
+    graph.note(0, f"**Detail Guidance** goes between the model and a sampler of ComfyUI's own.\n\n{NOT_MEASURED}")
+    positive, negative = prompts(graph, clip, PROMPT, "")
+    latent = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024)
+    detail = graph.node("DetailGuidance", 2, model=model)
+    graph.group("Detail Guidance", detail)
+    inputs = {"positive": positive, "negative": negative, "latent_image": latent.out("LATENT")}
+    sampler = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **SAMPLING)
+    picture(graph, 3, sampler.out("LATENT"), vae, "detail_guidance")
+    return graph
+
+
+def comparison(definitions: Definitions) -> Graph:
+    graph = Graph(definitions)
+    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
+    graph.note(0, f"The same seed without and with Detail Guidance, side by side.\n\n{NOT_MEASURED}")
+    positive, negative = prompts(graph, clip, PROMPT, "")
+    latent = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024)
+    inputs = {"positive": positive, "negative": negative, "latent_image": latent.out("LATENT")}
+    without = graph.node("KSampler", 2, model=model, **inputs, **SAMPLING)
+    graph.group("Without", without, *picture(graph, 2, without.out("LATENT"), vae, "without"))
+    detail = graph.node("DetailGuidance", 3, model=model)
+    with_it = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **SAMPLING)
+    graph.group("With Detail Guidance", detail, with_it, *picture(graph, 3, with_it.out("LATENT"), vae, "with"))
+    return graph
+
+
+WORKFLOWS: dict[str, Callable[[Definitions], Graph]] = {
+    "sd3_medium": text_to_image(
+        checkpoint,
+        "sd3_medium_incl_clips_t5xxlfp8.safetensors",
+        f"{HUGGING_FACE}/stabilityai/stable-diffusion-3-medium/resolve/main/sd3_medium_incl_clips_t5xxlfp8.safetensors",
+        "**Stable Diffusion 3 Medium** with CFG and Detail Guidance.",
+        cfg=5.0,
+        steps=28,
+        scheduler="sgm_uniform",
+    ),
+    "sd3.5_large": text_to_image(
+        checkpoint,
+        "sd3.5_large_fp8_scaled.safetensors",
+        f"{SD35}/sd3.5_large_fp8_scaled.safetensors",
+        "**Stable Diffusion 3.5 Large** with CFG and Detail Guidance.",
+        cfg=4.5,
+        steps=28,
+        scheduler="sgm_uniform",
+    ),
+    "sd3.5_medium": text_to_image(
+        checkpoint,
+        SD35_MEDIUM,
+        f"{SD35}/{SD35_MEDIUM}",
+        "**Stable Diffusion 3.5 Medium** with CFG and Detail Guidance.",
+        cfg=4.5,
+        steps=28,
+        scheduler="sgm_uniform",
+    ),
+    "flux_dev": text_to_image(
+        flux,
+        "flux1-dev.safetensors",
+        f"{HUGGING_FACE}/black-forest-labs/FLUX.1-dev/resolve/main/flux1-dev.safetensors",
+        "**FLUX.1-dev** has its guidance distilled into it: `cfg` is 1, Detail Guidance works alone, and no negative "
+        "prompt is computed.",
+        cfg=1.0,
+        steps=20,
+        scheduler="simple",
+        guidance=3.5,
+    ),
+    "flux_dedistilled": text_to_image(
+        flux,
+        "consolidated_s6700.safetensors",
+        f"{HUGGING_FACE}/nyanko7/flux-dev-de-distill/resolve/main/consolidated_s6700.safetensors",
+        "**A de-distilled Flux** takes true CFG, and Detail Guidance beside it. The authors' figures for Flux are for "
+        "such a model.",
+        cfg=3.5,
+        steps=28,
+        scheduler="simple",
+    ),
+    "ksampler": ksampler,
+    "side_by_side": comparison,
+}
+
+
+def build(definitions: Definitions) -> dict[str, str]:
+    """File name → its text."""
+    names = {f"detail_guidance_{name}": of for name, of in WORKFLOWS.items()}
+    return {f"{name}.json": json.dumps(of(definitions).saved(name), indent=2) + "\n" for name, of in names.items()}
+
+
+async def main() -> None:
+    async with Server() as server:
+        for name, text in build(await server.get("/object_info")).items():
+            (FOLDER / name).write_text(text)
+            print(FOLDER / name)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
