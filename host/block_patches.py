@@ -262,10 +262,18 @@ def chained(transformer_options: dict[str, Any], patches: dict[Key, Patch]) -> d
 def _around(patch: Patch, previous: Callable | None) -> Callable[[Args, dict[str, Any]], Args]:
     def replacement(args: Args, extra: dict[str, Any]) -> Args:
         if previous is None:
-            return patch(args, extra["original_block"])
-        return patch(args, lambda changed: previous(changed, extra))
+            return _Handed(patch(args, extra["original_block"]))
+        return _Handed(patch(args, lambda changed: previous(changed, extra)))
 
     return replacement
+
+
+class _Handed(dict[str, Any]):
+    """A block's result that lets go of what is taken out. Hosts keep it until the next patched block returns, and with
+    it, where kinds of block change, streams that they have long joined into others."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.pop(name)
 
 
 def _labelled(args: Args, labels: Labels) -> Args:

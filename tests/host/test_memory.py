@@ -11,15 +11,16 @@ LATENTS = {"Flux": (16, 32, 32), "Lumina 2": (16, 32, 32), "Wan text to video": 
 
 
 @PLANS
+@pytest.mark.parametrize("layer", [0.25, 0.5])
 @pytest.mark.parametrize("name", LATENTS)
-def test_peak_memory(pack, name, batching):
+def test_peak_memory(pack, name, layer, batching):
     """In turn: one hidden state of the conditional rows above CFG's. Together: half of CFG's activations."""
     case, patcher, batch = CASES[name], load(name), 2
     noise = normal(5, batch, *LATENTS[name])
     inputs = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
     of_cfg = peak(stock_guider(patcher, **inputs), noise)
     options = {"massive_ratio": 1.0, "batching": batching}
-    of_detail = peak(detail_guider(pack, patcher, options, layer_start=0.5, layer_end=0.5, **inputs), noise)
+    of_detail = peak(detail_guider(pack, patcher, options, layer_start=layer, layer_end=layer, **inputs), noise)
     tokens = noise[0, 0].numel() // 4 + case.text
     hidden_state = batch * tokens * 64 * 4  # width 64, float32
     predictions = 4 * noise.nbytes  # D, D_m, their difference, the formula's sum

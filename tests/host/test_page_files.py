@@ -1,9 +1,10 @@
-"""The graphs that users drag onto the page: as tools/make_workflows.py writes them, valid for the host."""
+"""What the page gets beside the nodes: workflows to drag onto it, help pages, translations."""
 
 import asyncio
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from comfy_server import Server
@@ -14,8 +15,20 @@ DEMO = "detail_guidance_demo.json"  # needs no weights of others; test_server.py
 WEIGHTS = {"ckpt_name", "unet_name", "clip_name1", "clip_name2", "vae_name"}
 
 
+NODES = ("DetailGuider", "DetailGuidance", "DetailGuidanceOptions")
+
+
+class Answers(NamedTuple):
+    definitions: dict
+    built: dict  # workflows, as their descriptions give them
+    errors: dict  # why the host does not run them
+    helps: dict
+    templates: list
+    translations: dict
+
+
 async def answers():
-    """What the description gives, and the host's answer to each of the graphs in API form."""
+    """What the host answers to a page, and to each of the graphs in API form."""
     async with Server() as server:
         definitions = await server.get("/object_info")
         errors = {}
@@ -24,7 +37,13 @@ async def answers():
                 prompt = await server.api_format(json.loads(file.read_text()))
                 async with server.session.post("/prompt", json={"prompt": prompt}) as answer:
                     errors[file.name] = await answer.json()
-        return definitions, build(definitions), errors
+        folder = definitions["DetailGuider"]["python_module"].removeprefix("custom_nodes.")
+        helps = {}
+        for node in NODES:
+            async with server.session.get(f"/extensions/{folder}/docs/{node}.md") as answer:
+                helps[node] = await answer.text() if answer.status == 200 else ""
+        templates = (await server.get("/workflow_templates"))[folder]
+        return Answers(definitions, build(definitions), errors, helps, templates, await server.get("/i18n"))
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +53,13 @@ def host():
 
 @pytest.mark.skipif("COMFYUI_DIR" in os.environ, reason="another host may give nodes other inputs")
 def test_the_files_are_what_the_descriptions_give(host):
-    _, built, _ = host
     found = {file.name: file.read_text() for file in FOLDER.glob("*.json") if file.name != DEMO}
-    assert found == built, "run tools/make_workflows.py"
+    assert found == host.built, "run tools/make_workflows.py"
 
 
 def test_the_host_misses_nothing_but_weights(host):
-    _, built, errors = host
-    assert errors.keys() == built.keys()
-    for name, answer in errors.items():
+    assert host.errors.keys() == host.built.keys()
+    for name, answer in host.errors.items():
         problems = [problem for node in answer["node_errors"].values() for problem in node["errors"]]
         assert problems, f"{name}: the weights are here?"
         assert {problem["type"] for problem in problems} == {"value_not_in_list"}, name
@@ -52,7 +69,7 @@ def test_the_host_misses_nothing_but_weights(host):
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.stem)
 def test_nodes_links_and_weights(host, file):
     """Nodes exist, links join equal types, every missing file says where it comes from."""
-    definitions, *_ = host
+    definitions = host.definitions
     graph = json.loads(file.read_text())
     nodes = {node["id"]: node for node in graph["nodes"]}
     assert {node["type"] for node in nodes.values()} <= definitions.keys() | {"MarkdownNote", "Note"}
@@ -66,3 +83,30 @@ def test_nodes_links_and_weights(host, file):
         models = node["properties"].get("models", [])
         assert {model["name"] for model in models} == named
         assert all(model["url"].startswith("https://") and model["directory"] for model in models)
+
+
+def inputs(host, node):
+    order = host.definitions[node]["input_order"]
+    return {name for group in order.values() for name in group} - {"unique_id"}
+
+
+def test_all_of_them_are_offered_as_templates(host):
+    assert sorted(host.templates) == sorted(file.stem for file in FOLDER.glob("*.json"))
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_help_pages(host, node):
+    """Every widget has its line; Detail Guidance's page refers to Detail Guider's."""
+    assert host.helps[node].startswith(f"# {host.definitions[node]['display_name']}")
+    wordy = host.helps[node] if node != "DetailGuidance" else host.helps["DetailGuider"]
+    of_the_graph = {"model", "positive", "negative"}
+    assert [name for name in inputs(host, node) - of_the_graph if f"**{name}**" not in wordy] == []
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+@pytest.mark.parametrize("node", NODES)
+def test_translations_are_complete(host, language, node):
+    translated = host.translations[language]["nodeDefs"][node]
+    assert translated["display_name"] and translated["description"] and translated["outputs"]["0"]["tooltip"]
+    assert translated["inputs"].keys() == inputs(host, node)
+    assert all(text["name"] and text["tooltip"] for text in translated["inputs"].values())
