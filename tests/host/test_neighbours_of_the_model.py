@@ -237,6 +237,21 @@ def test_easycache_that_answers_before_the_first_guided_step(pack, batching):
     assert samples.isfinite().all()
 
 
+@PLANS
+def test_detail_rows_have_an_id_of_their_own_that_stays(pack, subject, batching):
+    """Caches are keyed by it."""
+    seen = []
+
+    def noting(apply_model, args):
+        seen.append(args["c"]["transformer_options"]["uuids"])
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    patched = subject.model.clone()
+    patched.set_model_unet_function_wrapper(noting)
+    sample(detail_guider(pack, patched, {"batching": batching}), steps=3)
+    assert len({uuid for uuids in seen for uuid in uuids}) == 3, "positive, negative, detail"
+
+
 def test_lazycache_keeps_the_detail_term(pack, subject):
     """It answers for whole steps, detail and all."""
     patched = LazyCacheNode.execute(subject.model, 5.0, 0.15, 0.95, False)[0]
