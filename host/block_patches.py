@@ -114,8 +114,24 @@ class Disruption:
         return args
 
     def patches(self, of_blocks: dict[int, Patch]) -> dict[Key, Patch]:
-        """Under the host's keys."""
-        return {self.blocks[block].key: patch for block, patch in of_blocks.items()}
+        """Under the host's keys, from the first patched block to the last of all: hosts keep a block's result until the
+        next patched block returns, so each empties the one before."""
+        result: Args = {}
+
+        def emptying(patch: Patch) -> Patch:
+            def run(args: Args, inner: Inner) -> Args:
+                nonlocal result
+                result.clear()
+                result = patch(args, inner)
+                return result
+
+            return run
+
+        def unchanged(args: Args, inner: Inner) -> Args:
+            return inner(args)
+
+        blocks = range(min(of_blocks, default=len(self.blocks)), len(self.blocks))
+        return {self.blocks[block].key: emptying(of_blocks.get(block, unchanged)) for block in blocks}
 
 
 def chunks_of(transformer_options: dict[str, Any], rows_each: int) -> list[Chunk]:
@@ -143,7 +159,7 @@ def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
 
         def share(args: Args, inner: Inner) -> Args:
             rows = {
-                name: take(args[name], computed_rows, total, stage.row_dim_of(name))
+                name: take(args[name], computed_rows, total, stage.row_dim_of(name), name in stage.packed)
                 for name in stage.rows
                 if name in args
             }
@@ -226,6 +242,8 @@ def resuming(todo: Disruption, chunks: list[tuple[Chunk, Record]]) -> dict[Key, 
             if todo.family.long_skips:
                 outputs = [record.outputs[block] for _, record in chunks]
                 return {stage.image: restored(block, stage.image, outputs, args[stage.image])}
+            if block == 0:  # hosts may keep the first block's input, and write into what it returns
+                return {name: args[name].clone() for name in stage.streams}
             return {name: args[name] for name in stage.streams}
 
         return patch
@@ -262,18 +280,10 @@ def chained(transformer_options: dict[str, Any], patches: dict[Key, Patch]) -> d
 def _around(patch: Patch, previous: Callable | None) -> Callable[[Args, dict[str, Any]], Args]:
     def replacement(args: Args, extra: dict[str, Any]) -> Args:
         if previous is None:
-            return _Handed(patch(args, extra["original_block"]))
-        return _Handed(patch(args, lambda changed: previous(changed, extra)))
+            return patch(args, extra["original_block"])
+        return patch(args, lambda changed: previous(changed, extra))
 
     return replacement
-
-
-class _Handed(dict[str, Any]):
-    """A block's result that lets go of what is taken out. Hosts keep it until the next patched block returns, and with
-    it, where kinds of block change, streams that they have long joined into others."""
-
-    def __getitem__(self, name: str) -> Any:
-        return self.pop(name)
 
 
 def _labelled(args: Args, labels: Labels) -> Args:

@@ -20,6 +20,7 @@ class Stage:
             is (rows, tokens, channels), or (…, channels) with rows at `row_dim` where it holds nothing else.
         rows: block arguments with one row per picture in the batch.
         row_dim: which dimension of an argument the rows are, where it is not the first.
+        packed: arguments with all the tokens of all rows in that dimension.
         before: what stands before the picture's tokens in their stream; None where it holds nothing but the picture.
         hooked: the host gives these blocks no block-replace hook, so this pack does (block_hooks.py).
     """
@@ -29,6 +30,7 @@ class Stage:
     streams: tuple[str, ...]
     rows: tuple[str, ...]
     row_dim: Mapping[str, int] = field(default_factory=dict)
+    packed: tuple[str, ...] = ()
     before: Before | None = None
     hooked: bool = False
 
@@ -67,11 +69,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Block:
-    """One block: its key in the host's patches_replace, its stage, and its path below the diffusion model."""
+    """One block: its key in the host's patches_replace, and its stage."""
 
     key: Key
     stage: Stage
-    path: str
 
 
 @dataclass(frozen=True)
@@ -79,33 +80,34 @@ class Family:
     """
     Attributes:
         name: what messages call it.
-        model_class: full name of the host's class; its subclasses belong to the family too.
+        model_classes: full names of the host's classes, below `comfy.ldm`. Not their subclasses: where those have their
+            picture is not known.
         stages: in execution order.
         when: tells models of one class apart.
         references: model conditions that become tokens beside the picture's: latents, or lists of them.
         mixed: model conditions whose tokens cannot be told from the picture's.
         padded: the model's attribute with the number of tokens to whose multiples the image stream is padded.
         long_skips: later blocks also receive what the earlier ones returned.
-        one_row: model conditions with which the blocks must see exactly the forward's own rows: the host hands them
-            to the blocks behind the patches' back, or for one row only.
+        not_together: model conditions with which rows cannot be shared: the host hands them to the blocks behind the
+            patches' back, or takes them for one row only.
     """
 
     name: str
-    model_class: str
+    model_classes: tuple[str, ...]
     stages: tuple[Stage, ...]
     when: Callable[[Any], bool] = lambda model: True
     references: tuple[str, ...] = ()
     mixed: tuple[str, ...] = ()
     padded: str = ""
     long_skips: bool = False
-    one_row: tuple[str, ...] = ()
+    not_together: tuple[str, ...] = ()
 
     def blocks(self, model: Any) -> list[Block]:
         """All blocks of a diffusion model, in execution order."""
         return [
-            Block((stage.kind, index), stage, f"{stage.blocks}.{name}")
+            Block((stage.kind, index), stage)
             for stage in self.stages
-            for index, (name, _) in enumerate(getattr(model, stage.blocks).named_children())
+            for index in range(len(getattr(model, stage.blocks)))
         ]
 
     def layout(self, model: Any, latent: Sequence[int], conditions: Mapping[str, Any]) -> Layout:
@@ -143,7 +145,7 @@ def _stage(kind: str, blocks: str, streams: str, rows: str, before: Before | Non
     return Stage(kind, blocks, tuple(streams.split()), tuple(rows.split()), before=before, **more)
 
 
-def _hooked(kind: str, blocks: str, streams: str, rows: str, before: Before | None = None, **more: Any) -> Stage:
+def _hooked_stage(kind: str, blocks: str, streams: str, rows: str, before: Before | None = None, **more: Any) -> Stage:
     return _stage(kind, blocks, streams, rows, before, hooked=True, **more)
 
 
@@ -151,48 +153,59 @@ _FLUX_STAGES = (
     _stage("double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "nothing"),
     _stage("single_block", "single_blocks", "img", "img vec pe attn_mask", "text"),
 )
+_WAN = (
+    "wan.model.WanModel",
+    "wan.model.VaceWanModel",
+    "wan.model.CameraWanModel",
+    "wan.model.WanModel_S2V",
+    "wan.model_animate.AnimateWanModel",
+)
 _WAN_STAGES = (_stage("double_block", "blocks", "img", "img txt vec pe", "nothing"),)
 
 FAMILIES = (
     Family(
         "SD3 / SD3.5",
-        "comfy.ldm.modules.diffusionmodules.mmdit.MMDiT",
+        ("modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",),
         (_stage("double_block", "joint_blocks", "img txt", "img txt vec"),),
     ),
-    Family("Flux / Flux.2", "comfy.ldm.flux.model.Flux", _FLUX_STAGES, references=("ref_latents",)),
-    Family("Chroma / Chroma Radiance", "comfy.ldm.chroma.model.Chroma", _FLUX_STAGES),
+    Family("Flux / Flux.2", ("flux.model.Flux",), _FLUX_STAGES, references=("ref_latents",)),
+    Family("Chroma / Chroma Radiance", ("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"), _FLUX_STAGES),
     Family(
         "Qwen-Image",
-        "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel",
+        ("qwen_image.model.QwenImageTransformer2DModel",),
         (_stage("double_block", "transformer_blocks", "img txt", "img txt vec pe", "nothing"),),
     ),
     Family(
         "Wan HuMo",
-        "comfy.ldm.wan.model.HumoWanModel",
+        ("wan.model.HumoWanModel",),
         _WAN_STAGES,
-        one_row=("audio_embed",),  # it reaches the blocks behind the patches' back, with the whole forward's rows
+        not_together=("audio_embed",),  # it reaches the blocks behind the patches' back, with the whole forward's rows
     ),
     Family(
         "Wan with a reference frame",
-        "comfy.ldm.wan.model.WanModel",
+        _WAN,
         (_stage("double_block", "blocks", "img", "img txt vec pe", "references"),),
         when=lambda model: getattr(model, "ref_conv", None) is not None,
         references=("reference_latent",),
     ),
-    Family("Wan", "comfy.ldm.wan.model.WanModel", _WAN_STAGES),
+    Family("Wan", _WAN, _WAN_STAGES),
     Family(
         "HunyuanVideo / HunyuanImage",
-        "comfy.ldm.hunyuan_video.model.HunyuanVideo",
+        ("hunyuan_video.model.HunyuanVideo",),
         (
             _stage("double_block", "double_blocks", "img txt", "img txt vec pe attention_mask", "references"),
             _stage("single_block", "single_blocks", "img", "img vec pe attention_mask", "references"),
         ),
         references=("ref_latent",),
-        one_row=("attention_mask", "ref_latent"),  # the host itself fails with them beside a second row
+        not_together=(
+            "attention_mask",
+            "ref_latent",
+            "guiding_frame_index",
+        ),  # the host itself fails with them beside a second row
     ),
     Family(
         "AuraFlow",
-        "comfy.ldm.aura.mmdit.MMDiT",
+        ("aura.mmdit.MMDiT",),
         (
             _stage("double_block", "double_layers", "img txt", "img txt vec", "nothing"),
             _stage("single_block", "single_layers", "img", "img vec", "the rest"),
@@ -200,41 +213,42 @@ FAMILIES = (
     ),
     Family(
         "LTX-Video",
-        "comfy.ldm.lightricks.model.LTXVModel",
+        ("lightricks.model.LTXVModel",),
         (_stage("double_block", "transformer_blocks", "img", "img txt attention_mask vec pe"),),
     ),
     Family(
         "Mochi",
-        "comfy.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint",
+        ("genmo.joint_model.asymm_models_joint.AsymmDiTJoint",),
         (_stage("double_block", "blocks", "img txt", "img txt vec"),),
     ),
     Family(
         "HunyuanDiT",
-        "comfy.ldm.hydit.models.HunYuanDiT",
+        ("hydit.models.HunYuanDiT",),
         (_stage("double_block", "blocks", "img", "img txt vec skip"),),
         long_skips=True,
     ),
     Family(
         "Lumina 2 / Z-Image",
-        "comfy.ldm.lumina.model.NextDiT",
+        ("lumina.model.NextDiT",),
         (
-            _hooked("noise_refiner", "noise_refiner", "x", "x x_mask freqs_cis adaln_input", "nothing"),
-            _hooked("layer", "layers", "x", "x x_mask freqs_cis adaln_input", "text"),
+            _hooked_stage("noise_refiner", "noise_refiner", "x", "x x_mask freqs_cis adaln_input", "nothing"),
+            _hooked_stage("layer", "layers", "x", "x x_mask freqs_cis adaln_input", "text"),
         ),
         padded="pad_tokens_multiple",
+        mixed=("ref_latents", "ref_contexts", "siglip_feats"),  # newer hosts' references come before the picture
     ),
     Family(
         "HiDream",
-        "comfy.ldm.hidream.model.HiDreamImageTransformer2DModel",
+        ("hidream.model.HiDreamImageTransformer2DModel",),
         (
-            _hooked(
+            _hooked_stage(
                 "double_stream_block",
                 "double_stream_blocks",
                 "image_tokens text_tokens",
                 "image_tokens image_tokens_masks text_tokens adaln_input rope",
                 "nothing",
             ),
-            _hooked(
+            _hooked_stage(
                 "single_stream_block",
                 "single_stream_blocks",
                 "image_tokens",
@@ -246,24 +260,24 @@ FAMILIES = (
     ),
     Family(
         "OmniGen2",
-        "comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel",
+        ("omnigen.omnigen2.OmniGen2Transformer2DModel",),
         (
-            _hooked(
+            _hooked_stage(
                 "noise_refiner", "noise_refiner", "hidden_states", "hidden_states image_rotary_emb temb", "nothing"
             ),
-            _hooked("layer", "layers", "hidden_states", "hidden_states image_rotary_emb temb", "the rest"),
+            _hooked_stage("layer", "layers", "hidden_states", "hidden_states image_rotary_emb temb", "the rest"),
         ),
     ),
     Family(
         "PixArt",
-        "comfy.ldm.pixart.pixartms.PixArtMS",
-        (_hooked("block", "blocks", "x", "x y t", row_dim={"y": 1}),),  # y: all prompts in one row
+        ("pixart.pixartms.PixArtMS",),
+        (_hooked_stage("block", "blocks", "x", "x y t", row_dim={"y": 1}, packed=("y",)),),
     ),
     Family(
         "Cosmos",
-        "comfy.ldm.cosmos.model.GeneralDIT",
+        ("cosmos.model.GeneralDIT",),
         (
-            _hooked(
+            _hooked_stage(
                 "block",
                 "blocks",
                 "x",
@@ -274,9 +288,9 @@ FAMILIES = (
     ),
     Family(
         "Cosmos Predict2",
-        "comfy.ldm.cosmos.predict2.MiniTrainDIT",
+        ("cosmos.predict2.MiniTrainDIT",),
         (
-            _hooked(
+            _hooked_stage(
                 "block",
                 "blocks",
                 "x_B_T_H_W_D",
@@ -297,9 +311,9 @@ def family_of(model: Any) -> Family:
     Raises:
         ValueError: none of the table.
     """
-    lineage = {f"{cls.__module__}.{cls.__qualname__}" for cls in type(model).__mro__}
+    name = f"{type(model).__module__}.{type(model).__qualname__}".removeprefix("comfy.ldm.")
     for family in FAMILIES:
-        if family.model_class in lineage and family.when(model):
+        if name in family.model_classes and family.when(model):
             return family
     names = sorted({family.name for family in FAMILIES})
     raise ValueError(

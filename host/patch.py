@@ -36,10 +36,10 @@ def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> Model
     if clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
         log.warning("Detail Guidance: this model already carries one; the later node replaces it.")
         clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-        block_hooks.remove(clone, blocks)
+        block_hooks.remove(clone, family)
     if settings.off:
         return clone
-    block_hooks.install(clone, blocks)
+    block_hooks.install(clone, family)
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         run = Run(settings, executor.class_obj)

@@ -8,23 +8,33 @@ import torch
 from torch import Tensor
 
 
-def take(value: Any, chosen: Sequence[slice], total: int, dim: int = 0) -> Any:
+def take(value: Any, chosen: Sequence[slice], total: int, dim: int = 0, packed: bool = False) -> Any:
     """The chosen rows, of `total`, of a tensor or of every tensor in nested tuples, lists and dataclasses.
 
-    A tensor of one row holds for all; one of a multiple of `total` has as many entries for each row.
+    Args:
+        dim: which dimension the rows are. A tensor of one row holds for all.
+        packed: each row is many entries of that dimension.
+
+    Raises:
+        ValueError: a tensor with other rows than the batch.
     """
     if isinstance(value, Tensor):
         if value.shape[dim] == 1:
             return value
-        each = value.shape[dim] // total
+        each = value.shape[dim] // total if packed else 1
+        if value.shape[dim] != each * total:
+            raise ValueError(
+                f"Detail Guidance cannot share rows here: a block of this model is given {value.shape[dim]} rows where "
+                f"the batch has {total}. Set batching to in turn."
+            )
         return torch.cat(
             [value.narrow(dim, rows.start * each, (rows.stop - rows.start) * each) for rows in chosen], dim
         )
     if is_dataclass(value) and not isinstance(value, type):
-        taken = {item.name: take(getattr(value, item.name), chosen, total, dim) for item in fields(value)}
+        taken = {item.name: take(getattr(value, item.name), chosen, total, dim, packed) for item in fields(value)}
         return replace(value, **taken)
     if isinstance(value, tuple | list):
-        return type(value)(take(item, chosen, total, dim) for item in value)
+        return type(value)(take(item, chosen, total, dim, packed) for item in value)
     return value
 
 

@@ -124,7 +124,7 @@ class Step:
         )
 
     def _may_share_rows(self, positive: Conds) -> bool:
-        return not any(name in cond["model_conds"] for cond in positive for name in self.run.family.one_row)
+        return not any(name in cond["model_conds"] for cond in positive for name in self.run.family.not_together)
 
     def positive(self, conds: list[Conds | None]) -> int | None:
         """Which of the host's conditions is the guider's positive one, whatever place the guider gives it."""

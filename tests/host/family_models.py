@@ -278,6 +278,19 @@ CASES = {
         lambda seed: {"ref_latent": normal(9, 1, 16, 1, 8, 8)},
         one_row=True,
     ),
+    "HunyuanVideo image to video": Case(
+        supported.HunyuanVideoI2V,
+        {**HUNYUAN_VIDEO, "in_channels": 33},
+        (16, 3, 8, 8),
+        double_and_single,
+        [Stream("img", slice(0, 48))] * 2 + [Stream("x", slice(0, 48))] * 2,
+        lambda seed: {
+            "guiding_frame_index": 0,
+            "concat_latent_image": normal(9, 1, 16, 3, 8, 8),
+            "concat_mask": torch.ones(1, 1, 3, 8, 8),
+        },
+        one_row=True,
+    ),
     "HunyuanVideo with a masked prompt": Case(
         supported.HunyuanVideo,
         HUNYUAN_VIDEO,
@@ -327,6 +340,18 @@ CASES = {
             "vace_frames": [normal(9, 1, 32, 2, 8, 8)],
             "vace_mask": [torch.ones(1, 64, 2, 8, 8)],
             "vace_strength": [1.0],
+        },
+    ),
+    "Wan Vace with two contexts": Case(
+        supported.WAN21_Vace,
+        {**WAN, "model_type": "vace", "vace_in_dim": 96, "vace_layers": 2},
+        (16, 2, 8, 8),
+        blocks,
+        [Stream("x")] * 4,
+        lambda seed: {
+            "vace_frames": [normal(8, 1, 32, 2, 8, 8), normal(9, 1, 32, 2, 8, 8)],
+            "vace_mask": [torch.ones(1, 64, 2, 8, 8)] * 2,
+            "vace_strength": [1.0, 0.5],
         },
     ),
     "Wan Camera": Case(

@@ -113,17 +113,70 @@ HOOKED = ["Lumina 2", "HiDream", "OmniGen2", "PixArt", "Cosmos", "Cosmos Predict
 def test_a_hook_of_this_pack_leaves_with_its_model(pack, name):
     """The host takes the hooks off when it loads another model; the weights' names never change."""
     case, patcher, batch, inputs = setting(name, cfg=4.0)
-    noise = normal(5, batch, *case.latent)
-    blocks = case.blocks(patcher.model.diffusion_model)
+    noise, model = normal(5, batch, *case.latent), patcher.model
     before = sample(stock_guider(patcher, **inputs), noise=noise)
-    classes, names = [type(block) for block in blocks], list(patcher.model.state_dict())
+    classes, names = [type(module) for module in model.modules()], list(model.state_dict())
     guider = guided(pack, patcher, case.depth, (2,), **inputs)
     sample(guider, noise=noise)
-    assert [type(block) for block in blocks] != classes and list(patcher.model.state_dict()) == names
+    assert [type(module) for module in model.modules()] != classes and list(model.state_dict()) == names
     assert torch.equal(sample(stock_guider(patcher, **inputs), noise=noise), before)
-    assert [type(block) for block in blocks] == classes
+    assert [type(module) for module in model.modules()] == classes
     off = pack.run("DetailGuidance", model=guider.model_patcher, dg_scale=0.0)
     assert off.object_patches == patcher.object_patches
+
+
+def compiled(counted):
+    def backend(graph, _):
+        def run(*args):
+            counted.append(graph)
+            return graph.forward(*args)
+
+        return run
+
+    return backend
+
+
+@pytest.mark.parametrize("name, blocks", [("Lumina 2", "layers"), ("HiDream", "single_stream_blocks")])
+@pytest.mark.parametrize("first", ["compiled", "detail guidance"])
+@pytest.mark.parametrize("kind", ["middle", "across"])
+def test_compiled_blocks_under_a_hook_of_this_pack(pack, name, blocks, first, kind):
+    """As other packs compile blocks, one by one, as object patches."""
+    case, patcher, batch, inputs = setting(name, cfg=4.0)
+    noise, layers = normal(5, batch, *case.latent), layers_of(kind, case.depth)
+    expected = sample(guided(pack, patcher, case.depth, layers, **inputs), noise=noise)
+    stock = sample(stock_guider(patcher, **inputs), noise=noise)
+    runs = []
+
+    def with_compiled_blocks(model):
+        model = model.clone()
+        for number in range(2):
+            block = f"diffusion_model.{blocks}.{number}"
+            model.add_object_patch(block, torch.compile(model.get_model_object(block), backend=compiled(runs)))
+        return model
+
+    if first == "compiled":
+        guider = guided(pack, with_compiled_blocks(patcher), case.depth, layers, **inputs)
+    else:
+        guider = guided(pack, patcher, case.depth, layers, **inputs)
+        guider.model_patcher = with_compiled_blocks(guider.model_patcher)
+    try:
+        actual, report = reported(pack, guider, noise=noise)
+    finally:
+        torch.compiler.reset()
+    assert relative_error(actual, expected) <= 1e-5 and runs
+    assert report.steps_fired == report.steps_guided and report.warnings == []
+    assert torch.equal(sample(stock_guider(patcher, **inputs), noise=noise), stock)
+
+
+def test_a_subclass_of_a_family_is_refused(pack):
+    """Where it has its picture is not known."""
+    patcher = load("LTX-Video").clone()
+    network = patcher.model.diffusion_model
+    other = type("LTXAVModel", (type(network),), {}).__new__(type("LTXAVModel", (type(network),), {}))
+    other.__dict__ = network.__dict__
+    patcher.add_object_patch("diffusion_model", other)
+    with pytest.raises(ValueError, match="its network is LTXAVModel"):
+        pack.run("DetailGuidance", model=patcher)
 
 
 def test_hidream_with_a_reference_beside_the_picture_is_refused(pack):
