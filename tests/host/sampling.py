@@ -65,3 +65,16 @@ def reported(pack, guider, **arguments):
         run.Report.publish = publish
     (report,) = reports
     return samples, report
+
+
+def counting_backend(runs):
+    """A torch.compile backend that runs graphs as they are and adds each run to a list."""
+
+    def backend(graph, _):
+        def run(*args):
+            runs.append(graph)
+            return graph.forward(*args)
+
+        return run
+
+    return backend

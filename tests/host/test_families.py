@@ -8,7 +8,7 @@ from comfy import supported_models
 from comfy.model_patcher import ModelPatcher
 from family_models import CASES, load, normal
 from plain import PlainDetailGuider, above_median, relative_error
-from sampling import detail_guider, reported, sample, stock_guider
+from sampling import counting_backend, detail_guider, reported, sample, stock_guider
 
 FAMILIES = pytest.mark.parametrize("name", CASES)
 PLANS = pytest.mark.parametrize("batching", ["together", "in turn"])
@@ -125,17 +125,6 @@ def test_a_hook_of_this_pack_leaves_with_its_model(pack, name):
     assert off.object_patches == patcher.object_patches
 
 
-def compiled(counted):
-    def backend(graph, _):
-        def run(*args):
-            counted.append(graph)
-            return graph.forward(*args)
-
-        return run
-
-    return backend
-
-
 @pytest.mark.parametrize("name, blocks", [("Lumina 2", "layers"), ("HiDream", "single_stream_blocks")])
 @pytest.mark.parametrize("first", ["compiled", "detail guidance"])
 @pytest.mark.parametrize("kind", ["middle", "across"])
@@ -151,7 +140,7 @@ def test_compiled_blocks_under_a_hook_of_this_pack(pack, name, blocks, first, ki
         model = model.clone()
         for number in range(2):
             block = f"diffusion_model.{blocks}.{number}"
-            model.add_object_patch(block, torch.compile(model.get_model_object(block), backend=compiled(runs)))
+            model.add_object_patch(block, torch.compile(model.get_model_object(block), backend=counting_backend(runs)))
         return model
 
     if first == "compiled":

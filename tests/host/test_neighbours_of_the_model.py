@@ -23,7 +23,7 @@ from comparison import PLANS, assert_equal
 from family_models import CASES, load, normal
 from models import conditioning, latent
 from plain import PlainDetailGuider, above_median, relative_error
-from sampling import detail_guider, reported, sample, stock_guider
+from sampling import counting_backend, detail_guider, reported, sample, stock_guider
 
 # Weights
 
@@ -81,8 +81,8 @@ def test_fp8_weights(pack, subject, batching):
 
 @PLANS
 def test_weights_that_are_streamed(pack, subject, batching, monkeypatch):
-    """With no memory for weights the host casts them as they are used: the same result, and in the detail rows' forward
-    none of a block before the layers."""
+    """Weights that the host casts as they are used, as it does where memory is short: the same result, and in the detail
+    rows' forward none of a block before the layers."""
     expected = sample(detail_guider(pack, subject.model, {"batching": batching}))
     patcher = subject.model.clone()
     detail = detail_guider(pack, patcher, {"batching": batching})
@@ -270,7 +270,8 @@ def test_a_compiled_model(pack, subject, batching, filtered):
     steps run without it, the others with it."""
     patched = subject.model.clone()
     options = {"guard_filter_fn": lambda guards: ["transformer_options" not in guard.name for guard in guards]}
-    set_torch_compile_wrapper(patched, backend="eager", options=options if filtered else None)
+    runs = []
+    set_torch_compile_wrapper(patched, backend=counting_backend(runs), options=options if filtered else None)
     inputs = {"start_percent": 0.4}
     expected = sample(detail_guider(pack, subject.model, {"batching": batching}, **inputs))
     try:
@@ -278,7 +279,7 @@ def test_a_compiled_model(pack, subject, batching, filtered):
     finally:
         torch.compiler.reset()
     assert relative_error(guided, expected) <= 1e-5
-    assert report.steps == 2 and report.steps_fired == 1
+    assert report.steps == 2 and report.steps_fired == 1 and runs
     assert "without torch.compile" in " ".join(report.warnings)
 
 
@@ -300,13 +301,14 @@ def test_a_compiled_model_as_an_object_patch(pack, subject):
 def test_compiled_blocks(pack, subject, batching):
     patched = subject.model.clone()
     kind, attribute = ("joint_blocks", 2) if subject.name == "SD3" else ("single_blocks", 0)
-    set_torch_compile_wrapper(patched, backend="eager", keys=[f"diffusion_model.{kind}.{attribute}"])
+    runs = []
+    set_torch_compile_wrapper(patched, backend=counting_backend(runs), keys=[f"diffusion_model.{kind}.{attribute}"])
     expected = sample(detail_guider(pack, subject.model, {"batching": batching}), steps=1)
     try:
         guided, report = reported(pack, detail_guider(pack, patched, {"batching": batching}), steps=1)
     finally:
         torch.compiler.reset()
-    assert relative_error(guided, expected) <= 1e-5 and report.warnings == []
+    assert relative_error(guided, expected) <= 1e-5 and report.warnings == [] and runs
 
 
 # Order, threads, queues
