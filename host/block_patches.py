@@ -172,7 +172,7 @@ def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
         return share
 
     def disrupt_at(block: int) -> Patch:
-        # The stream that the last shared block returned was made here, unless the model keeps it for later blocks.
+        # The stream that the last shared block returned was made here, and nobody keeps it but models with long skips.
         ours = block - 1 in todo.prefix and not todo.family.long_skips
 
         def patch(args: Args, inner: Inner) -> Args:

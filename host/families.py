@@ -123,7 +123,7 @@ class Family:
                 "the reference image, or Detail Guidance."
             )
         if all(stage.before is None for stage in self.stages):
-            return Layout(0, 0)
+            return Layout(0, 0)  # no stage asks
         picture = image = _tokens(latent, model.patch_size)
         for name in self.references:
             given = conditions.get(name)

@@ -18,16 +18,21 @@ STARTUP_SECONDS = 180
 
 
 class Server:
-    """Runs while it is open as a context. The log is kept and shown when the server does not start."""
+    """Runs while it is open as a context. The log is kept and shown when the server does not start.
 
-    def __init__(self, arguments: tuple[str, ...] = ()):
+    Args:
+        arguments: further ones of ComfyUI's command line.
+        base: where it looks for custom nodes and models; by default where the pack and its reference model are.
+    """
+
+    def __init__(self, arguments: tuple[str, ...] = (), base: Path | None = None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = tempfile.TemporaryDirectory(prefix="comfyui-")
         self.log = Path(self.folder.name) / "server.log"
-        base = provision.base_directory()
+        base = base or provision.base_directory()
         self.command = [
             *(str(provision.comfyui_python()), str(provision.comfyui_dir() / "main.py")),
             *("--base-directory", str(base), "--listen", "127.0.0.1", "--port", str(self.port)),
