@@ -122,7 +122,7 @@ class Disruption:
             def run(args: Args, inner: Inner) -> Args:
                 nonlocal result
                 result.clear()
-                result = patch(args, inner)
+                result = {**patch(args, inner)}  # a dict of our own: others may keep theirs
                 return result
 
             return run
