@@ -41,7 +41,7 @@ def test_another_dimension_and_packed_rows(rows):
 
 def test_other_rows_than_the_batch_are_refused(rows):
     """Newer models give some blocks all rows twice over."""
-    with pytest.raises(ValueError, match="given 6 rows where the batch has 3. Set batching to in turn"):
+    with pytest.raises(ValueError, match=r"given 6 rows where the batch has 3. Set batching to in turn"):
         rows.take(torch.zeros(6, 2), CHOSEN, total=3)
 
 
