@@ -362,6 +362,14 @@ CASES = {
         [Stream("x")] * 4,
         lambda seed: {"camera_conditions": normal(9, 1, 24, 2, 64, 64)},
     ),
+    "Wan Animate": Case(
+        supported.WAN22_Animate,
+        {**WAN, "model_type": "animate"},
+        (16, 3, 8, 8),
+        blocks,
+        [Stream("x")] * 4,
+        lambda seed: {"pose_video_latent": normal(9, 1, 16, 2, 8, 8)},
+    ),
     "Wan HuMo": Case(
         supported.WAN21_HuMo,
         {**WAN, "model_type": "humo"},
