@@ -197,11 +197,8 @@ FAMILIES = (
             _stage("single_block", "single_blocks", "img", "img vec pe attention_mask", "references"),
         ),
         references=("ref_latent",),
-        not_together=(
-            "attention_mask",
-            "ref_latent",
-            "guiding_frame_index",
-        ),  # the host itself fails with them beside a second row
+        # The host itself fails with these beside a second row.
+        not_together=("attention_mask", "ref_latent", "guiding_frame_index"),
     ),
     Family(
         "AuraFlow",

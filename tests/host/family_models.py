@@ -11,7 +11,7 @@ from typing import Any
 import comfy.supported_models as supported
 import torch
 from comfy.model_patcher import ModelPatcher
-from models import random_weights
+from models import built, random_weights
 from plain import Stream
 
 TEXT = 5  # tokens of a prompt
@@ -58,17 +58,16 @@ def normal(seed: int, *shape: int) -> torch.Tensor:
 @cache
 def load(name: str) -> ModelPatcher:
     case = CASES[name]
-    config = case.config({key: value for key, value in case.sizes.items() if " " not in key})
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, "", torch.device("cpu"))
-    weights = random_weights(model.diffusion_model, seed=0)
-    for key, value in model.diffusion_model.state_dict().items():
+    patcher = built(case.config, {key: value for key, value in case.sizes.items() if " " not in key})
+    network = patcher.model.diffusion_model
+    weights = random_weights(network, seed=0)
+    for key, value in network.state_dict().items():
         if value.ndim == 1 and "norm" in key and key.endswith(("weight", "scale")):
             weights[key] = weights[key] + 1
         if not value.is_floating_point():
             weights[key] = value
-    model.diffusion_model.load_state_dict(weights)
-    return ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+    network.load_state_dict(weights)
+    return patcher
 
 
 HEAD = {"num_heads": 2, "hidden_size": 64, "mlp_ratio": 4.0, "theta": 10000, "axes_dim": [8, 12, 12], "qkv_bias": True}

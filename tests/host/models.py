@@ -107,10 +107,19 @@ def subject(name: str) -> Subject:
     )
 
 
+def built(config: type, sizes: dict[str, Any], dtype: torch.dtype = torch.float32) -> ModelPatcher:
+    """A model of the host's configuration class, computing in float32; its weights, of `dtype`, are not set."""
+    configured = config(dict(sizes))
+    configured.set_inference_dtype(dtype, None if dtype is torch.float32 else torch.float32)
+    cpu = torch.device("cpu")
+    return ModelPatcher(configured.get_model({}, "", cpu), cpu, cpu)
+
+
 @cache
 def flux() -> ModelPatcher:
     """Two double blocks and two single ones, as wide as the SD3 model's."""
-    config = supported_models.Flux(
+    patcher = built(
+        supported_models.Flux,
         {
             "image_model": "flux",
             "in_channels": 16,
@@ -127,17 +136,15 @@ def flux() -> ModelPatcher:
             "patch_size": 2,
             "qkv_bias": True,
             "guidance_embed": True,
-        }
+        },
     )
-    config.set_inference_dtype(torch.float32, None)
-    loaded = config.get_model({}, "", torch.device("cpu"))
-    weights = random_weights(loaded.diffusion_model, seed=0)
+    weights = random_weights(patcher.model.diffusion_model, seed=0)
     for name in weights:
         if name.endswith("_norm.scale"):
             weights[name] = weights[name] + 1
     weights["img_in.bias"][list(MASSIVE)] = torch.tensor([60.0, -40.0])
-    loaded.diffusion_model.load_state_dict(weights)
-    return ModelPatcher(loaded, torch.device("cpu"), torch.device("cpu"))
+    patcher.model.diffusion_model.load_state_dict(weights)
+    return patcher
 
 
 def conditioning(seed: int, tokens: int = 7, **extra) -> list:

@@ -5,35 +5,35 @@ from contextlib import contextmanager
 import pytest
 import torch
 from comfy import supported_models
-from comfy.model_patcher import ModelPatcher
+from comparison import PLANS
 from family_models import CASES, load, normal
+from models import built
 from plain import PlainDetailGuider, above_median, relative_error
 from sampling import counting_backend, detail_guider, reported, sample, stock_guider
 
 FAMILIES = pytest.mark.parametrize("name", CASES)
-PLANS = pytest.mark.parametrize("batching", ["together", "in turn"])
 TOP = {"massive_ratio": 1.0, "max_channels": 4}  # random weights have no massive channels: take the four largest
 
 
-def setting(name, cfg):
+def setting(name):
     """Case, model, and what both guiders are asked for; some conditions the host takes alone only."""
     case = CASES[name]
     batch = 1 if case.one_row else 2
     inputs = {
         "positive": case.conditioning(1),
         "negative": case.conditioning(2),
-        "cfg": 1.0 if case.one_row else cfg,
+        "cfg": 1.0 if case.one_row else 4.0,
     }
     return case, load(name), batch, inputs
 
 
-def plain(case, patcher, positive, negative, cfg, layers, w=1.5):
+def plain(case, patcher, positive, negative, cfg, layers):
     return PlainDetailGuider(
         patcher,
         positive,
         negative,
         cfg,
-        w=w,
+        w=1.5,
         layers=layers,
         keep=0.25,
         find=lambda z: above_median(z, ratio=1.0),
@@ -56,7 +56,7 @@ def guided(pack, patcher, depth, layers, batching="auto", **inputs):
 @PLANS
 @pytest.mark.parametrize("kind", ["middle", "across", "last"])
 def test_equals_plain_implementation(pack, name, batching, kind):
-    case, patcher, batch, inputs = setting(name, cfg=4.0)
+    case, patcher, batch, inputs = setting(name)
     layers = layers_of(kind, case.depth)
     noise = normal(5, batch, *case.latent)
     expected = sample(plain(case, patcher, **inputs, layers=layers), noise=noise)
@@ -94,7 +94,7 @@ def work(blocks):
 @PLANS
 def test_blocks_before_the_layers_are_shared(pack, name, batching):
     """Nothing more than CFG in blocks before m, one conditional's work more from there on."""
-    case, patcher, batch, inputs = setting(name, cfg=4.0)
+    case, patcher, batch, inputs = setting(name)
     noise, m = normal(5, batch, *case.latent), case.depth - 2
     blocks = case.blocks(patcher.model.diffusion_model)
     with work(blocks) as stock:
@@ -112,7 +112,7 @@ HOOKED = ["Lumina 2", "HiDream", "OmniGen2", "PixArt", "Cosmos", "Cosmos Predict
 @pytest.mark.parametrize("name", HOOKED)
 def test_a_hook_of_this_pack_leaves_with_its_model(pack, name):
     """The host takes the hooks off when it loads another model; the weights' names never change."""
-    case, patcher, batch, inputs = setting(name, cfg=4.0)
+    case, patcher, batch, inputs = setting(name)
     noise, model = normal(5, batch, *case.latent), patcher.model
     before = sample(stock_guider(patcher, **inputs), noise=noise)
     classes, names = [type(module) for module in model.modules()], list(model.state_dict())
@@ -130,7 +130,7 @@ def test_a_hook_of_this_pack_leaves_with_its_model(pack, name):
 @pytest.mark.parametrize("kind", ["middle", "across"])
 def test_compiled_blocks_under_a_hook_of_this_pack(pack, name, blocks, first, kind):
     """As other packs compile blocks, one by one, as object patches."""
-    case, patcher, batch, inputs = setting(name, cfg=4.0)
+    case, patcher, batch, inputs = setting(name)
     noise, layers = normal(5, batch, *case.latent), layers_of(kind, case.depth)
     expected = sample(guided(pack, patcher, case.depth, layers, **inputs), noise=noise)
     stock = sample(stock_guider(patcher, **inputs), noise=noise)
@@ -169,7 +169,7 @@ def test_a_subclass_of_a_family_is_refused(pack):
 
 
 def test_hidream_with_a_reference_beside_the_picture_is_refused(pack):
-    case, patcher, batch, inputs = setting("HiDream", cfg=4.0)
+    case, patcher, batch, inputs = setting("HiDream")
     for conditions in (inputs["positive"], inputs["negative"]):
         conditions[0][1]["concat_latent_image"] = normal(9, 1, *case.latent)
     with pytest.raises(ValueError, match=r"reference image \(image_cond\) on HiDream"):
@@ -178,7 +178,7 @@ def test_hidream_with_a_reference_beside_the_picture_is_refused(pack):
 
 @pytest.mark.parametrize("name", ["Wan HuMo", "HunyuanVideo with a masked prompt"])
 def test_where_rows_cannot_be_shared_the_plan_is_in_turn(pack, name):
-    case, patcher, batch, inputs = setting(name, cfg=4.0)
+    case, patcher, batch, inputs = setting(name)
     guider = guided(pack, patcher, case.depth, (2,), "together", **inputs)
     _, report = reported(pack, guider, noise=normal(5, batch, *case.latent))
     assert report.plan == "in turn" and report.warnings == [
@@ -188,7 +188,8 @@ def test_where_rows_cannot_be_shared_the_plan_is_in_turn(pack, name):
 
 def test_a_transformer_that_is_not_in_the_table_is_refused(pack):
     """It has the double and single blocks of Flux, and makes no pictures."""
-    config = supported_models.Hunyuan3Dv2(
+    patcher = built(
+        supported_models.Hunyuan3Dv2,
         {
             "image_model": "hunyuan3d2",
             "in_channels": 16,
@@ -200,11 +201,8 @@ def test_a_transformer_that_is_not_in_the_table_is_refused(pack):
             "depth_single_blocks": 1,
             "qkv_bias": True,
             "guidance_embed": False,
-        }
+        },
     )
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, "", torch.device("cpu"))
-    patcher = ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
     with pytest.raises(ValueError, match=r"its network is Hunyuan3Dv2. Supported: AuraFlow, "):
         pack.run("DetailGuidance", model=patcher)
 

@@ -10,7 +10,7 @@ import models
 import pytest
 import torch
 from comfy.context_windows import ContextFuseMethods, ContextSchedules
-from comfy.model_patcher import ModelPatcher, create_model_options_clone
+from comfy.model_patcher import create_model_options_clone
 from comfy.samplers import CFGGuider
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_cfg import CFGZeroStar
@@ -69,13 +69,10 @@ def test_lora_hooked_to_one_condition(pack, subject, batching):
 def test_fp8_weights(pack, subject, batching):
     """Stored in 8 bits, cast to float32 for each operation, as the host's weight_dtype option does."""
     model = subject.model.model
-    weights = {name: value for name, value in model.diffusion_model.state_dict().items()}
-    config = type(model.model_config)(dict(model.model_config.unet_config))
-    config.set_inference_dtype(torch.float8_e4m3fn, torch.float32)
-    small = config.get_model({}, "", torch.device("cpu"))
-    small.diffusion_model.load_state_dict(weights)
-    patcher = ModelPatcher(small, torch.device("cpu"), torch.device("cpu"))
-    assert {value.dtype for value in small.diffusion_model.state_dict().values()} >= {torch.float8_e4m3fn}
+    patcher = models.built(type(model.model_config), model.model_config.unet_config, torch.float8_e4m3fn)
+    small = patcher.model.diffusion_model
+    small.load_state_dict(model.diffusion_model.state_dict())
+    assert torch.float8_e4m3fn in {value.dtype for value in small.state_dict().values()}
     assert_equal(pack, subject, patcher, batching, layers=(1, 2))
 
 

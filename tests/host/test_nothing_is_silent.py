@@ -10,7 +10,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from models import conditioning, model
-from sampling import detail_guider, sample, stock_guider
+from sampling import detail_guider, reported, sample, stock_guider
 
 NAN = float("nan")
 
@@ -264,15 +264,8 @@ def test_where_a_cache_answers_in_the_models_place_the_last_detail_is_used_again
 
 
 def test_the_report_says_what_happened(pack):
-    run = pack.module("host.run")
-    reports = []
-    original = run.Report.publish
-    run.Report.publish = lambda self: reports.append(self)
-    try:
-        sample(detail_guider(pack, model(), layer_start=0.25, layer_end=0.5, end_percent=0.3), steps=4)
-    finally:
-        run.Report.publish = original
-    (report,) = reports
+    guider = detail_guider(pack, model(), layer_start=0.25, layer_end=0.5, end_percent=0.3)
+    _, report = reported(pack, guider, steps=4)
     assert (report.node, report.family, report.block_count) == ("7", "SD3 / SD3.5", 4)
     assert (report.first_block, report.last_block) == (1, 2)
     assert report.block_names[2] == "double_block 2"
