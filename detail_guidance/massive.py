@@ -8,7 +8,15 @@ from torch import Tensor
 
 def magnitudes(z: Tensor) -> Tensor:
     """Mean of |z| over rows and tokens: hidden state (rows, tokens, …, channels) → float32 (channels,)."""
-    return z.abs().mean(dim=tuple(range(z.ndim - 1)), dtype=torch.float32)
+    # A norm and not z.abs(), which would be a second hidden state in memory.
+    total = torch.linalg.vector_norm(z, ord=1, dim=tuple(range(z.ndim - 1)), dtype=torch.float32)
+    return total / (z.numel() / z.shape[-1])
+
+
+def peak_ratio(z: Tensor) -> Tensor:
+    """How far the most massive channel stands out: its magnitude over the median channel's, float32 ()."""
+    magnitude = magnitudes(z)
+    return magnitude.max() / magnitude.quantile(0.5)
 
 
 def massive_channels(z: Tensor, ratio: float, at_most: int) -> Tensor:

@@ -74,6 +74,7 @@ class Disruption:
         blocks: all of the model's, in execution order.
         layers: numbers of the blocks at whose input the channels are disrupted.
         find: (block, conditional picture tokens) → bool (channels,).
+        measure: called with every block and its conditional picture tokens, where it is wanted.
         keep: ρ of this step.
         fired: called each time detail rows are disrupted.
         layout: of this forward.
@@ -83,6 +84,7 @@ class Disruption:
     blocks: Sequence[Block]
     layers: range
     find: Callable[[int, Tensor], Tensor]
+    measure: Callable[[int, Tensor], None] | None
     keep: float
     fired: Callable[[], None]
     layout: Layout
@@ -113,6 +115,21 @@ class Disruption:
         self.fired()
         return args
 
+    def measured(self, of_blocks: dict[int, Patch], conditional: Sequence[Chunk]) -> dict[int, Patch]:
+        """The patches, and at every block of the model its conditional rows measured first, where that is wanted."""
+        if self.measure is None:
+            return of_blocks
+
+        def measured_at(block: int, patch: Patch) -> Patch:
+            def run(args: Args, inner: Inner) -> Args:
+                for chunk in conditional:
+                    self.measure(block, self.picture(block, args, chunk.rows))
+                return patch(args, inner)
+
+            return run
+
+        return {block: measured_at(block, of_blocks.get(block, _unchanged)) for block in range(len(self.blocks))}
+
     def patches(self, of_blocks: dict[int, Patch]) -> dict[Key, Patch]:
         """Under the host's keys, from the first patched block to the last of all: hosts keep a block's result until the
         next patched block returns, so each empties the one before."""
@@ -127,11 +144,8 @@ class Disruption:
 
             return run
 
-        def unchanged(args: Args, inner: Inner) -> Args:
-            return inner(args)
-
         blocks = range(min(of_blocks, default=len(self.blocks)), len(self.blocks))
-        return {self.blocks[block].key: emptying(of_blocks.get(block, unchanged)) for block in blocks}
+        return {self.blocks[block].key: emptying(of_blocks.get(block, _unchanged)) for block in blocks}
 
 
 def chunks_of(transformer_options: dict[str, Any], rows_each: int) -> list[Chunk]:
@@ -189,7 +203,8 @@ def sharing(todo: Disruption, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
 
     patches: dict[int, Patch] = {block: label for block in range(len(todo.blocks))}
     patches |= {block: share_at(block) for block in todo.prefix}
-    return todo.patches(patches | {block: disrupt_at(block) for block in todo.layers})
+    patches |= {block: disrupt_at(block) for block in todo.layers}
+    return todo.patches(todo.measured(patches, list(partner.values())))
 
 
 def recording(todo: Disruption, chunks: list[Chunk], records: dict[UUID, Record]) -> dict[Key, Patch]:
@@ -225,7 +240,8 @@ def recording(todo: Disruption, chunks: list[Chunk], records: dict[UUID, Record]
 
     prefix = todo.prefix if todo.family.long_skips else ()
     patches = {block: record_output_of(block) for block in prefix}
-    return todo.patches(patches | {block: record_at(block) for block in todo.layers})
+    patches |= {block: record_at(block) for block in todo.layers}
+    return todo.patches(todo.measured(patches, chunks))
 
 
 def resuming(todo: Disruption, chunks: list[tuple[Chunk, Record]]) -> dict[Key, Patch]:
@@ -275,6 +291,10 @@ def chained(transformer_options: dict[str, Any], patches: dict[Key, Patch]) -> d
     for key, patch in patches.items():
         dit[key] = _around(patch, dit.get(key))
     return {**transformer_options, "patches_replace": {**replaced, "dit": dit}}
+
+
+def _unchanged(args: Args, inner: Inner) -> Args:
+    return inner(args)
 
 
 def _around(patch: Patch, previous: Callable | None) -> Callable[[Args, dict[str, Any]], Args]:

@@ -11,15 +11,30 @@ log = logging.getLogger("detail_guidance")
 
 
 @dataclass(frozen=True)
+class Sender:
+    """Whom a report is addressed to.
+
+    Attributes:
+        node: execution id of the node whose settings were used; "1:2" is node 2 in subgraph node 1.
+        workflow: id of the page's workflow; None where no page queued it.
+    """
+
+    node: str | None
+    workflow: str | None = None
+
+
+@dataclass(frozen=True)
 class Report:
     """
     Attributes:
-        node: execution id of the node whose settings these were.
+        node, workflow: as in `Sender`.
         family: name of the model family.
         block_count: L.
         block_names: the host's name of each of the L blocks, in execution order.
         first_block, last_block: the layers, both included.
         channels: massive channels found (or given) at each of the layers, over the whole run.
+        peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, when the
+            guidance started.
         steps: predictions of the run that Detail Guidance saw.
         steps_guided: those inside the window.
         steps_fired: guided ones whose detail rows were really disrupted.
@@ -29,12 +44,14 @@ class Report:
     """
 
     node: str | None
+    workflow: str | None
     family: str
     block_count: int
     block_names: list[str]
     first_block: int
     last_block: int
     channels: dict[int, list[int]]
+    peak_ratios: dict[int, float]
     steps: int
     steps_guided: int
     steps_fired: int

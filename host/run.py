@@ -1,7 +1,7 @@
 """One sampling run under Detail Guidance."""
 
 from collections.abc import Iterator
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ..detail_guidance.guidance import detail_guidance
 from ..detail_guidance.layers import block_range
-from ..detail_guidance.massive import listed_channels, massive_channels
+from ..detail_guidance.massive import listed_channels, massive_channels, peak_ratio
 from ..detail_guidance.settings import Settings
 from ..detail_guidance.window import Window, keep_factor
 from .context_windows import DetailedWindows
 from .families import family_of, network
-from .report import Report
+from .report import Report, Sender
 from .step import KEY, Step
 
 
@@ -52,6 +52,7 @@ class Run:
         self.steps = self.inside = self.guided = self.fired = self.reused = 0
         self.strengths: list[Tensor] = []
         self.channels: dict[int, list[Tensor]] = {block: [] for block in self.layers}
+        self.peak_ratios: dict[int, Tensor] = {}
 
     def install(self) -> None:
         """Hook into this run's steps: the guider's model options are a copy that the host drops after the run."""
@@ -102,25 +103,35 @@ class Run:
         self.channels[block].append(found)
         return found
 
-    def report(self, node_id: str | None) -> Report:
+    def measure(self, block: int, z: Tensor) -> None:
+        """Notes how far the massive activations of conditional picture tokens z stand out at a block's input."""
+        if block not in self.peak_ratios:
+            self.peak_ratios[block] = peak_ratio(z)
+
+    def report(self, sender: Sender) -> Report:
         channels = {block: _true_indices(self.channels[block]) for block in self.layers}
+        peak_ratios = {block: ratio.item() for block, ratio in sorted(self.peak_ratios.items())}
+        peak_ratios = {block: ratio for block, ratio in peak_ratios.items() if isfinite(ratio)}  # the page reads JSON
+        strength = torch.cat(self.strengths).nanmean().item() if self.strengths else 0.0
         return Report(
-            node=node_id,
+            node=sender.node,
+            workflow=sender.workflow,
             family=self.family.name,
             block_count=len(self.blocks),
             block_names=[f"{kind} {index}" for kind, index in (block.key for block in self.blocks)],
             first_block=self.layers.start,
             last_block=self.layers.stop - 1,
             channels=channels,
+            peak_ratios=peak_ratios,
             steps=self.steps,
             steps_guided=self.guided,
             steps_fired=self.fired,
             plan="together" if self.together else "in turn",
-            relative_strength=torch.cat(self.strengths).nanmean().item() if self.strengths else 0.0,
-            warnings=list(self._warnings(channels)),
+            relative_strength=strength if isfinite(strength) else 0.0,
+            warnings=list(self._warnings(channels, strength)),
         )
 
-    def _warnings(self, channels: dict[int, list[int]]) -> Iterator[str]:
+    def _warnings(self, channels: dict[int, list[int]], strength: float) -> Iterator[str]:
         guider = type(self.guider).__name__
         if self.steps == 0:
             yield f"nothing was guided: {guider} does not predict through the host's guider, which this pack extends."
@@ -139,6 +150,8 @@ class Run:
                 f"{self.guided - self.fired - self.reused} of {self.guided} guided steps added nothing: no positive "
                 "condition was active then, or another node's cache answered in the model's place."
             )
+        if not isfinite(strength):
+            yield "the model's predictions are not finite numbers (NaN or infinite). Try other weights or more precision."
         if self.uncompiled:
             yield "guided steps ran without torch.compile around the whole model. Compile its blocks instead."
         if self.settings.options.batching == "together" and self.fired and not self.together:

@@ -161,7 +161,8 @@ class Step:
         """The block patches for a forward of these chunks."""
         run = self.run
         layout = run.family.layout(run.diffusion_model, latent, conditions)
-        todo = Disruption(run.family, run.blocks, run.layers, run.find, self.keep, self._fire, layout)
+        measure = None if run.fired else run.measure  # once a run is enough to see where they are
+        todo = Disruption(run.family, run.blocks, run.layers, run.find, measure, self.keep, self._fire, layout)
         detail = [chunk for chunk in chunks if chunk.uuid in self.partner]
         conditional = {
             chunk.uuid: chunk for chunk in chunks if chunk.index == self.index and chunk.uuid in self.partner.values()

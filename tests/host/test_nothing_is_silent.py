@@ -1,11 +1,14 @@
 """Every bad input gives an error or a warning that says what to do, and the host's next run works."""
 
+import json
 import logging
+from dataclasses import asdict
 
 import comfy.model_base
 import comfy.ops
 import comfy.samplers
 import comfy.supported_models
+import numpy as np
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -274,3 +277,45 @@ def test_the_report_says_what_happened(pack):
     assert report.plan == "together" and report.warnings == []
     assert report.relative_strength > 0
     assert "blocks 1 to 2 of 4, massive channels 17, 130, 2 of 4 steps, together" in report.line()
+
+
+@pytest.mark.parametrize("batching", ["together", "in turn"])
+def test_the_report_says_where_massive_activations_are(pack, batching):
+    patcher, seen = model(), {}
+
+    def note(number):
+        def hook(block, args, kwargs):
+            (stream,) = {**dict(enumerate(args)), **kwargs}[1]
+            magnitude = np.abs(stream.numpy()).mean(axis=0)
+            seen.setdefault(number, magnitude.max() / np.median(magnitude))
+
+        return hook
+
+    blocks = patcher.model.diffusion_model.joint_blocks
+    handles = [block.register_forward_pre_hook(note(number), with_kwargs=True) for number, block in enumerate(blocks)]
+    try:
+        sample(stock_guider(patcher, cfg=1.0))
+    finally:
+        for handle in handles:
+            handle.remove()
+    _, report = reported(pack, detail_guider(pack, patcher, {"batching": batching}, cfg=1.0, layer_start=0.5))
+    assert report.peak_ratios == pytest.approx(seen, rel=1e-5) and len(seen) == 4
+    assert min(seen.values()) > 8, "channels are planted at every block"
+
+
+def test_the_report_is_json_that_a_page_can_read(pack, monkeypatch):
+    # The median channel may be 0: JSON has no word for what comes of it.
+    monkeypatch.setattr(pack.module("host.run"), "peak_ratio", lambda z: z.new_tensor(float("inf")))
+    _, report = reported(pack, detail_guider(pack, model()))
+    assert report.peak_ratios == {} and report.steps_fired == 2
+    json.dumps(asdict(report), allow_nan=False)
+
+
+def test_predictions_that_are_no_numbers(pack):
+    broken = model().clone()
+    broken.set_model_unet_function_wrapper(
+        lambda apply_model, args: apply_model(args["input"], args["timestep"], **args["c"]) * NAN
+    )
+    _, report = reported(pack, detail_guider(pack, broken))
+    assert any("not finite numbers" in warning for warning in report.warnings)
+    json.dumps(asdict(report), allow_nan=False)
