@@ -117,13 +117,14 @@ class Disruption:
 
     def measured(self, of_blocks: dict[int, Patch], conditional: Sequence[Chunk]) -> dict[int, Patch]:
         """The patches, and at every block of the model its conditional rows measured first, where that is wanted."""
-        if self.measure is None:
+        measure = self.measure
+        if measure is None:
             return of_blocks
 
         def measured_at(block: int, patch: Patch) -> Patch:
             def run(args: Args, inner: Inner) -> Args:
                 for chunk in conditional:
-                    self.measure(block, self.picture(block, args, chunk.rows))
+                    measure(block, self.picture(block, args, chunk.rows))
                 return patch(args, inner)
 
             return run

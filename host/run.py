@@ -151,7 +151,7 @@ class Run:
                 "condition was active then, or another node's cache answered in the model's place."
             )
         if not isfinite(strength):
-            yield "the model's predictions are not finite numbers (NaN or infinite). Try other weights or more precision."
+            yield "predictions are not finite numbers (NaN or infinite). Try other weights, or more precision."
         if self.uncompiled:
             yield "guided steps ran without torch.compile around the whole model. Compile its blocks instead."
         if self.settings.options.batching == "together" and self.fired and not self.together:
