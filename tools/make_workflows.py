@@ -19,6 +19,7 @@ from comfy_server import Server
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 COLUMN = 400
+PICTURES = {"DetailGuider": 110, "DetailGuidance": 110}  # height of what the pack draws on a node
 Definitions = dict[str, Any]  # the host's /object_info
 
 HUGGING_FACE = "https://huggingface.co"
@@ -84,7 +85,7 @@ class Graph:
                 for path, url in models.items()
             ]
         text = any(len(kind_) > 1 and kind_[1].get("multiline") for kind_ in declared.values())
-        height = 20 + 22 * max(len(sockets), len(outputs)) + 26 * len(values) + 90 * text
+        height = 20 + 22 * max(len(sockets), len(outputs)) + 26 * len(values) + 90 * text + PICTURES.get(kind, 0)
         node = Node({"type": kind, "inputs": sockets, "outputs": outputs, "properties": properties}, names)
         return self._placed(node, column, height, values)
 

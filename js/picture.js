@@ -1,0 +1,198 @@
+/** The picture on a guidance node: the DG scale, the layers over the model's blocks, and what the last run did. */
+
+import {
+  blockAt,
+  clamp,
+  layersDragged,
+  layersMoved,
+  placeOfScale,
+  placesOfLayers,
+  scaleAt,
+  warmths,
+} from "./scales.js";
+import { makeDraggable, makeSlider, showSlider } from "./slider.js";
+import { wordsOfHeat, wordsOfLayers, wordsOfReport, wordsOfReportAtLength, wordsOfScale } from "./words.js";
+
+const SCALE_STEP = 0.05;
+const HINT = "Run once to see this model's blocks and where its massive activations are.";
+
+/**
+ * @typedef {object} Values what the ordinary widgets hold.
+ * @property {number} scale
+ * @property {number} most the greatest scale.
+ * @property {number} usual the scale's default.
+ * @property {number} start
+ * @property {number} end
+ * @property {Set<string>} linked names among "scale", "start", "end" that a link sets, not the user.
+ */
+
+export class Picture {
+  /**
+   * @param {object} node
+   * @param {() => Values} node.read
+   * @param {(changed: {scale?: number, start?: number, end?: number}) => void} node.write
+   * @param {() => void} node.begin before a change that is to be undone at once.
+   * @param {() => void} node.end
+   */
+  constructor({ read, write, begin, end }) {
+    this.read = read;
+    this.report = undefined;
+
+    this.scale = element("div", "handle");
+    this.number = element("output", "number");
+    this.scaleTrack = element("div", "track", this.scale);
+    this.from = element("div", "bracket from");
+    this.to = element("div", "bracket to");
+    this.both = element("div", "between");
+    this.heat = element("div", "heat");
+    this.strip = element("div", "strip", this.heat, this.both, this.from, this.to);
+    this.layers = element("div", "words");
+    this.happened = element("div", "words faint");
+    this.warnings = element("div", "warnings");
+    this.warnings.setAttribute("role", "status");
+    const name = element("span", "name");
+    name.textContent = "detail";
+    const row = element("div", "row", name, this.scaleTrack, this.number);
+    this.element = element("div", "detail-guidance", row, this.strip, this.layers, this.happened, this.warnings);
+
+    const onTrack = (track) => (event) => {
+      const { left, width } = track.getBoundingClientRect();
+      return clamp((event.clientX - left) / width, 0, 1);
+    };
+    const setScale = (scale) => write({ scale });
+    makeSlider(this.scale, {
+      begin,
+      end,
+      placeOf: onTrack(this.scaleTrack),
+      drag: (place) => setScale(scaleAt(place, read().most)),
+      move: (steps) => {
+        const { scale, most } = read();
+        setScale(Number(clamp(scale + steps * SCALE_STEP, 0, most).toFixed(3)));
+      },
+      reset: () => setScale(read().usual),
+    });
+    this.number.addEventListener("dblclick", () => this.scale.dispatchEvent(new MouseEvent("dblclick")));
+
+    const placeOf = onTrack(this.strip);
+    for (const [handle, which] of [
+      [this.from, "start"],
+      [this.to, "end"],
+    ]) {
+      makeSlider(handle, {
+        begin,
+        end,
+        placeOf,
+        drag: (place) => write(layersDragged(read(), which, place, this.blocks)),
+        // Shift moves both ends: a single layer stays one.
+        move: (steps, { shiftKey }) => write(layersMoved(read(), shiftKey ? "both" : which, steps, this.blocks)),
+      });
+    }
+    let grabbed;
+    makeDraggable(this.both, {
+      begin: () => {
+        grabbed = read();
+        begin();
+      },
+      end,
+      placeOf,
+      drag: (place) => {
+        const by = Math.round((place - placesOfLayers(grabbed, this.blocks)[0]) * (this.blocks || 100));
+        write(layersMoved(grabbed, "both", by, this.blocks));
+      },
+    });
+    this.strip.addEventListener("pointermove", (event) => {
+      if (!this.report) return;
+      this.strip.title = wordsOfHeat(blockAt(placeOf(event), this.blocks), this.report);
+    });
+    this.strip.title = HINT;
+    this.show();
+  }
+
+  /** How many blocks the model has, 0 before the first run. */
+  get blocks() {
+    return this.report?.block_count ?? 0;
+  }
+
+  /** Takes in what a run reported. */
+  tell(report) {
+    this.report = report;
+    this.shown = undefined;
+    this.show();
+  }
+
+  /** Draws what the ordinary widgets hold now, if that changed. */
+  show() {
+    const values = this.read();
+    const now = JSON.stringify({ ...values, linked: [...values.linked] });
+    if (now === this.shown) return;
+    this.shown = now;
+    this.#showScale(values);
+    this.#showLayers(values);
+    this.#showReport();
+  }
+
+  #showScale({ scale, most, linked }) {
+    const place = placeOfScale(scale, most);
+    const words = linked.has("scale") ? "from a link" : wordsOfScale(scale);
+    this.element.classList.toggle("off", scale === 0 && !linked.has("scale"));
+    this.scaleTrack.style.setProperty("--place", place);
+    this.number.value = words;
+    showSlider(this.scale, {
+      place,
+      label: "DG scale",
+      low: 0,
+      high: most,
+      value: scale,
+      words,
+      disabled: linked.has("scale"),
+    });
+  }
+
+  #showLayers(values) {
+    const { start, end, linked } = values;
+    const [left, right] = placesOfLayers({ start, end: Math.max(start, end) }, this.blocks);
+    this.strip.style.setProperty("--from", left);
+    this.strip.style.setProperty("--to", right);
+    const fromLink = [...linked].filter((name) => name !== "scale");
+    this.layers.textContent = wordsOfLayers(values, this.report) + (fromLink.length ? " (from a link)" : "");
+    for (const [handle, place, label, which, low, high] of [
+      [this.from, left, "First layer", "start", 0, end],
+      [this.to, right, "Last layer", "end", start, 1],
+    ]) {
+      showSlider(handle, {
+        place,
+        label,
+        low,
+        high,
+        value: values[which],
+        words: wordsOfLayers({ start: values[which], end: values[which] }, this.report),
+        disabled: linked.has(which),
+      });
+    }
+    this.both.dataset.place = left;
+    this.both.setAttribute("aria-disabled", fromLink.length > 0);
+  }
+
+  #showReport() {
+    const { report } = this;
+    this.happened.textContent = report ? wordsOfReport(report) : HINT;
+    this.happened.title = report ? wordsOfReportAtLength(report) : HINT;
+    this.warnings.textContent = report?.warnings.join(" ") ?? "";
+    this.warnings.title = this.warnings.textContent;
+    this.warnings.hidden = !report?.warnings.length;
+    if (!report) return;
+    const cells = warmths(report.peak_ratios, report.block_count).map((warmth, block) => {
+      const cell = element("span", report.block_names[block].endsWith(" 0") && block > 0 ? "cell new-kind" : "cell");
+      if (warmth !== null) cell.style.setProperty("--warmth", warmth);
+      return cell;
+    });
+    this.heat.replaceChildren(...cells);
+  }
+}
+
+function element(tag, classes, ...children) {
+  const made = document.createElement(tag);
+  made.className = classes;
+  made.append(...children);
+  return made;
+}

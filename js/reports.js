@@ -1,0 +1,19 @@
+/** The last report of each node, and which node on the page it is about. */
+
+const latest = new Map();
+
+export function keep(report) {
+  latest.set(`${report.workflow} ${report.node}`, report);
+}
+
+/** The kept reports about nodes of this workflow, oldest first. Those that no page queued are about any. */
+export const reportsOf = (workflow) =>
+  [...latest.values()].filter((report) => report.workflow === null || report.workflow === workflow);
+
+/** The node with an execution id such as "1:2:3": node 3 in subgraph node 2 in subgraph node 1 of the root graph. */
+export function nodeAt(graph, executionId) {
+  const ids = String(executionId).split(":");
+  const inner = ids.pop();
+  const owner = ids.reduce((parent, id) => parent?.getNodeById(id)?.subgraph, graph);
+  return owner?.getNodeById(inner) ?? undefined;
+}

@@ -1,0 +1,83 @@
+/** Between values and places on the picture. Places are 0 (left) to 1 (right). Knows neither the page nor the DOM. */
+
+export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+/** The value without the noise of binary fractions, at most so many decimals. */
+const round = (value, decimals) => Number(value.toFixed(decimals));
+
+// The DG scale, 0 to `most`. Useful values are small, so places follow the cube root: a quarter of 20 is in the middle
+// of the upper half, 0.25 is not squeezed against 0.
+
+export const placeOfScale = (scale, most) => Math.cbrt(clamp(scale, 0, most) / most);
+
+/** The scale at a place, at as many decimals as a pixel there can mean. */
+export function scaleAt(place, most) {
+  const scale = most * clamp(place, 0, 1) ** 3;
+  if (scale < 1) return round(scale, 2);
+  return round(Math.round(scale * 20) / 20, 2);
+}
+
+// Layers. `blocks` is how many the model has, 0 where that is not known yet.
+
+/** The block that a fraction of the depth names; the same rule as detail_guidance/layers.py. */
+export const blockAt = (fraction, blocks) => clamp(Math.floor(fraction * blocks), 0, blocks - 1);
+
+/** A fraction that names the block, in as few decimals as do: 0 for the first and 1 for the last, on every model. */
+export function fractionOf(block, blocks) {
+  if (block <= 0) return 0;
+  if (block >= blocks - 1) return 1;
+  const middle = (block + 0.5) / blocks;
+  for (let decimals = 1; decimals < 4; decimals++) {
+    const fraction = round(middle, decimals);
+    if (blockAt(fraction, blocks) === block) return fraction;
+  }
+  return round(middle, 4);
+}
+
+/** How finely layers can be told apart: the model's blocks, or hundredths of its depth. */
+const HUNDREDTHS = 100;
+
+/** The places between which the layers lie. Both blocks belong to them, so that one layer is as wide as its block. */
+export function placesOfLayers({ start, end }, blocks) {
+  if (!blocks) return [start, end];
+  return [blockAt(start, blocks) / blocks, (blockAt(end, blocks) + 1) / blocks];
+}
+
+/** The layers after one end, "start" or "end", was dragged to a place; it stops at the other. */
+export function layersDragged(layers, which, place, blocks) {
+  const units = blocks || HUNDREDTHS;
+  let unit = Math.round(clamp(place, 0, 1) * units);
+  if (blocks && which === "end") unit -= 1;
+  return layersMovedTo(layers, which, unit, blocks);
+}
+
+/** The layers after one end, or "both", moved by so many blocks (hundredths). */
+export function layersMoved(layers, which, by, blocks) {
+  if (which !== "both") return layersMovedTo(layers, which, unitOf(layers[which], blocks) + by, blocks);
+  const start = unitOf(layers.start, blocks);
+  const end = unitOf(layers.end, blocks);
+  const shift = clamp(by, -start, lastUnit(blocks) - end);
+  return { start: fractionOfUnit(start + shift, blocks), end: fractionOfUnit(end + shift, blocks) };
+}
+
+const lastUnit = (blocks) => (blocks ? blocks - 1 : HUNDREDTHS);
+const unitOf = (fraction, blocks) => (blocks ? blockAt(fraction, blocks) : Math.round(fraction * HUNDREDTHS));
+const fractionOfUnit = (unit, blocks) => (blocks ? fractionOf(unit, blocks) : round(unit / HUNDREDTHS, 2));
+
+function layersMovedTo(layers, which, unit, blocks) {
+  const start = unitOf(layers.start, blocks);
+  const end = unitOf(layers.end, blocks);
+  const moved = which === "start" ? clamp(unit, 0, end) : clamp(unit, start, lastUnit(blocks));
+  return { ...layers, [which]: fractionOfUnit(moved, blocks) };
+}
+
+// The heat strip.
+
+/** How warm each block is, 0 to 1: the logarithm of its peak ratio (1: nothing stands out), null where not measured. */
+export function warmths(peakRatios, blocks) {
+  const logs = Array.from({ length: blocks }, (_, block) =>
+    peakRatios[block] === undefined ? null : Math.log(Math.max(peakRatios[block], 1)),
+  );
+  const warmest = Math.max(...logs.map((log) => log ?? 0));
+  return logs.map((log) => (log === null ? null : warmest > 0 ? log / warmest : 0));
+}

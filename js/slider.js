@@ -1,0 +1,77 @@
+/**
+ * Lets the pointer drag an element along a track.
+ *
+ * @param {HTMLElement} handle its `data-place` is where on the track it stands, 0 to 1.
+ * @param {object} does
+ * @param {(place: number) => void} does.drag goes to a place on the track.
+ * @param {(event: PointerEvent) => number} does.placeOf the place on the track where a pointer is.
+ * @param {() => void} does.begin before a change that the user sees as one, to be undone at once.
+ * @param {() => void} does.end after it.
+ */
+export function makeDraggable(handle, { drag, placeOf, begin, end }) {
+  handle.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || isDisabled(handle)) return;
+    // Where on the handle it was grabbed stays under the pointer.
+    const grip = placeOf(event) - Number(handle.dataset.place);
+    const dragTo = (moved) => drag(placeOf(moved) - grip);
+    const stop = () => {
+      handle.removeEventListener("pointermove", dragTo);
+      handle.removeEventListener("lostpointercapture", stop);
+      end();
+    };
+    begin();
+    handle.setPointerCapture(event.pointerId);
+    handle.addEventListener("pointermove", dragTo);
+    handle.addEventListener("lostpointercapture", stop);
+  });
+}
+
+/**
+ * Makes an element a slider for pointer, keyboard and assistive technology (ARIA's slider pattern).
+ *
+ * @param {HTMLElement} handle as in `makeDraggable`.
+ * @param {object} does as there, and
+ * @param {(steps: number, event: KeyboardEvent) => void} does.move moves by so many steps, infinite ones to the end.
+ * @param {() => void} [does.reset] on double-click.
+ */
+export function makeSlider(handle, { move, reset, ...does }) {
+  const changing = (change) => {
+    does.begin();
+    change();
+    does.end();
+  };
+  makeDraggable(handle, does);
+  handle.setAttribute("role", "slider");
+  handle.addEventListener("keydown", (event) => {
+    const steps = STEPS[event.key];
+    if (steps === undefined || event.ctrlKey || event.metaKey || event.altKey || isDisabled(handle)) return;
+    event.preventDefault();
+    event.stopPropagation(); // the page moves nodes by the same keys
+    changing(() => move(steps, event));
+  });
+  if (!reset) return;
+  handle.addEventListener("dblclick", () => {
+    if (!isDisabled(handle)) changing(reset);
+  });
+}
+
+const STEPS = {
+  ArrowLeft: -1,
+  ArrowDown: -1,
+  ArrowRight: 1,
+  ArrowUp: 1,
+  PageDown: -10,
+  PageUp: 10,
+  Home: -Infinity,
+  End: Infinity,
+};
+
+/** Shows a slider's state; `place` is where on its track the handle stands, 0 to 1. */
+export function showSlider(handle, { place, label, low, high, value, words, disabled }) {
+  handle.dataset.place = place;
+  handle.tabIndex = disabled ? -1 : 0;
+  const aria = { label, valuemin: low, valuemax: high, valuenow: value, valuetext: words, disabled };
+  for (const [name, content] of Object.entries(aria)) handle.setAttribute(`aria-${name}`, content);
+}
+
+const isDisabled = (handle) => handle.getAttribute("aria-disabled") === "true";

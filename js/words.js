@@ -1,0 +1,55 @@
+/** What the picture says. Knows neither the page nor the DOM. */
+
+import { blockAt } from "./scales.js";
+
+const number = (value, digits) => String(Number(value.toPrecision(digits)));
+
+export const wordsOfScale = (scale) => (scale === 0 ? "off" : number(scale, 4));
+
+/** "block 12 of 24 (double 12)", "blocks 17–20 of 57 (double 17 – single 1)", "0.5 of the depth". */
+export function wordsOfLayers({ start, end }, report) {
+  if (start > end) return "layer_start is above layer_end";
+  if (!report) return start === end ? `${number(start, 4)} of the depth` : `${number(start, 4)}–${number(end, 4)} of the depth`;
+  const { block_count: count, block_names: names } = report;
+  const [first, last] = [blockAt(start, count), blockAt(end, count)];
+  if (first === last) return `block ${first} of ${count} (${wordsOfBlock(names[first])})`;
+  return `blocks ${first}–${last} of ${count} (${wordsOfBlock(names[first])} – ${wordsOfBlock(names[last])})`;
+}
+
+/** The host's "double_block 12" → "double 12", "single_block 3" → "single 3". */
+export const wordsOfBlock = (name) => name.replace("_block ", " ").replaceAll("_", " ");
+
+/** What hovering over a block says: how far its massive activations stand out. */
+export function wordsOfHeat(block, report) {
+  const name = `block ${block} (${wordsOfBlock(report.block_names[block])})`;
+  const ratio = report.peak_ratios[block];
+  if (ratio === undefined) return `${name}: not measured`;
+  return `${name}: its largest channel is ${number(ratio, 3)} times the median`;
+}
+
+/** What the last run did, in one line. */
+export function wordsOfReport(report) {
+  const channels = [...new Set(Object.values(report.channels).flat())].sort((a, b) => a - b);
+  const shown = channels.length > 4 ? `${channels.slice(0, 3).join(", ")} …` : channels.join(", ");
+  return [
+    shown || "no channel",
+    `${report.steps_fired}/${report.steps} steps`,
+    `strength ${number(report.relative_strength, 2)}`,
+    report.plan,
+  ].join(" · ");
+}
+
+/** The same for who hovers over it, with room to explain. */
+export function wordsOfReportAtLength(report) {
+  const channels = Object.entries(report.channels).map(
+    ([block, found]) => `  block ${block}: ${found.join(", ") || "none"}`,
+  );
+  return [
+    `${report.family}, ${report.block_count} blocks`,
+    "Massive channels that were disrupted:",
+    ...channels,
+    `Steps guided: ${report.steps_fired} of ${report.steps}`,
+    `Relative strength: ${number(report.relative_strength, 3)} (the added detail's size over the prediction's)`,
+    `Plan: ${report.plan} (the extra rows ran ${report.plan === "together" ? "in the same forward" : "in a forward of their own"})`,
+  ].join("\n");
+}
