@@ -13,6 +13,7 @@ demo: host
 	$(HOST_PYTHON) tools/demo.py
 
 test: host
+	@$(PYTHON) tools/provision_page.py
 	$(HOST_PYTHON) -m pytest -c tests/pytest.ini --rootdir tests tests
 
 host:

@@ -81,7 +81,7 @@ function addPicture(node) {
     getMaxHeight: height,
   });
   added.serialize = false; // the one above is about the prompt, this one about the workflow
-  keepUp(picture);
+  keepUp(picture, node);
 
   // Dragging the picture must not drag the node, nor may the picture stop the page from zooming.
   picture.element.addEventListener("pointerdown", (event) => event.stopPropagation());
@@ -92,11 +92,12 @@ function addPicture(node) {
 
 /** While the picture is in sight, keeps it like the ordinary widgets: links, undo, other packs and the user all change
  * them, and there is no one event for that. */
-function keepUp(picture) {
+function keepUp(picture, node) {
   let inSight = false;
   const look = () => {
     if (!inSight) return;
-    picture.show();
+    if (node.graph?.getNodeById(node.id) === node) picture.show();
+    else handOver(picture, node);
     requestAnimationFrame(look);
   };
   new IntersectionObserver(([{ isIntersecting }]) => {
@@ -104,4 +105,10 @@ function keepUp(picture) {
     inSight = isIntersecting;
     if (began) look();
   }).observe(picture.element);
+}
+
+/** Nodes 2.0 goes on showing the element of a node that undoing or loading has replaced by one with the same id. */
+function handOver(picture, node) {
+  const heir = pictures.get(app.canvas.graph.getNodeById(node.id));
+  if (heir && !heir.element.isConnected) picture.element.replaceWith(heir.element);
 }

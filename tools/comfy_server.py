@@ -1,6 +1,7 @@
 """A real ComfyUI server in a process of its own, and its HTTP API."""
 
 import asyncio
+import json
 import socket
 import subprocess
 import tempfile
@@ -23,15 +24,24 @@ class Server:
     Args:
         arguments: further ones of ComfyUI's command line.
         base: where it looks for custom nodes and models; by default where the pack and its reference model are.
+        page_settings: of the web page, as if its user had chosen them before.
     """
 
-    def __init__(self, arguments: tuple[str, ...] = (), base: Path | None = None):
+    def __init__(
+        self,
+        arguments: tuple[str, ...] = (),
+        base: Path | None = None,
+        page_settings: dict[str, Any] | None = None,
+    ):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = tempfile.TemporaryDirectory(prefix="comfyui-")
         self.log = Path(self.folder.name) / "server.log"
+        settings = Path(self.folder.name) / "default/comfy.settings.json"
+        settings.parent.mkdir()
+        settings.write_text(json.dumps(page_settings or {}))
         base = base or provision.base_directory()
         self.command = [
             *(str(provision.comfyui_python()), str(provision.comfyui_dir() / "main.py")),

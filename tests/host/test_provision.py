@@ -8,15 +8,15 @@ WHEEL, FOLDER = provision.TEXTURES_WHEEL, provision.TEXTURES_IN_WHEEL
 
 def test_files_of_a_wheel(tmp_path):
     target = tmp_path / "textures"
-    assert not provision._unpacked(WHEEL, FOLDER, target)
-    provision._unpack(WHEEL, FOLDER, target)
-    assert provision._unpacked(WHEEL, FOLDER, target)
+    assert not provision.unpacked(WHEEL, FOLDER, target)
+    provision.unpack(WHEEL, FOLDER, target)
+    assert provision.unpacked(WHEEL, FOLDER, target)
     brick = target / "brick_wall_1.png"
     whole = brick.read_bytes()
     for damage in (lambda: brick.unlink(), lambda: brick.write_bytes(whole[:1000])):
         damage()
-        assert not provision._unpacked(WHEEL, FOLDER, target)
-        provision._unpack(WHEEL, FOLDER, target)
+        assert not provision.unpacked(WHEEL, FOLDER, target)
+        provision.unpack(WHEEL, FOLDER, target)
         assert brick.read_bytes() == whole
 
 

@@ -1,0 +1,314 @@
+"""The pack on ComfyUI's page, in a real browser: two pages, the classic canvas and Nodes 2.0."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
+DEMO = next(file for file in WORKFLOWS if file.stem == "detail_guidance_demo")
+
+
+def demo(steps=4, **inputs):
+    """The demo workflow with other values of its Detail Guider."""
+    names = ["cfg", "dg_scale", "layer_start", "layer_end", "start_percent", "end_percent"]
+    graph = json.loads(DEMO.read_text())
+    for node in graph["nodes"]:
+        if node["type"] == "DetailGuider":
+            values = dict(zip(names, node["widgets_values"], strict=True)) | inputs
+            node["widgets_values"] = [values[name] for name in names]
+        if node["type"] == "BasicScheduler":
+            node["widgets_values"][1] = steps
+    return graph
+
+
+@pytest.fixture(autouse=True)
+async def no_complaints(comfy):
+    comfy.complaints.clear()
+    yield
+    assert comfy.complaints == []
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem.removeprefix("detail_guidance_"))
+async def test_every_workflow_loads(comfy, file):
+    workflow = json.loads(file.read_text())
+    await comfy.drop(workflow)
+    unknown = await comfy.page.evaluate(
+        "() => window.app.canvas.graph.nodes.map(({ type }) => type).filter((t) => !window.LiteGraph.registered_node_types[t])"
+    )
+    assert unknown == []
+    assert inputs_of(await comfy.prompt()) == inputs_of(await comfy.server.api_format(workflow))
+    await comfy.screenshot(file.stem)
+
+
+def inputs_of(prompt):
+    notes = ("MarkdownNote", "Note")
+    return {
+        key: (node["class_type"], node["inputs"]) for key, node in prompt.items() if node["class_type"] not in notes
+    }
+
+
+async def test_saved_and_loaded_again_is_the_same(comfy):
+    await comfy.drop(demo(dg_scale=1.25, layer_start=0.3, layer_end=0.7))
+    await comfy.page.wait_for_timeout(500)  # nodes grow to their content after they are first drawn
+    saved = await comfy.saved()
+    (guider,) = [node for node in saved["nodes"] if node["type"] == "DetailGuider"]
+    assert guider["widgets_values"] == [3, 1.25, 0.3, 0.7, 0, 1]
+    await comfy.drop(saved)
+    await comfy.page.wait_for_timeout(500)
+    again = await comfy.saved()
+    if comfy.name == "pinned_nodes2":  # which lays nodes out anew at each loading, this pack's or not
+        for node in [*saved["nodes"], *again["nodes"]]:
+            node["pos"] = node["size"] = None
+    assert again["nodes"] == saved["nodes"] and again["links"] == saved["links"]
+
+
+async def test_the_handles_are_dragged(comfy):
+    await comfy.drop(demo(dg_scale=0.25, layer_start=0.5, layer_end=0.5))
+    await comfy.show()
+    before = await comfy.values()
+
+    await comfy.drag(comfy.slider("DG scale"), right=60)
+    after = await comfy.values()
+    assert after["dg_scale"] > 1
+    assert {**after, "dg_scale": 0.25} == before, "only the scale moved"
+    assert float(await comfy.picture().locator(".number").inner_text()) == after["dg_scale"]
+
+    await comfy.drag(comfy.slider("First layer"), right=-50)
+    await comfy.drag(comfy.slider("Last layer"), right=50)
+    after = await comfy.values()
+    assert 0.2 < after["layer_start"] < 0.4 < 0.6 < after["layer_end"] < 0.8
+    width = round(after["layer_end"] - after["layer_start"], 2)
+
+    await comfy.drag(comfy.picture().locator(".between"), right=-400)
+    after = await comfy.values()
+    assert (after["layer_start"], after["layer_end"]) == (0, width), "both moved, to the left end"
+    await comfy.drag(comfy.slider("First layer"), right=400)
+    assert (await comfy.values())["layer_start"] == width, "it stops at the other one"
+
+    inputs = (await comfy.prompt())["4"]["inputs"]
+    assert {name: inputs[name] for name in after} == await comfy.values(), "what is shown is what is queued"
+
+
+async def test_a_double_click_resets_the_scale(comfy):
+    await comfy.drop(demo(dg_scale=3.0))
+    await comfy.show()
+    await comfy.slider("DG scale").dblclick()
+    assert (await comfy.values())["dg_scale"] == 0.25
+
+
+@pytest.mark.parametrize("zoom", [0.7, 1.6])
+async def test_a_zoomed_canvas(comfy, zoom):
+    await comfy.drop(demo(layer_start=0.0, layer_end=0.0))
+    await comfy.show(zoom=zoom)
+    width = (await comfy.picture().locator(".heat").bounding_box())["width"]
+    await comfy.drag(comfy.slider("Last layer"), right=width / 2)
+    assert (await comfy.values())["layer_end"] == pytest.approx(0.5, abs=0.02)
+
+
+async def test_the_keyboard(comfy):
+    await comfy.drop(demo(dg_scale=0.25, layer_start=0.5, layer_end=0.5))
+    await comfy.show()
+    scale, first, last = (comfy.slider(label) for label in ("DG scale", "First layer", "Last layer"))
+    places = await comfy.page.evaluate("() => window.app.canvas.graph.nodes.map(({ pos }) => [...pos])")
+
+    await scale.focus()
+    await comfy.page.keyboard.press("ArrowRight")
+    await comfy.page.keyboard.press("ArrowUp")
+    assert (await comfy.values())["dg_scale"] == 0.35
+    await comfy.page.keyboard.press("Home")
+    assert (await comfy.values())["dg_scale"] == 0
+    assert await scale.get_attribute("aria-valuetext") == "off"
+    await comfy.page.keyboard.press("PageUp")
+    assert (await comfy.values())["dg_scale"] == 0.5
+
+    await comfy.page.keyboard.press("Tab")
+    assert await first.evaluate("handle => handle === document.activeElement")
+    outline = "handle => getComputedStyle(handle).outlineStyle + getComputedStyle(handle).outlineWidth"
+    assert await first.evaluate(outline) == "solid2px", "the focus can be seen"
+    await comfy.page.keyboard.press("ArrowLeft")
+    await comfy.page.keyboard.press("Tab")
+    await comfy.page.keyboard.press("End")
+    after = await comfy.values()
+    assert (after["layer_start"], after["layer_end"]) == (0.49, 1)
+    await last.focus()
+    await comfy.page.keyboard.press("Shift+PageDown")
+    after = await comfy.values()
+    assert (after["layer_start"], after["layer_end"]) == (0.39, 0.9)
+
+    assert await comfy.page.evaluate("() => window.app.canvas.graph.nodes.map(({ pos }) => [...pos])") == places
+
+
+async def test_assistive_technology_reads_it(comfy):
+    await comfy.drop(demo(dg_scale=0.25, layer_start=0.25, layer_end=0.5))
+    await comfy.show()
+    for label, *limits, words in (
+        ("DG scale", "0", "20", "0.25", "0.25"),
+        ("First layer", "0", "0.5", "0.25", "0.25 of the depth"),
+        ("Last layer", "0.25", "1", "0.5", "0.5 of the depth"),
+    ):
+        handle = comfy.slider(label)
+        assert [await handle.get_attribute(f"aria-value{name}") for name in ("min", "max", "now")] == limits
+        assert await handle.get_attribute("aria-valuetext") == words
+
+
+async def test_one_drag_is_undone_at_once(comfy):
+    await comfy.drop(demo(dg_scale=0.25))
+    await comfy.show()
+    await comfy.drag(comfy.slider("DG scale"), right=50)
+    dragged = (await comfy.values())["dg_scale"]
+    await comfy.slider("First layer").focus()
+    await comfy.page.keyboard.press("ArrowLeft")
+    assert ((await comfy.values())["dg_scale"], (await comfy.values())["layer_start"]) == (dragged, 0.49)
+    for expected in ((dragged, 0.5), (0.25, 0.5)):
+        await comfy.page.keyboard.press("Control+z")
+        await comfy.page.wait_for_timeout(700)
+        values = await comfy.values()
+        assert (values["dg_scale"], values["layer_start"]) == expected
+    assert await comfy.picture().locator(".number").inner_text() == "0.25", "the picture follows"
+    await comfy.page.keyboard.press("Control+y")
+    await comfy.page.wait_for_timeout(700)
+    assert (await comfy.values())["dg_scale"] == dragged
+
+
+async def test_the_picture_follows_the_ordinary_widgets(comfy):
+    await comfy.drop(demo())
+    await comfy.show()
+    guider = "window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider')"
+    await comfy.page.evaluate(f"() => {{ {guider}.widgets.find(({{ name }}) => name === 'layer_end').value = 0.9 }}")
+    await comfy.page.wait_for_timeout(200)
+    assert await comfy.picture().locator(".words").first.inner_text() == "0.5–0.9 of the depth"
+    await comfy.page.evaluate(f"() => {{ {guider}.widgets.find(({{ name }}) => name === 'layer_end').value = 0.1 }}")
+    await comfy.page.wait_for_timeout(200)
+    assert await comfy.picture().locator(".words").first.inner_text() == "layer_start is above layer_end"
+
+
+async def test_a_widget_that_a_link_sets(comfy):
+    await comfy.drop(demo())
+    await comfy.show()
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const guider = graph.nodes.find(({ type }) => type === 'DetailGuider');
+            const number = window.LiteGraph.createNode('PrimitiveFloat');
+            number.pos = [300, 700];
+            graph.add(number);
+            number.widgets[0].value = 2.5;
+            const slot = guider.inputs.findIndex(({ name }) => name === 'dg_scale');
+            number.connect(0, guider, slot);
+        }"""
+    )
+    await comfy.page.wait_for_timeout(300)
+    scale = comfy.slider("DG scale")
+    assert await scale.get_attribute("aria-disabled") == "true"
+    assert await comfy.picture().locator(".number").inner_text() == "from a link"
+    before = await comfy.values()
+    await comfy.drag(scale, right=40)
+    await scale.press("ArrowRight")
+    assert await comfy.values() == before
+    assert isinstance((await comfy.prompt())["4"]["inputs"]["dg_scale"], list)
+
+
+async def test_copies_have_pictures_of_their_own(comfy):
+    await comfy.drop(demo(dg_scale=0.5))
+    await comfy.show()
+    await comfy.page.evaluate(
+        """() => {
+            const { canvas } = window.app;
+            const guider = canvas.graph.nodes.find(({ type }) => type === 'DetailGuider');
+            canvas.deselectAll?.();
+            canvas.select ? canvas.select(guider) : canvas.selectNode(guider);
+            canvas.copyToClipboard();
+            canvas.pasteFromClipboard();
+        }"""
+    )
+    await comfy.page.wait_for_timeout(500)
+    assert await comfy.page.locator(".detail-guidance").count() == 2
+    await comfy.page.evaluate(
+        "() => { const all = window.app.canvas.graph.nodes.filter(({ type }) => type === 'DetailGuider');"
+        "  const [original, copy] = all.sort((one, other) => one.id - other.id);"
+        "  copy.pos = [original.pos[0] + 500, original.pos[1]]; copy.mode = 4;"
+        "  window.app.canvas.setDirty(true, true); }"
+    )
+    await comfy.page.wait_for_timeout(300)
+    await comfy.drag(comfy.slider("DG scale"), right=40)
+    await comfy.screenshot("copies")
+    scales = await comfy.page.evaluate(
+        "() => window.app.canvas.graph.nodes.filter(({ type }) => type === 'DetailGuider')"
+        "  .sort((one, other) => one.mode - other.mode)"
+        "  .map(({ widgets }) => widgets.find(({ name }) => name === 'dg_scale').value)"
+    )
+    assert scales[0] > 0.5 and scales[1] == 0.5
+    numbers = [float(text) for text in await comfy.page.locator(".detail-guidance .number").all_inner_texts()]
+    assert sorted(numbers) == sorted(scales)
+    assert (await comfy.prompt()).keys() == {str(number) for number in range(1, 12)}, "bypassed: not queued"
+
+
+async def test_a_run_from_the_page(comfy):
+    """The picture appears, and the node shows what happened, also after undo and after a look at another workflow."""
+    await comfy.drop(demo())
+    await comfy.screenshot("before_a_run")
+    await comfy.run()
+    layers, happened = comfy.picture().locator(".words").all(), comfy.picture().locator(".faint")
+    assert await (await layers)[0].inner_text() == "block 2 of 4 (double 2)"
+    assert "· 4/4 steps · strength 0." in await happened.inner_text()
+    warmths = (
+        await comfy.picture()
+        .locator(".cell")
+        .evaluate_all("cells => cells.map((cell) => Number(cell.style.getPropertyValue('--warmth')))")
+    )
+    assert len(warmths) == 4 and max(warmths) == 1 and warmths[0] < min(warmths[1:]), "block 0 has no massive channel"
+    await comfy.screenshot("after_a_run")
+    saved = await comfy.saved()
+    assert any(node["type"] == "SaveImage" for node in saved["nodes"])
+    outputs = await comfy.page.evaluate(
+        "() => Object.values(window.app.nodeOutputs).flatMap(({ images }) => images ?? [])"
+    )
+    assert [image["type"] for image in outputs] == ["output"], "the picture is on the page"
+
+    await comfy.show()
+    await comfy.slider("First layer").press("ArrowLeft")
+    values = await comfy.values()
+    assert values["layer_start"] == 0.4, "now by blocks: 0.4 names block 1 of 4"
+    await comfy.page.keyboard.press("Control+z")
+    await comfy.page.wait_for_timeout(700)
+    assert "4/4 steps" in await happened.inner_text()
+
+
+async def test_a_warning_is_on_the_node(comfy):
+    await comfy.drop(demo(steps=2, layer_start=0.0, layer_end=0.0))
+    await comfy.run()
+    warnings = comfy.picture().locator(".warnings")
+    assert (await warnings.inner_text()).startswith("no massive channel at block 0")
+    await comfy.show()
+    await comfy.screenshot("warning")
+
+
+async def test_a_run_inside_a_subgraph(comfy):
+    await comfy.drop(demo(steps=2))
+    await comfy.page.evaluate(
+        """() => {
+            const { canvas } = window.app;
+            const guider = canvas.graph.nodes.find(({ type }) => type === 'DetailGuider');
+            window.outer = canvas.graph.convertToSubgraph(new Set([guider])).node;
+        }"""
+    )
+    await comfy.run()
+    await comfy.page.evaluate("() => window.app.canvas.openSubgraph(window.outer.subgraph, window.outer)")
+    await comfy.page.wait_for_timeout(700)
+    assert "2/2 steps" in await comfy.picture().locator(".faint").inner_text()
+    await comfy.screenshot("subgraph")
+
+
+async def test_light_and_dark(comfy):
+    colours = {}
+    for theme in ("light", "dark"):
+        await comfy.page.evaluate(
+            "theme => window.app.extensionManager.setting.set('Comfy.ColorPalette', theme)", theme
+        )
+        await comfy.drop(demo())
+        await comfy.show(zoom=1.5)
+        colours[theme] = await comfy.picture().evaluate("picture => getComputedStyle(picture).color")
+        await comfy.screenshot(theme)
+    assert colours["light"] != colours["dark"]

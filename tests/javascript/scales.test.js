@@ -1,0 +1,106 @@
+import {
+  blockAt,
+  fractionOf,
+  layersDragged,
+  layersMoved,
+  placeOfScale,
+  placesOfLayers,
+  scaleAt,
+  warmths,
+} from "../../js/scales.js";
+
+const DEPTHS = [1, 2, 3, 4, 12, 24, 28, 38, 57, 60, 100, 199];
+const blocksOf = (depth) => Array.from({ length: depth }, (_, block) => block);
+
+describe("the DG scale", () => {
+  test("runs from off to the most over the whole track", () => {
+    expect(scaleAt(0, 20)).toBe(0);
+    expect(scaleAt(1, 20)).toBe(20);
+    expect(placeOfScale(0, 20)).toBe(0);
+    expect(placeOfScale(20, 20)).toBe(1);
+  });
+
+  test("stays on the track", () => {
+    expect(scaleAt(-0.3, 20)).toBe(0);
+    expect(scaleAt(1.3, 20)).toBe(20);
+    expect(placeOfScale(35, 20)).toBe(1);
+  });
+
+  test.each([0, 0.01, 0.05, 0.25, 0.99, 1, 1.05, 3.5, 19.95, 20])("%d is where its place says", (scale) => {
+    expect(scaleAt(placeOfScale(scale, 20), 20)).toBe(scale);
+  });
+
+  test("has steps of at most 0.2 below 5 on a track of 120 pixels", () => {
+    const scales = Array.from({ length: 121 }, (_, pixel) => scaleAt(pixel / 120, 20)).filter((scale) => scale < 5);
+    const gaps = scales.slice(1).map((scale, index) => scale - scales[index]);
+    expect(Math.max(...gaps)).toBeLessThan(0.21);
+    expect(Math.min(...gaps)).toBeGreaterThanOrEqual(0);
+  });
+});
+
+describe("layers", () => {
+  test.each(DEPTHS)("each of %d blocks has a fraction that names it", (depth) => {
+    for (const block of blocksOf(depth)) expect(blockAt(fractionOf(block, depth), depth)).toBe(block);
+  });
+
+  test("the first and the last block are 0 and 1 on every model", () => {
+    for (const depth of DEPTHS.slice(1)) {
+      expect(fractionOf(0, depth)).toBe(0);
+      expect(fractionOf(depth - 1, depth)).toBe(1);
+    }
+  });
+
+  test("fractions are as short as they can be", () => {
+    expect(fractionOf(12, 24)).toBe(0.5);
+    expect(fractionOf(1, 4)).toBe(0.4);
+    expect(String(fractionOf(20, 57)).length).toBeLessThanOrEqual(4);
+  });
+
+  test("a single layer is as wide as its block", () => {
+    expect(placesOfLayers({ start: 0.5, end: 0.5 }, 4)).toEqual([0.5, 0.75]);
+    expect(placesOfLayers({ start: 0, end: 1 }, 4)).toEqual([0, 1]);
+    expect(placesOfLayers({ start: 0.2, end: 0.7 }, 0)).toEqual([0.2, 0.7]);
+  });
+
+  test.each(DEPTHS)("dragging an end to where it stands changes no block (%d blocks)", (depth) => {
+    for (const block of blocksOf(depth)) {
+      const layers = { start: fractionOf(block, depth), end: fractionOf(block, depth) };
+      const [left, right] = placesOfLayers(layers, depth);
+      expect(layersDragged(layers, "start", left, depth)).toEqual(layers);
+      expect(layersDragged(layers, "end", right, depth)).toEqual(layers);
+    }
+  });
+
+  test("an end stops at the other one", () => {
+    const layers = { start: 0.4, end: 0.6 };
+    expect(layersDragged(layers, "start", 0.9, 0)).toEqual({ start: 0.6, end: 0.6 });
+    expect(layersDragged(layers, "end", 0.1, 0)).toEqual({ start: 0.4, end: 0.4 });
+    expect(layersDragged({ start: 0, end: 0 }, "end", 1, 4)).toEqual({ start: 0, end: 1 });
+    expect(layersDragged({ start: 0, end: 1 }, "start", 7, 4)).toEqual({ start: 1, end: 1 });
+  });
+
+  test("moves by one block, before a run by a hundredth", () => {
+    expect(layersMoved({ start: 0.5, end: 0.5 }, "end", 1, 4)).toEqual({ start: 0.5, end: 1 });
+    expect(layersMoved({ start: 0.29, end: 0.57 }, "start", 1, 0)).toEqual({ start: 0.3, end: 0.57 });
+    expect(layersMoved({ start: 0.5, end: 0.5 }, "start", -Infinity, 24)).toEqual({ start: 0, end: 0.5 });
+    expect(layersMoved({ start: 0.5, end: 0.5 }, "end", Infinity, 24)).toEqual({ start: 0.5, end: 1 });
+  });
+
+  test("both move together and keep their distance at the ends", () => {
+    expect(layersMoved({ start: 0.2, end: 0.3 }, "both", 40, 0)).toEqual({ start: 0.6, end: 0.7 });
+    expect(layersMoved({ start: 0.2, end: 0.3 }, "both", Infinity, 0)).toEqual({ start: 0.9, end: 1 });
+    const blocks = ({ start, end }) => [blockAt(start, 24), blockAt(end, 24)];
+    expect(blocks(layersMoved({ start: 0.5, end: 0.6 }, "both", -Infinity, 24))).toEqual([0, 2]);
+    expect(blocks(layersMoved({ start: 0.5, end: 0.6 }, "both", 3, 24))).toEqual([15, 17]);
+  });
+});
+
+describe("the heat strip", () => {
+  test("is logarithmic from nothing stands out to what stands out most", () => {
+    expect(warmths({ 0: 1, 1: 10, 2: 100 }, 3)).toEqual([0, expect.closeTo(0.5), 1]);
+  });
+
+  test("tells not measured from cold", () => {
+    expect(warmths({ 1: 1 }, 3)).toEqual([null, 0, null]);
+  });
+});

@@ -1,0 +1,53 @@
+import { wordsOfBlock, wordsOfHeat, wordsOfLayers, wordsOfReport, wordsOfReportAtLength, wordsOfScale } from "../../js/words.js";
+
+const FLUX = {
+  family: "Flux",
+  block_count: 57,
+  block_names: [
+    ...Array.from({ length: 19 }, (_, index) => `double_block ${index}`),
+    ...Array.from({ length: 38 }, (_, index) => `single_block ${index}`),
+  ],
+  peak_ratios: { 0: 1.234, 12: 143.21 },
+  channels: { 12: [1446, 154], 13: [154] },
+  steps: 20,
+  steps_fired: 15,
+  relative_strength: 0.03149,
+  plan: "together",
+  warnings: [],
+};
+
+test("a scale of 0 is off", () => {
+  expect(wordsOfScale(0)).toBe("off");
+  expect(wordsOfScale(0.25)).toBe("0.25");
+  expect(wordsOfScale(20)).toBe("20");
+});
+
+test("layers are fractions until a run has shown the model", () => {
+  expect(wordsOfLayers({ start: 0.5, end: 0.5 }, undefined)).toBe("0.5 of the depth");
+  expect(wordsOfLayers({ start: 0.25, end: 1 }, undefined)).toBe("0.25–1 of the depth");
+});
+
+test("then they are its blocks, each kind told apart", () => {
+  expect(wordsOfLayers({ start: 0.22, end: 0.22 }, FLUX)).toBe("block 12 of 57 (double 12)");
+  expect(wordsOfLayers({ start: 0.3, end: 0.36 }, FLUX)).toBe("blocks 17–20 of 57 (double 17 – single 1)");
+  expect(wordsOfLayers({ start: 1, end: 1 }, FLUX)).toBe("block 56 of 57 (single 37)");
+  expect(wordsOfBlock("noise_refiner 1")).toBe("noise refiner 1");
+});
+
+test("layers in the wrong order are named as the host's error names them", () => {
+  expect(wordsOfLayers({ start: 0.6, end: 0.5 }, FLUX)).toBe("layer_start is above layer_end");
+});
+
+test("the heat has a number", () => {
+  expect(wordsOfHeat(12, FLUX)).toBe("block 12 (double 12): its largest channel is 143 times the median");
+  expect(wordsOfHeat(20, FLUX)).toBe("block 20 (single 1): not measured");
+});
+
+test("what happened, in one line and at length", () => {
+  expect(wordsOfReport(FLUX)).toBe("154, 1446 · 15/20 steps · strength 0.031 · together");
+  expect(wordsOfReport({ ...FLUX, channels: { 12: [] } })).toMatch(/^no channel · /);
+  expect(wordsOfReport({ ...FLUX, channels: { 12: [5, 4, 3, 2, 1] } })).toMatch(/^1, 2, 3 … · /);
+  const long = wordsOfReportAtLength({ ...FLUX, channels: { 12: [154, 1446], 13: [] }, plan: "in turn" });
+  expect(long).toContain("block 12: 154, 1446\n  block 13: none");
+  expect(long).toContain("a forward of their own");
+});
