@@ -14,7 +14,7 @@ import { makeDraggable, makeSlider, showSlider } from "./slider.js";
 import { wordsOfHeat, wordsOfLayers, wordsOfReport, wordsOfReportAtLength, wordsOfScale } from "./words.js";
 
 const SCALE_STEP = 0.05;
-const HINT = "Run once to see this model's blocks and where its massive activations are.";
+const HINT = "Run once to see this model's blocks here.";
 
 /**
  * @typedef {object} Values what the ordinary widgets hold.

@@ -107,14 +107,14 @@ class ComfyPage:
     async def show(self, node_type: str = "DetailGuider", zoom: float = 1.0) -> None:
         """Bring a node into the middle of the page."""
         await self.page.evaluate(
-            f"""([type, zoom]) => {{
-                const {{ canvas }} = window.app;
+            """([type, zoom]) => {
+                const { canvas } = window.app;
                 const node = canvas.graph.nodes.find((node) => node.type === type);
                 canvas.ds.scale = zoom;
                 canvas.ds.offset[0] = 800 / zoom - node.pos[0] - node.size[0] / 2;
                 canvas.ds.offset[1] = 500 / zoom - node.pos[1] - node.size[1] / 2;
                 canvas.setDirty(true, true);
-            }}""",
+            }""",
             [node_type, zoom],
         )
         await self.page.wait_for_timeout(300)

@@ -47,7 +47,19 @@ async def comfy(combination, browser):
         await opened.page.close()
 
 
+@pytest.fixture(scope="session")
+async def server_without_javascript(tmp_path_factory):
+    """A host that has this pack without its `js`, and the reference model."""
+    base = tmp_path_factory.mktemp("base")
+    custom_nodes = base / "custom_nodes"
+    for folder in ("detail_guidance", "host", "nodes"):
+        shutil.copytree(ROOT / folder, custom_nodes / "detail-guidance" / folder)
+    shutil.copy(ROOT / "__init__.py", custom_nodes / "detail-guidance")
+    (custom_nodes / "reference-model").symlink_to(ROOT / "tests/reference_model")
+    async with Server(base=base, page_settings={"Comfy.TutorialCompleted": True}) as server:
+        yield server
+
+
 @pytest.fixture(scope="session", autouse=True)
-def fresh_screenshots():
-    shutil.rmtree(SCREENSHOTS, ignore_errors=True)
-    SCREENSHOTS.mkdir(parents=True)
+def screenshots():
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)

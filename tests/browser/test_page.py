@@ -1,10 +1,12 @@
 """The pack on ComfyUI's page, in a real browser: two pages, the classic canvas and Nodes 2.0."""
 
-import copy
+import io
 import json
 from pathlib import Path
 
 import pytest
+from comfy_page import ComfyPage
+from PIL import Image
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
 DEMO = next(file for file in WORKFLOWS if file.stem == "detail_guidance_demo")
@@ -35,7 +37,8 @@ async def test_every_workflow_loads(comfy, file):
     workflow = json.loads(file.read_text())
     await comfy.drop(workflow)
     unknown = await comfy.page.evaluate(
-        "() => window.app.canvas.graph.nodes.map(({ type }) => type).filter((t) => !window.LiteGraph.registered_node_types[t])"
+        "() => window.app.canvas.graph.nodes.map(({ type }) => type)"
+        "  .filter((type) => !window.LiteGraph.registered_node_types[type])"
     )
     assert unknown == []
     assert inputs_of(await comfy.prompt()) == inputs_of(await comfy.server.api_format(workflow))
@@ -299,6 +302,57 @@ async def test_a_run_inside_a_subgraph(comfy):
     await comfy.page.wait_for_timeout(700)
     assert "2/2 steps" in await comfy.picture().locator(".faint").inner_text()
     await comfy.screenshot("subgraph")
+
+
+async def test_a_widget_promoted_to_a_subgraph(comfy):
+    await comfy.drop(demo(dg_scale=0.5))
+    await comfy.page.evaluate(
+        """() => {
+            const { canvas } = window.app;
+            const guider = canvas.graph.nodes.find(({ type }) => type === 'DetailGuider');
+            const { node, subgraph } = canvas.graph.convertToSubgraph(new Set([guider]));
+            window.outer = node;
+            const inner = subgraph.nodes.find(({ type }) => type === 'DetailGuider');
+            const slot = inner.inputs.find(({ name }) => name === 'dg_scale');
+            subgraph.addInput('dg_scale', 'FLOAT').connect(slot, inner);
+        }"""
+    )
+    await comfy.page.wait_for_timeout(300)
+    promoted = "window.outer.widgets.find(({ name }) => name === 'dg_scale')"
+    assert await comfy.page.evaluate(f"() => {promoted}.value") == 0.5
+    await comfy.page.evaluate(f"() => {{ {promoted}.value = 1.5 }}")
+    queued = [node for node in (await comfy.prompt()).values() if node["class_type"] == "DetailGuider"]
+    assert [node["inputs"]["dg_scale"] for node in queued] == [1.5]
+    await comfy.page.evaluate("() => window.app.canvas.openSubgraph(window.outer.subgraph, window.outer)")
+    await comfy.page.wait_for_timeout(700)
+    assert await comfy.picture().locator(".number").inner_text() == "from a link"
+
+
+async def test_a_page_without_this_packs_javascript(comfy, browser, server_without_javascript):
+    """What the page saved with the picture's help loads and runs there unchanged."""
+    await comfy.drop(demo(steps=2))
+    await comfy.show()
+    await comfy.drag(comfy.slider("DG scale"), right=30)
+    await comfy.drag(comfy.slider("Last layer"), right=30)
+    saved, prompt = await comfy.saved(), await comfy.prompt()
+
+    bare = await ComfyPage.open(browser, server_without_javascript, comfy.screenshots, comfy.name)
+    await bare.drop(saved)
+    assert await bare.picture().count() == 0
+    assert inputs_of(await bare.prompt()) == inputs_of(prompt)
+    await bare.screenshot("without_javascript")
+    await bare.page.close()
+
+    notes = {key for key, node in prompt.items() if node["class_type"] == "MarkdownNote"}
+    prompt = {key: node for key, node in prompt.items() if key not in notes}
+    (theirs,) = (await server_without_javascript.run(prompt)).values()
+    (ours,) = (await comfy.server.run(prompt)).values()
+    assert pixels(theirs) == pixels(ours)
+
+
+def pixels(png):
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.tobytes()
 
 
 async def test_light_and_dark(comfy):

@@ -1,13 +1,18 @@
 """What a user installs: the files of the registry's archive alone, in an empty custom_nodes."""
 
 import asyncio
+import json
 import shutil
 import subprocess
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
+import provision
 import pytest
+import yaml
 from comfy_server import Server
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 3_000_000  # bytes
@@ -26,19 +31,24 @@ def archived():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A base directory with the pack in it, and what the host serves from there."""
+    """The pack in a base directory beside the reference model's loader, and what the host serves and runs there."""
     base = tmp_path_factory.mktemp("base")
     pack = base / "custom_nodes" / "detail-guidance"
     for name in archived():
         (pack / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, pack / name)
+    (pack.parent / "reference-model").symlink_to(ROOT / "tests/reference_model")
+    pip = [provision.comfyui_python(), "-m", "pip", "install", "--quiet", "--no-index"]  # all of it is there already
+    subprocess.run([*pip, "-r", pack / "requirements.txt"], check=True, env=provision.environment())
 
     async def served():
         async with Server(base=base) as server:
             paths = ("/object_info", "/workflow_templates", "/i18n")
             definitions, templates, translations = [await server.get(path) for path in paths]
+            demo = json.loads((pack / "workflows/detail_guidance_demo.json").read_text())
+            pictures = await server.run(await server.api_format(demo))
             async with server.session.get("/extensions/detail-guidance/docs/DetailGuider.md") as page:
-                return definitions, templates, translations, page.status, server.log.read_text()
+                return definitions, templates, translations, page.status, pictures, server.log.read_text()
 
     return pack, asyncio.run(served())
 
@@ -51,17 +61,38 @@ def test_it_is_small_and_holds_no_development_files(installed):
 
 
 def test_the_host_offers_its_nodes_templates_help_and_translations(installed):
-    _, (definitions, templates, translations, page, log) = installed
+    _, (definitions, templates, translations, page, _, log) = installed
     own = {name for name, node in definitions.items() if node["python_module"] == "custom_nodes.detail-guidance"}
     assert own == {"DetailGuider", "DetailGuidance", "DetailGuidanceOptions"}
     assert len(templates["detail-guidance"]) == 8
-    assert {"zh", "ja"} <= translations.keys() and page == 200
+    assert {"en", "zh", "ja"} <= translations.keys() and page == 200
     assert "IMPORT FAILED" not in "".join(line for line in log.splitlines() if "detail-guidance" in line)
+
+
+def test_its_demo_runs(installed):
+    _, (*_, pictures, log) = installed
+    assert len(pictures) == 1 and "Detail Guidance: SD3 / SD3.5, block 2 of 4" in log
 
 
 def test_it_leaves_nothing_behind_when_it_is_removed(installed):
     """Everything that running it made lies in its own folder."""
     pack, _ = installed
-    assert [path.name for path in pack.parent.iterdir()] == [pack.name]
+    assert {path.name for path in pack.parent.iterdir()} <= {pack.name, "reference-model", "__pycache__"}
     made = {path for path in pack.rglob("*") if path.is_file()} - {pack / name for name in archived()}
     assert all("__pycache__" in path.parts for path in made)
+
+
+def test_what_the_registry_is_told(tmp_path):
+    """The publish workflow's step gives the description the addresses of pictures that are there."""
+    steps = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())["jobs"]["publish"]["steps"]
+    (addresses,) = [step["run"] for step in steps if "addresses" in step.get("name", "")]
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    repository = {"GITHUB_REPOSITORY": "someone/somewhere", "GITHUB_SHA": "0123abc"}
+    subprocess.run(["bash", "-c", addresses], cwd=tmp_path, check=True, env=repository | {"PATH": "/usr/bin:/bin"})
+    told = tomllib.loads((tmp_path / "pyproject.toml").read_text())["tool"]["comfy"]
+    assert told["PublisherId"] and told["DisplayName"] == "Detail Guidance" and told["requires-comfyui"] == ">=0.3.75"
+    before = "https://raw.githubusercontent.com/someone/somewhere/0123abc/"
+    with Image.open(ROOT / told["Icon"].removeprefix(before)) as icon:
+        assert icon.width == icon.height <= 400
+    with Image.open(ROOT / told["Banner"].removeprefix(before)) as banner:
+        assert banner.width / banner.height == pytest.approx(21 / 9, abs=0.01)

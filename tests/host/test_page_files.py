@@ -6,16 +6,15 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import make_locale
 import pytest
 from comfy_server import Server
+from make_locale import NODES
 from make_workflows import build
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 DEMO = "detail_guidance_demo.json"  # needs no weights of others; test_server.py runs it
 WEIGHTS = {"ckpt_name", "unet_name", "clip_name1", "clip_name2", "vae_name"}
-
-
-NODES = ("DetailGuider", "DetailGuidance", "DetailGuidanceOptions")
 
 
 class Answers(NamedTuple):
@@ -24,6 +23,7 @@ class Answers(NamedTuple):
     errors: dict  # why the host does not run them
     helps: dict
     templates: list
+    thumbnails: dict  # HTTP status, by workflow
     translations: dict
 
 
@@ -43,7 +43,12 @@ async def answers():
             async with server.session.get(f"/extensions/{folder}/docs/{node}.md") as answer:
                 helps[node] = await answer.text() if answer.status == 200 else ""
         templates = (await server.get("/workflow_templates"))[folder]
-        return Answers(definitions, build(definitions), errors, helps, templates, await server.get("/i18n"))
+        thumbnails = {}
+        for name in templates:
+            async with server.session.get(f"/api/workflow_templates/{folder}/{name}.jpg") as answer:
+                thumbnails[name] = answer.status
+        translations = await server.get("/i18n")
+        return Answers(definitions, build(definitions), errors, helps, templates, thumbnails, translations)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +97,7 @@ def inputs(host, node):
 
 def test_all_of_them_are_offered_as_templates(host):
     assert sorted(host.templates) == sorted(file.stem for file in FOLDER.glob("*.json"))
+    assert set(host.thumbnails.values()) == {200}, "run tools/make_art.py"
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -103,7 +109,12 @@ def test_help_pages(host, node):
     assert [name for name in inputs(host, node) - of_the_graph if f"**{name}**" not in wordy] == []
 
 
-@pytest.mark.parametrize("language", ["zh", "ja"])
+@pytest.mark.skipif(bool(os.environ.get("COMFYUI_DIR")), reason="another host may give nodes other inputs")
+def test_the_english_words_are_the_nodes_own(host):
+    assert make_locale.FILE.read_text() == make_locale.build(host.definitions), "run tools/make_locale.py"
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "ja"])
 @pytest.mark.parametrize("node", NODES)
 def test_translations_are_complete(host, language, node):
     translated = host.translations[language]["nodeDefs"][node]
