@@ -7,24 +7,27 @@ ifdef COMFYUI_PYTHON
 export PYTHONPATH := $(CURDIR)/.host/site$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: demo test host bench check
+.PHONY: demo test host page bench check
 
 demo: host
 	$(HOST_PYTHON) tools/demo.py
 
-test: host
-	@$(PYTHON) tools/provision_page.py
+test: page
 	$(HOST_PYTHON) -m pytest -c tests/pytest.ini --rootdir tests tests
 
 host:
 	@$(PYTHON) tools/provision.py
 
+page: host
+	@$(PYTHON) tools/provision_page.py
+
 bench: host
 	$(HOST_PYTHON) tools/bench.py
 
 # mypy needs a package name that is an identifier, whatever the clone's folder is called.
-check: host
+check: page
 	$(HOST_PYTHON) -m ruff format --check .
 	$(HOST_PYTHON) -m ruff check .
+	.host/javascript/node_modules/.bin/prettier --print-width 120 --check "js/*.{js,css}" "tests/javascript/*.js"
 	@mkdir -p .host/check && ln -sfn ../.. .host/check/pack
 	MYPYPATH=.host/check $(HOST_PYTHON) -m mypy -p pack.detail_guidance -p pack.host -p pack.nodes

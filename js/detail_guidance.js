@@ -48,7 +48,8 @@ function showReports() {
 
 function addPicture(node) {
   const widget = (part) => node.widgets.find(({ name }) => name === WIDGETS[part]);
-  const isLinked = (part) => node.isInputConnected(node.inputs.findIndex((input) => input.widget?.name === WIDGETS[part]));
+  const isLinked = (part) =>
+    node.isInputConnected(node.inputs.findIndex((input) => input.widget?.name === WIDGETS[part]));
   const usual = widget("scale").value; // not yet that of a saved workflow
 
   const picture = new Picture({

@@ -9,7 +9,8 @@ export const wordsOfScale = (scale) => (scale === 0 ? "off" : number(scale, 4));
 /** "block 12 of 24 (double 12)", "blocks 17–20 of 57 (double 17 – single 1)", "0.5 of the depth". */
 export function wordsOfLayers({ start, end }, report) {
   if (start > end) return "layer_start is above layer_end";
-  if (!report) return start === end ? `${number(start, 4)} of the depth` : `${number(start, 4)}–${number(end, 4)} of the depth`;
+  if (!report)
+    return start === end ? `${number(start, 4)} of the depth` : `${number(start, 4)}–${number(end, 4)} of the depth`;
   const { block_count: count, block_names: names } = report;
   const [first, last] = [blockAt(start, count), blockAt(end, count)];
   if (first === last) return `block ${first} of ${count} (${wordsOfBlock(names[first])})`;

@@ -1,4 +1,4 @@
-"""What the tests of the page need besides the host: a browser, the newest page, and Vitest. `make test` calls it.
+"""What the tests of the page need besides the host: a browser, the newest page, JavaScript packages: for `make test`.
 
 Safe to call again, like provision.py.
 """
@@ -37,7 +37,7 @@ def provision() -> None:
         lambda: unpack(NEWEST_PAGE_WHEEL, PAGE_IN_WHEEL, NEWEST_PAGE),
     )
     ensure("a browser", lambda: browser() is not None, _install_browser)
-    ensure("Vitest", _vitest_ready, _install_vitest)
+    ensure("the tests' JavaScript packages", _javascript_ready, _install_javascript)
 
 
 def _install_browser() -> None:
@@ -51,14 +51,14 @@ def _install_browser() -> None:
     run("apt-get", "install", "-qq", "-y", "--no-install-recommends", "chromium", stdout=subprocess.DEVNULL)
 
 
-def _vitest_ready() -> bool:
+def _javascript_ready() -> bool:
     lock = JAVASCRIPT / "package-lock.json"
     if not VITEST.exists() or lock.read_bytes() != (JAVASCRIPT_TESTS / lock.name).read_bytes():
         return False
     return subprocess.run([VITEST, "--version"], capture_output=True).returncode == 0
 
 
-def _install_vitest() -> None:
+def _install_javascript() -> None:
     if shutil.which("npm") is None:
         sys.exit(
             "[host] The tests of the page's code need Node.js 20 or newer with npm, and there is no npm on the PATH. "

@@ -104,18 +104,18 @@ class ComfyPage:
             node_type,
         )
 
-    async def show(self, node_type: str = "DetailGuider", zoom: float = 1.0) -> None:
-        """Bring a node into the middle of the page."""
+    async def show(self, zoom: float = 1.0, bypassed: bool = False) -> None:
+        """Bring the Detail Guider (the bypassed one) into the middle of the page."""
         await self.page.evaluate(
-            """([type, zoom]) => {
+            """([mode, zoom]) => {
                 const { canvas } = window.app;
-                const node = canvas.graph.nodes.find((node) => node.type === type);
+                const node = canvas.graph.nodes.find((node) => node.type === 'DetailGuider' && node.mode === mode);
                 canvas.ds.scale = zoom;
                 canvas.ds.offset[0] = 800 / zoom - node.pos[0] - node.size[0] / 2;
                 canvas.ds.offset[1] = 500 / zoom - node.pos[1] - node.size[1] / 2;
                 canvas.setDirty(true, true);
             }""",
-            [node_type, zoom],
+            [4 if bypassed else 0, zoom],
         )
         await self.page.wait_for_timeout(300)
 

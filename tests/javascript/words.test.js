@@ -1,4 +1,11 @@
-import { wordsOfBlock, wordsOfHeat, wordsOfLayers, wordsOfReport, wordsOfReportAtLength, wordsOfScale } from "../../js/words.js";
+import {
+  wordsOfBlock,
+  wordsOfHeat,
+  wordsOfLayers,
+  wordsOfReport,
+  wordsOfReportAtLength,
+  wordsOfScale,
+} from "../../js/words.js";
 
 const FLUX = {
   family: "Flux",

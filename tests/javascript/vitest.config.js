@@ -1,0 +1,4 @@
+export default {
+  cacheDir: "../../.host/javascript/cache",
+  test: { globals: true },
+};
