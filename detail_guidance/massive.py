@@ -32,7 +32,11 @@ def massive_channels(z: Tensor, ratio: float, at_most: int) -> Tensor:
     Returns:
         bool (channels,), true where massive.
     """
-    magnitude = magnitudes(z)
+    return most_massive(magnitudes(z), ratio, at_most)
+
+
+def most_massive(magnitude: Tensor, ratio: float, at_most: int) -> Tensor:
+    """`massive_channels` of magnitudes measured before, (channels,)."""
     largest = magnitude.topk(min(at_most, len(magnitude)))
     massive = largest.values > ratio * magnitude.quantile(0.5)  # Tensor.median is the lower of two middle values
     return torch.zeros_like(magnitude, dtype=torch.bool).scatter(0, largest.indices, massive)

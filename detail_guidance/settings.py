@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from .profile import Profile
+
 Batching = Literal["auto", "together", "in turn"]
 AUTO = "auto"
 
@@ -14,22 +16,6 @@ DG_SCALE = 0.25
 LAYER = 0.5
 MASSIVE_RATIO = 8.0
 MAX_CHANNELS = 4
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Massive channels measured before, per block, of a model of one family and depth."""
-
-    family: str
-    blocks: int
-    channels: dict[int, tuple[int, ...]]
-
-    def check(self, family: str, blocks: int) -> None:
-        if (self.family, self.blocks) != (family, blocks):
-            raise ValueError(
-                f"profile: it was measured on {self.family} with {self.blocks} blocks, this model is {family} with "
-                f"{blocks}. Measure this model, or unplug the profile."
-            )
 
 
 @dataclass(frozen=True)

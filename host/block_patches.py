@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..detail_guidance.massive import disrupt
-from .families import Block, Family, Key, Layout
+from .families import Block, Family, Key, Layout, Stage
 from .rows import spread, take
 
 Args = dict[str, Any]
@@ -96,12 +96,7 @@ class Disruption:
 
     def picture(self, block: int, args: Args, rows: slice) -> Tensor:
         """A view of the picture's tokens of some rows at a block's input."""
-        stage = self.blocks[block].stage
-        stream = args[stage.image]
-        where = [slice(None)] * stream.ndim
-        where[1] = self.layout.tokens(stage, stream.shape[1])
-        where[stage.row_dim_of(stage.image)] = rows
-        return stream[tuple(where)]
+        return picture(self.blocks[block].stage, self.layout, args, rows)
 
     def disrupted(self, block: int, args: Args, channels: Sequence[tuple[slice, Tensor]], ours: bool) -> Args:
         """A block's arguments with the given channels of the given rows disrupted; `ours`: in place, because nobody
@@ -147,6 +142,15 @@ class Disruption:
 
         blocks = range(min(of_blocks, default=len(self.blocks)), len(self.blocks))
         return {self.blocks[block].key: emptying(of_blocks.get(block, _unchanged)) for block in blocks}
+
+
+def picture(stage: Stage, layout: Layout, args: Args, rows: slice) -> Tensor:
+    """A view of the picture's tokens of some rows at a block's input."""
+    stream = args[stage.image]
+    where = [slice(None)] * stream.ndim
+    where[1] = layout.tokens(stage, stream.shape[1])
+    where[stage.row_dim_of(stage.image)] = rows
+    return stream[tuple(where)]
 
 
 def chunks_of(transformer_options: dict[str, Any], rows_each: int) -> list[Chunk]:

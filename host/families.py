@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 Key = tuple[str, int]
 Before = Literal["nothing", "text", "references", "the rest"]
 
@@ -23,6 +26,8 @@ class Stage:
         packed: arguments with all the tokens of all rows in that dimension.
         before: what stands before the picture's tokens in their stream; None where it holds nothing but the picture.
         hooked: the host gives these blocks no block-replace hook, so this pack does (block_hooks.py).
+        gates: (block, its arguments) → AdaLN's residual gates α of the image stream, (rows, gates, channels), or None
+            where this model makes them elsewhere.
     """
 
     kind: str
@@ -33,6 +38,7 @@ class Stage:
     packed: tuple[str, ...] = ()
     before: Before | None = None
     hooked: bool = False
+    gates: Callable[[Any, Mapping[str, Any]], Tensor | None] | None = None
 
     @property
     def image(self) -> str:
@@ -66,6 +72,10 @@ class Layout:
         }[stage.before]
         return slice(start, start + self.picture)
 
+    def text(self, stage: Stage, length: int) -> slice:
+        """The text's, in a stream of this length at a block of this stage; empty where it has a stream of its own."""
+        return slice(0, length - self.image if stage.before == "text" else 0)
+
 
 @dataclass(frozen=True)
 class Block:
@@ -73,6 +83,12 @@ class Block:
 
     key: Key
     stage: Stage
+
+    @property
+    def name(self) -> str:
+        """For people: "double 12", "single 3"."""
+        kind, index = self.key
+        return f"{kind.removesuffix('_block').replace('_', ' ')} {index}"
 
 
 @dataclass(frozen=True)
@@ -149,9 +165,22 @@ def _hooked_stage(kind: str, blocks: str, streams: str, rows: str, before: Befor
     return _stage(kind, blocks, streams, rows, before, hooked=True, **more)
 
 
+def _sd3_gates(block: Any, args: Mapping[str, Any]) -> Tensor:
+    # shift, scale and gate of each of the block's two or three branches
+    modulation = block.x_block.adaLN_modulation(args["vec"])
+    return modulation.unflatten(-1, (-1, 3, args["img"].shape[-1]))[..., 2, :]
+
+
+def _flux_gates(block: Any, args: Mapping[str, Any]) -> Tensor | None:
+    if not isinstance(args["vec"], Tensor):  # Chroma and Flux.2 make them outside the blocks
+        return None
+    modulation = block.img_mod if hasattr(block, "img_mod") else block.modulation
+    return torch.cat([each.gate for each in modulation(args["vec"]) if each is not None], dim=1)
+
+
 _FLUX_STAGES = (
-    _stage("double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "nothing"),
-    _stage("single_block", "single_blocks", "img", "img vec pe attn_mask", "text"),
+    _stage("double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "nothing", gates=_flux_gates),
+    _stage("single_block", "single_blocks", "img", "img vec pe attn_mask", "text", gates=_flux_gates),
 )
 _WAN = (
     "wan.model.WanModel",
@@ -166,7 +195,7 @@ FAMILIES = (
     Family(
         "SD3 / SD3.5",
         ("modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",),
-        (_stage("double_block", "joint_blocks", "img txt", "img txt vec"),),
+        (_stage("double_block", "joint_blocks", "img txt", "img txt vec", gates=_sd3_gates),),
     ),
     Family("Flux / Flux.2", ("flux.model.Flux",), _FLUX_STAGES, references=("ref_latents",)),
     Family("Chroma / Chroma Radiance", ("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"), _FLUX_STAGES),

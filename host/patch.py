@@ -8,7 +8,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ..detail_guidance.settings import Settings
 from . import block_hooks
-from .families import family_of, network
+from .families import Family, family_of, network
 from .report import Sender
 from .run import Run
 from .step import KEY
@@ -33,11 +33,9 @@ def patch(model: ModelPatcher, settings: Settings, sender: Sender) -> ModelPatch
     blocks = family.blocks(diffusion_model)
     if settings.options.profile is not None:
         settings.options.profile.check(family.name, len(blocks))
-    clone = model.clone()
-    if clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+    if model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
         log.warning("Detail Guidance: this model already carries one; the later node replaces it.")
-        clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-        block_hooks.remove(clone, family)
+    clone = without(model, family)
     if settings.off:
         return clone
     block_hooks.install(clone, family)
@@ -50,4 +48,13 @@ def patch(model: ModelPatcher, settings: Settings, sender: Sender) -> ModelPatch
         return samples
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    return clone
+
+
+def without(model: ModelPatcher, family: Family) -> ModelPatcher:
+    """A clone of the model that carries no Detail Guidance."""
+    clone = model.clone()
+    if clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+        clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+        block_hooks.remove(clone, family)
     return clone

@@ -30,7 +30,7 @@ class Report:
         node, workflow: as in `Sender`.
         family: name of the model family.
         block_count: L.
-        block_names: the host's name of each of the L blocks, in execution order.
+        block_names: "double 12" for each of the L blocks, in execution order.
         first_block, last_block: the layers, both included.
         channels: massive channels found (or given) at each of the layers, over the whole run.
         peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, when the

@@ -95,6 +95,8 @@ class Run:
     def find(self, block: int, z: Tensor) -> Tensor:
         """bool (channels,): the massive ones at a block's input, of conditional image tokens z."""
         options = self.settings.options
+        if options.profile is not None:
+            options.profile.check_width(z.shape[-1])
         listed = options.channels_at(block)
         if listed is None:
             found = massive_channels(z, options.massive_ratio, options.max_channels)
@@ -118,7 +120,7 @@ class Run:
             workflow=sender.workflow,
             family=self.family.name,
             block_count=len(self.blocks),
-            block_names=[f"{kind} {index}" for kind, index in (block.key for block in self.blocks)],
+            block_names=[block.name for block in self.blocks],
             first_block=self.layers.start,
             last_block=self.layers.stop - 1,
             channels=channels,

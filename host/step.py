@@ -150,7 +150,7 @@ class Step:
         if len(x) != sum(chunk.size for chunk in chunks):
             raise _in_parts(f"a forward of {len(x)} rows where the host's batch has {sum(c.size for c in chunks)}")
         options = chained(transformer_options, self._patches(chunks, x.shape, kwargs))
-        with block_hooks.replacing(options), _uncompiled(executor.class_obj) as was_compiled:
+        with block_hooks.replacing(options), uncompiled(executor.class_obj) as was_compiled:
             self.run.uncompiled |= was_compiled
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
@@ -196,7 +196,7 @@ def _with_wrapper(model_options: dict[str, Any], kind: str, wrapper: Any) -> dic
 
 
 @contextmanager
-def _uncompiled(model: Any) -> Iterator[bool]:
+def uncompiled(model: Any) -> Iterator[bool]:
     """While it lasts, the host's model runs without torch.compile around the whole of it; yields whether it had one.
 
     Patches are different functions in every forward. A compiled model would be compiled anew for each, or, in hosts

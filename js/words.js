@@ -13,16 +13,13 @@ export function wordsOfLayers({ start, end }, report) {
     return start === end ? `${number(start, 4)} of the depth` : `${number(start, 4)}–${number(end, 4)} of the depth`;
   const { block_count: count, block_names: names } = report;
   const [first, last] = [blockAt(start, count), blockAt(end, count)];
-  if (first === last) return `block ${first} of ${count} (${wordsOfBlock(names[first])})`;
-  return `blocks ${first}–${last} of ${count} (${wordsOfBlock(names[first])} – ${wordsOfBlock(names[last])})`;
+  if (first === last) return `block ${first} of ${count} (${names[first]})`;
+  return `blocks ${first}–${last} of ${count} (${names[first]} – ${names[last]})`;
 }
-
-/** The host's "double_block 12" → "double 12", "single_block 3" → "single 3". */
-export const wordsOfBlock = (name) => name.replace("_block ", " ").replaceAll("_", " ");
 
 /** What hovering over a block says: how far its massive activations stand out. */
 export function wordsOfHeat(block, report) {
-  const name = `block ${block} (${wordsOfBlock(report.block_names[block])})`;
+  const name = `block ${block} (${report.block_names[block]})`;
   const ratio = report.peak_ratios[block];
   if (ratio === undefined) return `${name}: not measured`;
   return `${name}: its largest channel is ${number(ratio, 3)} times the median`;

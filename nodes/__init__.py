@@ -3,5 +3,14 @@
 from .detail_guidance import DetailGuidance
 from .detail_guidance_options import DetailGuidanceOptions
 from .detail_guider import DetailGuider
+from .massive_activation_probe import MassiveActivationProbe
+from .massive_activation_profile import LoadMassiveActivationProfile, SaveMassiveActivationProfile
 
-NODES = [DetailGuider, DetailGuidance, DetailGuidanceOptions]
+NODES = [
+    DetailGuider,
+    DetailGuidance,
+    DetailGuidanceOptions,
+    MassiveActivationProbe,
+    SaveMassiveActivationProfile,
+    LoadMassiveActivationProfile,
+]

@@ -31,12 +31,16 @@ class Pack:
 
     def run(self, node: str, **inputs: Any) -> Any:
         """First output of a node, called as ComfyUI's execution calls it; inputs not given take their defaults."""
+        return self.outputs(node, **inputs)[0]
+
+    def outputs(self, node: str, **inputs: Any) -> Any:
+        """All of them."""
         from comfy_api.latest._io import Hidden
 
         cls = self.classes[node]
         widgets = {i.id: i.default for i in cls.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
         clone = cls.PREPARE_CLASS_CLONE({Hidden.unique_id: "7"})
-        return clone.execute(**{**widgets, **inputs})[0]
+        return clone.execute(**{**widgets, **inputs})
 
     def module(self, name: str) -> ModuleType:
         return sys.modules[f"{self.package}.{name}"]

@@ -162,7 +162,7 @@ def test_a_guider_without_a_positive(pack, caplog):
 
 
 def test_a_profile_without_channels_for_the_layer(pack, caplog):
-    profile = pack.module("detail_guidance.settings").Profile("SD3 / SD3.5", 4, {0: (1,)})
+    profile = pack.module("detail_guidance.settings").Profile("SD3 / SD3.5", 4, 256, {0: (1,)}, torch.zeros(4, 256))
     _, text = warnings_of(caplog, detail_guider(pack, model(), {"profile": profile}))
     assert "the profile has no channel for block 2" in text
 
@@ -271,7 +271,7 @@ def test_the_report_says_what_happened(pack):
     _, report = reported(pack, guider, steps=4)
     assert (report.node, report.family, report.block_count) == ("7", "SD3 / SD3.5", 4)
     assert (report.first_block, report.last_block) == (1, 2)
-    assert report.block_names[2] == "double_block 2"
+    assert report.block_names[2] == "double 2"
     assert report.channels == {1: [17, 130], 2: [17, 130]}
     assert (report.steps, report.steps_guided, report.steps_fired) == (4, 2, 2)
     assert report.plan == "together" and report.warnings == []

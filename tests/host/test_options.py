@@ -37,13 +37,13 @@ def test_max_channels_takes_the_largest(pack):
 def test_profile_gives_the_channels_of_each_block(pack):
     patcher = model()
     settings = pack.module("detail_guidance.settings")
-    profile = settings.Profile("SD3 / SD3.5", 4, {2: (5, 9), 3: (17,)})
+    profile = settings.Profile("SD3 / SD3.5", 4, 256, {2: (5, 9), 3: (17,)}, torch.zeros(4, 256))
     actual = sample(detail_guider(pack, patcher, {"profile": profile}, layer_start=0.5, layer_end=0.75))
     channels = iter([[5, 9], [17]] * 2)
     expected = sample(plain(patcher, layers=(2, 3), find=lambda z: next(channels)))
     assert relative_error(actual, expected) <= 1e-5
     with pytest.raises(ValueError, match=r"profile: it was measured on SD3 / SD3\.5 with 24 blocks, this model"):
-        detail_guider(pack, patcher, {"profile": settings.Profile("SD3 / SD3.5", 24, {})})
+        detail_guider(pack, patcher, {"profile": settings.Profile("SD3 / SD3.5", 24, 256, {}, torch.zeros(24, 256))})
 
 
 def test_keep_factor_goes_from_start_to_end(pack):

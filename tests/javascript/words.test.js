@@ -1,18 +1,11 @@
-import {
-  wordsOfBlock,
-  wordsOfHeat,
-  wordsOfLayers,
-  wordsOfReport,
-  wordsOfReportAtLength,
-  wordsOfScale,
-} from "../../js/words.js";
+import { wordsOfHeat, wordsOfLayers, wordsOfReport, wordsOfReportAtLength, wordsOfScale } from "../../js/words.js";
 
 const FLUX = {
   family: "Flux",
   block_count: 57,
   block_names: [
-    ...Array.from({ length: 19 }, (_, index) => `double_block ${index}`),
-    ...Array.from({ length: 38 }, (_, index) => `single_block ${index}`),
+    ...Array.from({ length: 19 }, (_, index) => `double ${index}`),
+    ...Array.from({ length: 38 }, (_, index) => `single ${index}`),
   ],
   peak_ratios: { 0: 1.234, 12: 143.21 },
   channels: { 12: [1446, 154], 13: [154] },
@@ -38,7 +31,6 @@ test("then they are its blocks, each kind told apart", () => {
   expect(wordsOfLayers({ start: 0.22, end: 0.22 }, FLUX)).toBe("block 12 of 57 (double 12)");
   expect(wordsOfLayers({ start: 0.3, end: 0.36 }, FLUX)).toBe("blocks 17–20 of 57 (double 17 – single 1)");
   expect(wordsOfLayers({ start: 1, end: 1 }, FLUX)).toBe("block 56 of 57 (single 37)");
-  expect(wordsOfBlock("noise_refiner 1")).toBe("noise refiner 1");
 });
 
 test("layers in the wrong order are named as the host's error names them", () => {

@@ -1,0 +1,134 @@
+"""Pictures of what a probe recorded: legible on a node, with units, in colours that everyone can tell apart.
+
+Needs matplotlib, which nothing else in the pack does.
+"""
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .profile import Profile
+from .recording import Recording
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette.
+ORANGE, BLUE, GREEN, BLACK, GREY = "#e69f00", "#0072b2", "#009e73", "#000000", "#999999"
+WIDTH, HEIGHT, DPI = 9.6, 7.2, 100
+
+
+def require_matplotlib() -> None:
+    """
+    Raises:
+        RuntimeError: it is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise RuntimeError(
+            "The figures need matplotlib, which is not installed. Install this pack's requirements.txt into ComfyUI's "
+            "Python (ComfyUI Manager does), and restart."
+        )
+
+
+def figures(recording: Recording, profile: Profile) -> Tensor:
+    """One picture for each question, (pictures, height, width, 3), 0 to 1: where, how much, and why."""
+    drawn = [_channels(recording, profile), _growth(recording, profile)]
+    if any(block + 1 < profile.blocks for _, block in recording.gates):
+        drawn.append(_gates(recording, profile))
+    return torch.stack(drawn)
+
+
+def _figure(rows: int, title: str) -> tuple[Any, list["Axes"]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # not pyplot: its state is the whole process's
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=15)
+    axes = list(np.atleast_1d(figure.subplots(rows)))
+    for each in axes:
+        each.tick_params(labelsize=11)
+        each.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _picture(figure: Any) -> Tensor:
+    figure.canvas.draw()
+    rgb = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    return torch.from_numpy(rgb.copy()).float() / 255
+
+
+def _channels(recording: Recording, profile: Profile) -> Tensor:
+    """Which channels, at an early, a middle and a late block ([DG], figure 2)."""
+    blocks = sorted({profile.blocks // 4, profile.blocks // 2, profile.blocks - 1})
+    figure, axes = _figure(len(blocks), f"{profile.family}: magnitude of every channel at a block's input")
+    for block, each in zip(blocks, axes, strict=True):
+        magnitudes = profile.magnitudes[block].numpy()
+        found = list(profile.channels.get(block, ()))
+        each.vlines(range(profile.width), 0, magnitudes, color=GREY, linewidth=1)
+        each.vlines(found, 0, magnitudes[found], color=ORANGE, linewidth=3)
+        for channel in found:
+            each.annotate(f"  {channel}", (channel, magnitudes[channel]), color=BLACK, fontsize=12, va="top")
+        each.set_ylabel("mean |z|", fontsize=12)
+        each.set_title(f"block {block} ({recording.block_names[block]})", fontsize=12, loc="left")
+        each.set_ylim(bottom=0)
+    axes[-1].set_xlabel("channel", fontsize=12)
+    return _picture(figure)
+
+
+def _growth(recording: Recording, profile: Profile) -> Tensor:
+    """How massive, over blocks and over noise levels, image and text tokens apart ([DG], figure 4)."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    figure, (over_blocks, over_steps) = _figure(2, f"{profile.family}: how far the largest channel stands out")
+    image = recording.image_means()
+    over_blocks.plot(_peak_ratios(image.nanmean(dim=1)), color=ORANGE, marker="o", label="image tokens")
+    text = {block for _, block in recording.text}
+    if text:
+        means = [torch.stack([s.mean.cpu() for (_, at), s in recording.text.items() if at == b]) for b in sorted(text)]
+        ratios = [float(_peak_ratios(mean.mean(dim=0))) for mean in means]
+        over_blocks.plot(sorted(text), ratios, color=BLUE, marker="s", linestyle="--", label="text tokens")
+    over_blocks.set_xlabel("block, in execution order", fontsize=12)
+    over_blocks.set_yscale("log")
+    over_blocks.yaxis.set_major_formatter("{x:g}")
+    over_blocks.yaxis.set_minor_formatter(NullFormatter())
+    over_blocks.xaxis.set_major_locator(MaxNLocator(integer=True))
+    over_blocks.legend(fontsize=11, frameon=False)
+
+    chosen = sorted({profile.blocks // 4, profile.blocks // 2, profile.blocks - 1})
+    for block, colour, marker in zip(chosen, (GREEN, ORANGE, BLUE), "^os", strict=False):
+        ratios = _peak_ratios(image[block])
+        over_steps.plot(recording.sigmas, ratios, color=colour, marker=marker, markersize=4, label=f"block {block}")
+    over_steps.set_xlabel("noise level σ (sampling runs from left to right)", fontsize=12)
+    over_steps.invert_xaxis()
+    over_steps.legend(fontsize=11, frameon=False)
+    for each in (over_blocks, over_steps):
+        each.set_ylabel("largest / median |z|", fontsize=12)
+    return _picture(figure)
+
+
+def _gates(recording: Recording, profile: Profile) -> Tensor:
+    """Whether the residual gates α spike where the activations are massive at the block's output."""
+    blocks = sorted({block for _, block in recording.gates if block + 1 < profile.blocks})
+    blocks = sorted({blocks[len(blocks) // 4], blocks[len(blocks) // 2], blocks[-1]})
+    figure, axes = _figure(len(blocks), f"{profile.family}: AdaLN's residual gates")
+    for block, each in zip(blocks, axes, strict=True):
+        gates = torch.stack([gate.cpu() for (_, at), gate in recording.gates.items() if at == block]).mean(dim=0)
+        massive = list(profile.channels.get(block + 1, ()))
+        each.vlines(range(profile.width), 0, gates.numpy(), color=GREY, linewidth=1)
+        each.vlines(massive, 0, gates[massive].numpy(), color=ORANGE, linewidth=3)
+        each.set_ylabel("mean |α|", fontsize=12)
+        each.set_title(
+            f"block {block} ({recording.block_names[block]}); orange: massive at its output", fontsize=12, loc="left"
+        )
+        each.set_ylim(bottom=0)
+    axes[-1].set_xlabel("channel", fontsize=12)
+    return _picture(figure)
+
+
+def _peak_ratios(magnitudes: Tensor) -> Tensor:
+    """Magnitudes (…, channels) → the largest over the median, (…)."""
+    return magnitudes.amax(dim=-1) / magnitudes.quantile(0.5, dim=-1)

@@ -1,0 +1,94 @@
+"""A profile: massive channels measured before, and its file."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+FORMAT = "detail_guidance.profile"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Massive channels per block, of a model of one family, depth and width.
+
+    Attributes:
+        channels: per block that has any.
+        magnitudes: mean of |z| over image tokens, pictures and steps, float32 (blocks, width).
+    """
+
+    family: str
+    blocks: int
+    width: int
+    channels: dict[int, tuple[int, ...]]
+    magnitudes: Tensor = field(compare=False)
+
+    def check(self, family: str, blocks: int) -> None:
+        """
+        Raises:
+            ValueError: a model of another family or depth.
+        """
+        if (self.family, self.blocks) != (family, blocks):
+            raise ValueError(
+                f"profile: it was measured on {self.family} with {self.blocks} blocks, this model is {family} with "
+                f"{blocks}. Measure this model, or unplug the profile."
+            )
+
+    def check_width(self, width: int) -> None:
+        """
+        Raises:
+            ValueError: a model whose hidden state has another number of channels.
+        """
+        if self.width != width:
+            raise ValueError(
+                f"profile: it was measured on a model of width {self.width}, this one's is {width}. Measure this one, "
+                "or unplug the profile."
+            )
+
+
+def save(profile: Profile, file: Path, about: dict[str, str]) -> None:
+    """Write a safetensors file whose header can be read by people; `about` goes into it too."""
+    channels = {str(block): channels for block, channels in profile.channels.items()}
+    metadata = {
+        "format": FORMAT,
+        "family": profile.family,
+        "blocks": str(profile.blocks),
+        "width": str(profile.width),
+        "channels": json.dumps(channels),
+    }
+    save_file({"magnitudes": profile.magnitudes.contiguous()}, file, metadata | about)
+
+
+def load(file: Path) -> Profile:
+    """
+    Raises:
+        ValueError: the file is damaged, or no profile.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(
+                    f"profile: {file.name} is a safetensors file, but no profile of massive activations. Choose one "
+                    "that Save Massive Activation Profile wrote."
+                )
+            magnitudes = opened.get_tensor("magnitudes")
+        channels = {int(block): tuple(found) for block, found in json.loads(metadata["channels"]).items()}
+        profile = Profile(metadata["family"], int(metadata["blocks"]), int(metadata["width"]), channels, magnitudes)
+    except (SafetensorError, KeyError, json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise ValueError(f"profile: {file.name} is damaged ({error}). Measure and save it again.") from error
+    fits = (
+        magnitudes.shape == (profile.blocks, profile.width)
+        and magnitudes.dtype == torch.float32
+        and all(
+            0 <= block < profile.blocks and all(0 <= channel < profile.width for channel in found)
+            for block, found in channels.items()
+        )
+    )
+    if not fits:
+        raise ValueError(f"profile: {file.name} is damaged (its parts do not fit together). Measure and save it again.")
+    return profile
