@@ -81,7 +81,7 @@ def _channels(recording: Recording, profile: Profile) -> Tensor:
 
 def _growth(recording: Recording, profile: Profile) -> Tensor:
     """How massive, over blocks and over noise levels, image and text tokens apart ([DG], figure 4)."""
-    from matplotlib.ticker import MaxNLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     figure, (over_blocks, over_steps) = _figure(2, f"{profile.family}: how far the largest channel stands out")
     image = recording.image_means()
@@ -93,6 +93,7 @@ def _growth(recording: Recording, profile: Profile) -> Tensor:
         over_blocks.plot(sorted(text), ratios, color=BLUE, marker="s", linestyle="--", label="text tokens")
     over_blocks.set_xlabel("block, in execution order", fontsize=12)
     over_blocks.set_yscale("log")
+    over_blocks.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     over_blocks.yaxis.set_major_formatter("{x:g}")
     over_blocks.yaxis.set_minor_formatter(NullFormatter())
     over_blocks.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -100,8 +101,8 @@ def _growth(recording: Recording, profile: Profile) -> Tensor:
 
     chosen = sorted({profile.blocks // 4, profile.blocks // 2, profile.blocks - 1})
     for block, colour, marker in zip(chosen, (GREEN, ORANGE, BLUE), "^os", strict=False):
-        ratios = _peak_ratios(image[block])
-        over_steps.plot(recording.sigmas, ratios, color=colour, marker=marker, markersize=4, label=f"block {block}")
+        stands_out = _peak_ratios(image[block])
+        over_steps.plot(recording.sigmas, stands_out, color=colour, marker=marker, markersize=4, label=f"block {block}")
     over_steps.set_xlabel("noise level σ (sampling runs from left to right)", fontsize=12)
     over_steps.invert_xaxis()
     over_steps.legend(fontsize=11, frameon=False)

@@ -78,7 +78,8 @@ class Recording:
         return "\n".join(lines + [self._line(block, means[block], profile) for block in range(blocks)])
 
     def _line(self, block: int, means: Tensor, profile: Profile) -> str:
-        magnitude, name = profile.magnitudes[block], f"block {block} ({self.block_names[block]})"
+        magnitude, width = profile.magnitudes[block], profile.width
+        name = f"block {block} ({self.block_names[block]})"
         median = magnitude.quantile(0.5)
         channels = profile.channels.get(block, ())
         if not channels:
@@ -92,8 +93,9 @@ class Recording:
         if text:
             mean = torch.stack(text).mean(dim=0)
             line += f"; on text {mean[largest] / mean.quantile(0.5):.3g} times the median"
-        gates = [gate.cpu() for (_, at), gate in self.gates.items() if at == block]
+        # What stands at this block's input was let through by the gates before it.
+        gates = [gate.cpu() for (_, at), gate in self.gates.items() if at == block - 1]
         if gates:
-            rank = 1 + int((torch.stack(gates).mean(dim=0) > torch.stack(gates).mean(dim=0)[largest]).sum())
-            line += f"; its gate is number {rank} of {len(gates[0])}"
+            mean = torch.stack(gates).mean(dim=0)
+            line += f"; the gate before it is number {1 + int((mean > mean[largest]).sum())} of {width} by size"
         return line

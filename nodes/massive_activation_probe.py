@@ -68,10 +68,14 @@ class MassiveActivationProbe(io.ComfyNode):
                 ),
             ],
             outputs=[
-                DetailGuidanceProfile.Output("profile", tooltip="For Detail Guidance Options, or to be saved."),
-                io.Image.Output("figures", tooltip="Which channels, how far they stand out, and the gates."),
-                io.String.Output("report", tooltip="What was found, block by block."),
-                io.Latent.Output("latent", tooltip="What was sampled: the same as without the probe."),
+                DetailGuidanceProfile.Output(
+                    display_name="profile", tooltip="For Detail Guidance Options, or to be saved."
+                ),
+                io.Image.Output(
+                    display_name="figures", tooltip="Which channels, how far they stand out, and the gates."
+                ),
+                io.String.Output(display_name="report", tooltip="What was found, block by block."),
+                io.Latent.Output(display_name="latent", tooltip="What was sampled: the same as without the probe."),
             ],
         )
 

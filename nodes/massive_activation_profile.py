@@ -57,7 +57,7 @@ class LoadMassiveActivationProfile(io.ComfyNode):
                     tooltip=f"A file in output/{FOLDER} or models/{FOLDER}.",
                 )
             ],
-            outputs=[DetailGuidanceProfile.Output("profile", tooltip="For Detail Guidance Options.")],
+            outputs=[DetailGuidanceProfile.Output(display_name="profile", tooltip="For Detail Guidance Options.")],
         )
 
     @classmethod

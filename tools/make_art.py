@@ -38,6 +38,7 @@ THUMBNAILS = {  # workflow → title, what the small model draws
     "flux_dedistilled": ("Flux, de-distilled", "water 1"),
     "ksampler": ("KSampler", "marble 1"),
     "side_by_side": ("Side by side", "stucco"),
+    "probe": ("Probe", "lava 1"),
 }
 
 

@@ -11,7 +11,14 @@ from typing import Any
 
 from comfy_server import Server
 
-NODES = ("DetailGuider", "DetailGuidance", "DetailGuidanceOptions")
+NODES = (
+    "DetailGuider",
+    "DetailGuidance",
+    "DetailGuidanceOptions",
+    "MassiveActivationProbe",
+    "SaveMassiveActivationProfile",
+    "LoadMassiveActivationProfile",
+)
 FILE = Path(__file__).resolve().parent.parent / "locales/en/nodeDefs.json"
 
 

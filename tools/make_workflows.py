@@ -71,8 +71,9 @@ class Graph:
             if name in inputs:
                 source, slot = inputs[name]
                 link = len(self.links) + 1
-                self.links.append([link, source.saved["id"], slot, number, len(sockets), of_type])
-                source.saved["outputs"][slot]["links"].append(link)
+                output = source.saved["outputs"][slot]
+                self.links.append([link, source.saved["id"], slot, number, len(sockets), output["type"]])
+                output["links"].append(link)
             sockets.append({"name": name, "type": of_type, "link": link})
         names = definition["output_name"]
         outputs = [
@@ -224,6 +225,31 @@ def ksampler(definitions: Definitions) -> Graph:
     return graph
 
 
+def probe(definitions: Definitions) -> Graph:
+    graph = Graph(definitions)
+    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
+    graph.note(
+        0,
+        "**Massive Activation Probe** samples a few steps and says which channels are massive at which blocks. Its "
+        "profile fixes them for Detail Guidance. Saved, it is found again by *Load Massive Activation Profile*, so "
+        f"that the probe need not run each time.\n\n{NOT_MEASURED}",
+    )
+    positive, negative = prompts(graph, clip, PROMPT, "")
+    latent = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024)
+    inputs = {"positive": positive, "negative": negative, "latent_image": latent.out("LATENT")}
+    probe = graph.node("MassiveActivationProbe", 2, model=model, **inputs)
+    figures = graph.node("PreviewImage", 2, images=probe.out("figures"))
+    report = graph.node("PreviewAny", 2, source=probe.out("report"))
+    saved = graph.node("SaveMassiveActivationProfile", 2, profile=probe.out("profile"), filename_prefix="sd3.5_medium")
+    graph.group("What is massive?", probe, figures, report, saved)
+    options = graph.node("DetailGuidanceOptions", 3, profile=probe.out("profile"))
+    detail = graph.node("DetailGuidance", 3, model=model, options=options.out("DG_OPTIONS"))
+    graph.group("Detail Guidance with it", options, detail)
+    sampler = graph.node("KSampler", 4, model=detail.out("MODEL"), **inputs, **SAMPLING)
+    picture(graph, 4, sampler.out("LATENT"), vae, "detail_guidance")
+    return graph
+
+
 def comparison(definitions: Definitions) -> Graph:
     graph = Graph(definitions)
     model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
@@ -290,6 +316,7 @@ WORKFLOWS: dict[str, Callable[[Definitions], Graph]] = {
     ),
     "ksampler": ksampler,
     "side_by_side": comparison,
+    "probe": probe,
 }
 
 

@@ -82,7 +82,7 @@ def test_nodes_links_and_weights(host, file):
         assert definitions[nodes[source]["type"]]["output"][slot] == kind
         declared = definitions[nodes[target]["type"]]["input"]
         name = nodes[target]["inputs"][socket]["name"]
-        assert {**declared.get("required", {}), **declared.get("optional", {})}[name][0] == kind
+        assert {**declared.get("required", {}), **declared.get("optional", {})}[name][0] in (kind, "*")
     for node in nodes.values():
         named = {str(value) for value in node.get("widgets_values", []) if str(value).endswith(".safetensors")}
         models = node["properties"].get("models", [])
@@ -118,6 +118,8 @@ def test_the_english_words_are_the_nodes_own(host):
 @pytest.mark.parametrize("node", NODES)
 def test_translations_are_complete(host, language, node):
     translated = host.translations[language]["nodeDefs"][node]
-    assert translated["display_name"] and translated["description"] and translated["outputs"]["0"]["tooltip"]
+    assert translated["display_name"] and translated["description"]
+    assert len(translated["outputs"]) == len(host.definitions[node]["output"])
+    assert all(text["tooltip"] for text in translated["outputs"].values())
     assert translated["inputs"].keys() == inputs(host, node)
     assert all(text["name"] and text["tooltip"] for text in translated["inputs"].values())
