@@ -9,21 +9,20 @@ from comfy.patcher_extension import WrappersMP
 from ..detail_guidance.settings import Settings
 from . import block_hooks
 from .families import Family, family_of, network
-from .report import Sender
 from .run import Run
 from .step import KEY
 
 log = logging.getLogger(KEY)
 
 
-def patch(model: ModelPatcher, settings: Settings, sender: Sender) -> ModelPatcher:
+def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> ModelPatcher:
     """A clone of the model that samples with Detail Guidance; the model itself stays as it is.
 
     A model carries one Detail Guidance: a new one takes an earlier one's place. Switched off (dg_scale = 0), the clone
     carries none: it costs nothing and samples as if this pack were not there.
 
     Args:
-        sender: the node that asked, to which the report is addressed.
+        node_id: the execution id of the node that asked, to which the report is addressed.
 
     Raises:
         ValueError: no row of the family table fits the model, or the settings' profile does not.
@@ -44,7 +43,7 @@ def patch(model: ModelPatcher, settings: Settings, sender: Sender) -> ModelPatch
         run = Run(settings, executor.class_obj)
         run.install()
         samples = executor(*args, **kwargs)
-        run.report(sender).publish()
+        run.report(node_id).publish()
         return samples
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)

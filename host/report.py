@@ -11,23 +11,10 @@ log = logging.getLogger("detail_guidance")
 
 
 @dataclass(frozen=True)
-class Sender:
-    """Whom a report is addressed to.
-
-    Attributes:
-        node: execution id of the node whose settings were used; "1:2" is node 2 in subgraph node 1.
-        workflow: id of the page's workflow; None where no page queued it.
-    """
-
-    node: str | None
-    workflow: str | None = None
-
-
-@dataclass(frozen=True)
 class Report:
     """
     Attributes:
-        node, workflow: as in `Sender`.
+        node: execution id of the node whose settings these were; "1:2" is node 2 in subgraph node 1.
         family: name of the model family.
         block_count: L.
         block_names: "double 12" for each of the L blocks, in execution order.
@@ -44,7 +31,6 @@ class Report:
     """
 
     node: str | None
-    workflow: str | None
     family: str
     block_count: int
     block_names: list[str]
@@ -76,4 +62,15 @@ class Report:
             log.warning(f"Detail Guidance: {warning}")
         server = getattr(PromptServer, "instance", None)  # a script that samples has no server
         if server is not None:
-            server.send_sync(EVENT, asdict(self), server.client_id)
+            server.send_sync(EVENT, asdict(self) | {"workflow": _workflow(server)}, server.client_id)
+
+
+def _workflow(server: PromptServer) -> str | None:
+    """The id of the page's workflow that is running; None where no page queued it.
+
+    Not what the node was told when it ran: the host keeps a node's outputs from one workflow to the next.
+    """
+    for _, prompt_id, _, extra_data, *_ in server.prompt_queue.currently_running.values():
+        if prompt_id == server.last_prompt_id:
+            return ((extra_data.get("extra_pnginfo") or {}).get("workflow") or {}).get("id")
+    return None

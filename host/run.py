@@ -18,7 +18,7 @@ from ..detail_guidance.settings import Settings
 from ..detail_guidance.window import Window, keep_factor
 from .context_windows import DetailedWindows
 from .families import family_of, network
-from .report import Report, Sender
+from .report import Report
 from .step import KEY, Step
 
 
@@ -110,14 +110,13 @@ class Run:
         if block not in self.peak_ratios:
             self.peak_ratios[block] = peak_ratio(z)
 
-    def report(self, sender: Sender) -> Report:
+    def report(self, node_id: str | None) -> Report:
         channels = {block: _true_indices(self.channels[block]) for block in self.layers}
         peak_ratios = {block: ratio.item() for block, ratio in sorted(self.peak_ratios.items())}
         peak_ratios = {block: ratio for block, ratio in peak_ratios.items() if isfinite(ratio)}  # the page reads JSON
         strength = torch.cat(self.strengths).nanmean().item() if self.strengths else 0.0
         return Report(
-            node=sender.node,
-            workflow=sender.workflow,
+            node=node_id,
             family=self.family.name,
             block_count=len(self.blocks),
             block_names=[block.name for block in self.blocks],

@@ -7,8 +7,7 @@ import { keep, nodeAt, reportsOf } from "./reports.js";
 
 const NODES = ["DetailGuider", "DetailGuidance"];
 const WIDGETS = { scale: "dg_scale", start: "layer_start", end: "layer_end" };
-const HEIGHT = 100;
-const WARNINGS_HEIGHT = 48;
+const HEIGHT = 130; // the picture's, with the margins that the classic canvas leaves around it
 
 const pictures = new WeakMap();
 const rootGraph = () => app.rootGraph ?? app.graph; // 1.32's page has only the latter
@@ -22,7 +21,7 @@ app.registerExtension({
     style.href = new URL("./detail_guidance.css", import.meta.url);
     document.head.append(style);
     api.addEventListener("detail_guidance.report", ({ detail }) => {
-      keep(detail);
+      keep({ ...detail, workflow: detail.workflow ?? rootGraph().id });
       showReports();
     });
   },
@@ -41,8 +40,6 @@ function showReports() {
     const picture = pictures.get(node);
     if (!picture || picture.report === report) continue;
     picture.tell(report);
-    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
-    node.setDirtyCanvas(true, true);
   }
 }
 
@@ -57,6 +54,7 @@ function addPicture(node) {
       ...Object.fromEntries(Object.keys(WIDGETS).map((part) => [part, widget(part).value])),
       most: widget("scale").options.max,
       usual,
+      title: node.title,
       linked: new Set(Object.keys(WIDGETS).filter(isLinked)),
     }),
     write(changed) {
@@ -74,21 +72,32 @@ function addPicture(node) {
   });
   pictures.set(node, picture);
 
-  const height = () => HEIGHT + (picture.report?.warnings.length ? WARNINGS_HEIGHT : 0);
   const added = node.addDOMWidget("detail_guidance", "detail_guidance", picture.element, {
     serialize: false,
     margin: 6,
-    getMinHeight: height,
-    getMaxHeight: height,
+    getMinHeight: () => HEIGHT,
+    getMaxHeight: () => HEIGHT,
   });
   added.serialize = false; // the one above is about the prompt, this one about the workflow
   keepUp(picture, node);
+  letThrough(picture);
+}
 
-  // Dragging the picture must not drag the node, nor may the picture stop the page from zooming.
-  picture.element.addEventListener("pointerdown", (event) => event.stopPropagation());
-  picture.element.addEventListener("wheel", (event) => {
-    if (!window.LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event);
+/** The picture lies over the classic canvas: what is not meant for it goes on to there. */
+function letThrough({ element, said }) {
+  const toCanvas = (does) => (event) => {
+    if (!window.LiteGraph.vueNodesMode) app.canvas[does](event);
+  };
+  element.addEventListener("wheel", (event) => {
+    // As the page's own text boxes: the wheel scrolls the one that has the focus.
+    if (said.contains(event.target) && document.activeElement === said) event.stopPropagation();
+    else toCanvas("processMouseWheel")(event);
   });
+  const MIDDLE = 4; // in a pointer event's buttons
+  const [down, move, up] = ["Down", "Move", "Up"].map((which) => toCanvas(`processMouse${which}`));
+  element.addEventListener("pointerdown", (event) => event.button === 1 && down(event));
+  element.addEventListener("pointermove", (event) => event.buttons & MIDDLE && move(event));
+  element.addEventListener("pointerup", (event) => event.button === 1 && up(event));
 }
 
 /** While the picture is in sight, keeps it like the ordinary widgets: links, undo, other packs and the user all change

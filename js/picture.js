@@ -2,6 +2,7 @@
 
 import {
   blockAt,
+  bothLayersDragged,
   clamp,
   layersDragged,
   layersMoved,
@@ -23,6 +24,7 @@ const HINT = "Run once to see this model's blocks here.";
  * @property {number} usual the scale's default.
  * @property {number} start
  * @property {number} end
+ * @property {string} title of the node.
  * @property {Set<string>} linked names among "scale", "start", "end" that a link sets, not the user.
  */
 
@@ -39,7 +41,7 @@ export class Picture {
     this.report = undefined;
 
     this.scale = element("div", "handle");
-    this.number = element("output", "number");
+    this.number = element("span", "number");
     this.scaleTrack = element("div", "track", this.scale);
     this.from = element("div", "bracket from");
     this.to = element("div", "bracket to");
@@ -49,11 +51,14 @@ export class Picture {
     this.layers = element("div", "words");
     this.happened = element("div", "words faint");
     this.warnings = element("div", "warnings");
-    this.warnings.setAttribute("role", "status");
+    this.said = element("div", "said", this.happened, this.warnings);
+    this.said.setAttribute("role", "status");
+    this.said.dataset.captureWheel = "true"; // asks Nodes 2.0 to let it scroll when it has the focus
     const name = element("span", "name");
     name.textContent = "detail";
     const row = element("div", "row", name, this.scaleTrack, this.number);
-    this.element = element("div", "detail-guidance", row, this.strip, this.layers, this.happened, this.warnings);
+    this.element = element("div", "detail-guidance", row, this.strip, this.layers, this.said);
+    this.element.setAttribute("role", "group");
 
     const onTrack = (track) => (event) => {
       const { left, width } = track.getBoundingClientRect();
@@ -72,6 +77,13 @@ export class Picture {
       reset: () => setScale(read().usual),
     });
     this.number.addEventListener("dblclick", () => this.scale.dispatchEvent(new MouseEvent("dblclick")));
+    this.scaleTrack.addEventListener("pointerdown", (event) => {
+      if (event.target !== this.scaleTrack || event.button !== 0 || read().linked.has("scale")) return;
+      event.stopPropagation();
+      begin();
+      setScale(scaleAt(onTrack(this.scaleTrack)(event), read().most));
+      end();
+    });
 
     const placeOf = onTrack(this.strip);
     for (const [handle, which] of [
@@ -95,16 +107,13 @@ export class Picture {
       },
       end,
       placeOf,
-      drag: (place) => {
-        const by = Math.round((place - placesOfLayers(grabbed, this.blocks)[0]) * (this.blocks || 100));
-        write(layersMoved(grabbed, "both", by, this.blocks));
-      },
+      drag: (place) => write(bothLayersDragged(grabbed, place, this.blocks)),
     });
     this.strip.addEventListener("pointermove", (event) => {
       if (!this.report) return;
       this.strip.title = wordsOfHeat(blockAt(placeOf(event), this.blocks), this.report);
     });
-    this.strip.title = HINT;
+    this.strip.title = this.happened.textContent = HINT;
     this.show();
   }
 
@@ -116,6 +125,7 @@ export class Picture {
   /** Takes in what a run reported. */
   tell(report) {
     this.report = report;
+    this.#showReport();
     this.shown = undefined;
     this.show();
   }
@@ -128,7 +138,7 @@ export class Picture {
     this.shown = now;
     this.#showScale(values);
     this.#showLayers(values);
-    this.#showReport();
+    this.element.setAttribute("aria-label", `Detail Guidance, ${values.title}`);
   }
 
   #showScale({ scale, most, linked }) {
@@ -136,7 +146,7 @@ export class Picture {
     const words = linked.has("scale") ? "from a link" : wordsOfScale(scale);
     this.element.classList.toggle("off", scale === 0 && !linked.has("scale"));
     this.scaleTrack.style.setProperty("--place", place);
-    this.number.value = words;
+    this.number.textContent = words;
     showSlider(this.scale, {
       place,
       label: "DG scale",
@@ -155,9 +165,10 @@ export class Picture {
     this.strip.style.setProperty("--to", right);
     const fromLink = [...linked].filter((name) => name !== "scale");
     this.layers.textContent = wordsOfLayers(values, this.report) + (fromLink.length ? " (from a link)" : "");
+    this.layers.title = this.layers.textContent;
     for (const [handle, place, label, which, low, high] of [
-      [this.from, left, "First layer", "start", 0, end],
-      [this.to, right, "Last layer", "end", start, 1],
+      [this.from, left, "First layer", "start", 0, Math.max(start, end)],
+      [this.to, right, "Last layer", "end", Math.min(start, end), 1],
     ]) {
       showSlider(handle, {
         place,
@@ -175,12 +186,11 @@ export class Picture {
 
   #showReport() {
     const { report } = this;
-    this.happened.textContent = report ? wordsOfReport(report) : HINT;
-    this.happened.title = report ? wordsOfReportAtLength(report) : HINT;
-    this.warnings.textContent = report?.warnings.join(" ") ?? "";
-    this.warnings.title = this.warnings.textContent;
-    this.warnings.hidden = !report?.warnings.length;
-    if (!report) return;
+    this.happened.textContent = wordsOfReport(report);
+    this.happened.title = wordsOfReportAtLength(report);
+    this.warnings.textContent = this.warnings.title = report.warnings.join(" ");
+    this.said.tabIndex = report.warnings.length ? 0 : -1;
+    this.said.scrollTop = 0;
     const cells = warmths(report.peak_ratios, report.block_count).map((warmth, block) => {
       const cell = element("span", report.block_names[block].endsWith(" 0") && block > 0 ? "cell new-kind" : "cell");
       if (warmth !== null) cell.style.setProperty("--warmth", warmth);

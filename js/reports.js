@@ -3,12 +3,13 @@
 const latest = new Map();
 
 export function keep(report) {
-  latest.set(`${report.workflow} ${report.node}`, report);
+  const key = `${report.workflow} ${report.node}`;
+  latest.delete(key); // so that it becomes the last one
+  latest.set(key, report);
 }
 
-/** The kept reports about nodes of this workflow, oldest first. Those that no page queued are about any. */
-export const reportsOf = (workflow) =>
-  [...latest.values()].filter((report) => report.workflow === null || report.workflow === workflow);
+/** The kept reports about nodes of this workflow, oldest first: a node in a subgraph used twice has two. */
+export const reportsOf = (workflow) => [...latest.values()].filter((report) => report.workflow === workflow);
 
 /** The node with an execution id such as "1:2:3": node 3 in subgraph node 2 in subgraph node 1 of the root graph. */
 export function nodeAt(graph, executionId) {

@@ -34,8 +34,8 @@ export function fractionOf(block, blocks) {
   return round(middle, 4);
 }
 
-/** How finely layers can be told apart: the model's blocks, or hundredths of its depth. */
-const HUNDREDTHS = 100;
+/** How many steps the track of the layers has: the model's blocks, or hundredths of its depth. */
+const unitsOf = (blocks) => blocks || 100;
 
 /** The places between which the layers lie. Both blocks belong to them, so that one layer is as wide as its block. */
 export function placesOfLayers({ start, end }, blocks) {
@@ -45,30 +45,37 @@ export function placesOfLayers({ start, end }, blocks) {
 
 /** The layers after one end, "start" or "end", was dragged to a place; it stops at the other. */
 export function layersDragged(layers, which, place, blocks) {
-  const units = blocks || HUNDREDTHS;
-  let unit = Math.round(clamp(place, 0, 1) * units);
-  if (blocks && which === "end") unit -= 1;
-  return layersMovedTo(layers, which, unit, blocks);
+  const unit = Math.round(clamp(place, 0, 1) * unitsOf(blocks));
+  return layersMovedTo(layers, which, blocks && which === "end" ? unit - 1 : unit, blocks);
 }
 
-/** The layers after one end, or "both", moved by so many blocks (hundredths). */
+/** The layers after both were dragged so that the first begins at a place; they stop at the track's ends. */
+export function bothLayersDragged(layers, place, blocks) {
+  const by = Math.round(place * unitsOf(blocks)) - unitOf(layers.start, blocks);
+  return layersMoved(layers, "both", by, blocks);
+}
+
+/** The layers after one end, or "both", moved by so many steps. */
 export function layersMoved(layers, which, by, blocks) {
   if (which !== "both") return layersMovedTo(layers, which, unitOf(layers[which], blocks) + by, blocks);
   const start = unitOf(layers.start, blocks);
-  const end = unitOf(layers.end, blocks);
+  const end = Math.max(unitOf(layers.end, blocks), start);
   const shift = clamp(by, -start, lastUnit(blocks) - end);
-  return { start: fractionOfUnit(start + shift, blocks), end: fractionOfUnit(end + shift, blocks) };
+  if (shift === 0) return layers;
+  return { ...layers, start: fractionOfUnit(start + shift, blocks), end: fractionOfUnit(end + shift, blocks) };
 }
 
-const lastUnit = (blocks) => (blocks ? blocks - 1 : HUNDREDTHS);
-const unitOf = (fraction, blocks) => (blocks ? blockAt(fraction, blocks) : Math.round(fraction * HUNDREDTHS));
-const fractionOfUnit = (unit, blocks) => (blocks ? fractionOf(unit, blocks) : round(unit / HUNDREDTHS, 2));
+const lastUnit = (blocks) => (blocks ? blocks - 1 : unitsOf(blocks));
+const unitOf = (fraction, blocks) => (blocks ? blockAt(fraction, blocks) : Math.round(fraction * unitsOf(blocks)));
+const fractionOfUnit = (unit, blocks) => (blocks ? fractionOf(unit, blocks) : round(unit / unitsOf(blocks), 2));
 
 function layersMovedTo(layers, which, unit, blocks) {
-  const start = unitOf(layers.start, blocks);
-  const end = unitOf(layers.end, blocks);
-  const moved = which === "start" ? clamp(unit, 0, end) : clamp(unit, start, lastUnit(blocks));
-  return { ...layers, [which]: fractionOfUnit(moved, blocks) };
+  const other = which === "start" ? "end" : "start";
+  const stop = unitOf(layers[other], blocks);
+  const moved = which === "start" ? clamp(unit, 0, stop) : clamp(unit, stop, lastUnit(blocks));
+  if (moved === unitOf(layers[which], blocks) && layers.start <= layers.end) return layers;
+  // Many fractions name one block: where both ends meet, they must be the same one, or the first may exceed the last.
+  return { ...layers, [which]: moved === stop ? layers[other] : fractionOfUnit(moved, blocks) };
 }
 
 // The heat strip.

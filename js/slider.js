@@ -11,18 +11,20 @@
 export function makeDraggable(handle, { drag, placeOf, begin, end }) {
   handle.addEventListener("pointerdown", (event) => {
     if (event.button !== 0 || isDisabled(handle)) return;
+    event.stopPropagation(); // Nodes 2.0 would drag the node
     // Where on the handle it was grabbed stays under the pointer.
     const grip = placeOf(event) - Number(handle.dataset.place);
     const dragTo = (moved) => drag(placeOf(moved) - grip);
-    const stop = () => {
+    const stop = ({ pointerId }) => {
+      if (pointerId !== event.pointerId) return;
       handle.removeEventListener("pointermove", dragTo);
-      handle.removeEventListener("lostpointercapture", stop);
+      document.removeEventListener("lostpointercapture", stop, true);
       end();
     };
     begin();
     handle.setPointerCapture(event.pointerId);
     handle.addEventListener("pointermove", dragTo);
-    handle.addEventListener("lostpointercapture", stop);
+    document.addEventListener("lostpointercapture", stop, true); // there it arrives also if the handle is removed
   });
 }
 
@@ -42,12 +44,19 @@ export function makeSlider(handle, { move, reset, ...does }) {
   };
   makeDraggable(handle, does);
   handle.setAttribute("role", "slider");
+  let held = false;
   handle.addEventListener("keydown", (event) => {
     const steps = STEPS[event.key];
     if (steps === undefined || event.ctrlKey || event.metaKey || event.altKey || isDisabled(handle)) return;
     event.preventDefault();
     event.stopPropagation(); // the page moves nodes by the same keys
-    changing(() => move(steps, event));
+    held = event.repeat;
+    if (held) move(steps, event);
+    else changing(() => move(steps, event));
+  });
+  handle.addEventListener("keyup", () => {
+    if (held) changing(() => {}); // all that a held key did is undone at once
+    held = false;
   });
   if (!reset) return;
   handle.addEventListener("dblclick", () => {

@@ -28,11 +28,11 @@ export function wordsOfHeat(block, report) {
 /** What the last run did, in one line. */
 export function wordsOfReport(report) {
   const channels = [...new Set(Object.values(report.channels).flat())].sort((a, b) => a - b);
-  const shown = channels.length > 4 ? `${channels.slice(0, 3).join(", ")} …` : channels.join(", ");
+  const shown = channels.length > 3 ? `${channels.slice(0, 2).join(", ")} …` : channels.join(", ");
   return [
+    `strength ${number(report.relative_strength, 2)}`,
     shown || "no channel",
     `${report.steps_fired}/${report.steps} steps`,
-    `strength ${number(report.relative_strength, 2)}`,
     report.plan,
   ].join(" · ");
 }

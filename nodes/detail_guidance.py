@@ -4,7 +4,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..host.patch import patch
-from .inputs import CATEGORY, SENDER, guidance_inputs, sender_from, settings_from
+from .inputs import CATEGORY, guidance_inputs, settings_from
 
 
 class DetailGuidance(io.ComfyNode):
@@ -21,9 +21,10 @@ class DetailGuidance(io.ComfyNode):
                 *guidance_inputs(),
             ],
             outputs=[io.Model.Output(tooltip="The model, sampling with Detail Guidance.")],
-            hidden=SENDER,
+            hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # another node with these inputs has its own report
         )
 
     @classmethod
     def execute(cls, model: ModelPatcher, **values: Any) -> io.NodeOutput:
-        return io.NodeOutput(patch(model, settings_from(values), sender_from(cls.hidden)))
+        return io.NodeOutput(patch(model, settings_from(values), cls.hidden.unique_id))

@@ -6,7 +6,7 @@ from comfy.samplers import CFGGuider
 from comfy_api.latest import io
 
 from ..host.patch import patch
-from .inputs import CATEGORY, SENDER, guidance_inputs, sender_from, settings_from
+from .inputs import CATEGORY, guidance_inputs, settings_from
 
 
 class DetailGuider(io.ComfyNode):
@@ -37,7 +37,8 @@ class DetailGuider(io.ComfyNode):
                 *guidance_inputs(),
             ],
             outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
-            hidden=SENDER,
+            hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # another node with these inputs has its own report
         )
 
     @classmethod
@@ -48,7 +49,7 @@ class DetailGuider(io.ComfyNode):
             raise ValueError(f"cfg: {cfg} is outside 0 to 100.")
         if negative is None and not isclose(cfg, 1.0):
             raise ValueError(f"negative: not connected, but cfg = {cfg:g} needs it. Connect it, or set cfg to 1.")
-        guider = CFGGuider(patch(model, settings_from(values), sender_from(cls.hidden)))
+        guider = CFGGuider(patch(model, settings_from(values), cls.hidden.unique_id))
         conditions = {"positive": positive} | ({} if negative is None else {"negative": negative})
         guider.inner_set_conds(conditions)
         guider.set_cfg(cfg)

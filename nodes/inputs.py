@@ -5,7 +5,6 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..detail_guidance.settings import DG_SCALE, LAYER, Options, Settings
-from ..host.report import Sender
 
 CATEGORY = "detail guidance"
 
@@ -57,15 +56,6 @@ def guidance_inputs() -> list[io.Input]:
             "options", optional=True, tooltip="From Detail Guidance Options. Unconnected: its defaults."
         ),
     ]
-
-
-# What the host tells a guidance node besides its inputs, and the sender made of it.
-SENDER = [io.Hidden.unique_id, io.Hidden.extra_pnginfo]
-
-
-def sender_from(hidden: Any) -> Sender:
-    workflow = (hidden.extra_pnginfo or {}).get("workflow") or {}
-    return Sender(node=hidden.unique_id, workflow=workflow.get("id"))
 
 
 def settings_from(values: dict[str, Any]) -> Settings:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -228,10 +229,16 @@ async def test_copies_have_pictures_of_their_own(comfy):
     )
     await comfy.page.wait_for_timeout(500)
     await comfy.page.evaluate(
-        "() => { window.app.canvas.graph.nodes.find(({ type, id }) => type === 'DetailGuider' && id != 4).mode = 4 }"
+        """() => {
+            const copy = window.app.canvas.graph.nodes.find(({ type, id }) => type === 'DetailGuider' && id != 4);
+            copy.mode = 4;
+            copy.pos = [5000, 5000];
+        }"""
     )
     await comfy.show()
-    await comfy.drag(comfy.page.get_by_role("slider", name="DG scale").locator("visible=true").first, right=40)
+    handles = await comfy.page.get_by_role("slider", name="DG scale").locator("visible=true").all()
+    in_view = [handle for handle in handles if 0 < (await handle.bounding_box())["x"] < 1600]
+    await comfy.drag(in_view[0], right=40)
     scales = await comfy.page.evaluate(
         "() => window.app.canvas.graph.nodes.filter(({ type }) => type === 'DetailGuider')"
         "  .sort((one, other) => one.mode - other.mode)"
@@ -252,7 +259,7 @@ async def test_a_run_from_the_page(comfy):
     await comfy.run()
     layers, happened = comfy.picture().locator(".words").all(), comfy.picture().locator(".faint")
     assert await (await layers)[0].inner_text() == "block 2 of 4 (double 2)"
-    assert "· 4/4 steps · strength 0." in await happened.inner_text()
+    assert re.fullmatch(r"strength 0\.\d+ · 200 · 4/4 steps · together", await happened.inner_text())
     warmths = (
         await comfy.picture()
         .locator(".cell")
@@ -278,11 +285,101 @@ async def test_a_run_from_the_page(comfy):
 
 async def test_a_warning_is_on_the_node(comfy):
     await comfy.drop(demo(steps=2, layer_start=0.0, layer_end=0.0))
-    await comfy.run()
-    warnings = comfy.picture().locator(".warnings")
-    assert (await warnings.inner_text()).startswith("no massive channel at block 0")
     await comfy.show()
+    size = (await comfy.saved())["nodes"][3]["size"]
+    await comfy.run()
+    assert (await comfy.picture().locator(".warnings").inner_text()).startswith("no massive channel at block 0")
+    assert (await comfy.saved())["nodes"][3]["size"] == size, "a node that grew would have to be undone"
     await comfy.screenshot("warning")
+    scrolled = comfy.picture().locator(".said")
+    await comfy.page.evaluate("() => { window.scale = window.app.canvas.ds.scale; }")
+    await scrolled.click()
+    await comfy.page.mouse.wheel(0, 60)
+    await comfy.page.wait_for_timeout(300)
+    assert await scrolled.evaluate("said => said.scrollTop") > 0, "a long one can be read by scrolling"
+    assert await comfy.page.evaluate("() => window.app.canvas.ds.scale === window.scale")
+
+
+async def test_handles_after_a_run_leave_what_can_be_run(comfy):
+    """Two fractions of one block: dragging within it must not put the first behind the last."""
+    await comfy.drop(demo(steps=1, layer_start=0.7, layer_end=0.7))
+    await comfy.show()
+    await comfy.run()
+    await comfy.drag(comfy.slider("Last layer"), right=-15)
+    await comfy.slider("First layer").press("ArrowRight")
+    values = await comfy.values()
+    assert values["layer_start"] == values["layer_end"] == 0.7
+    await comfy.run()
+
+
+async def test_each_workflow_has_its_own_report(comfy):
+    """The host keeps the guider's output from the first one's run; the second one's report is its own all the same."""
+    for number, seed in enumerate((11, 12), start=1):
+        workflow = demo(steps=number)
+        workflow["id"] = f"00000000-0000-4000-8000-00000000000{number}"
+        for node in workflow["nodes"]:
+            if node["type"] == "RandomNoise":
+                node["widgets_values"][0] = seed
+        await comfy.drop(workflow)
+        await comfy.show()
+        await comfy.run()
+        assert f"· {number}/{number} steps ·" in await comfy.picture().locator(".faint").inner_text()
+
+
+async def test_a_node_deleted_while_its_handle_is_dragged(comfy):
+    await comfy.drop(demo(dg_scale=0.25))
+    await comfy.show()
+    box = await comfy.slider("DG scale").bounding_box()
+    await comfy.page.mouse.move(box["x"] + 5, box["y"] + 5)
+    await comfy.page.mouse.down()
+    await comfy.page.mouse.move(box["x"] + 50, box["y"] + 5)
+    await comfy.page.evaluate(
+        "() => { const { graph } = window.app.canvas; graph.remove(graph.nodes.find(({ id }) => id == 4)) }"
+    )
+    await comfy.page.mouse.up()
+    pending = "() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.changeCount"
+    assert await comfy.page.evaluate(pending) == 0, "undo works on"
+
+
+async def test_a_held_key_is_undone_at_once(comfy):
+    await comfy.drop(demo(dg_scale=0.25))
+    await comfy.show()
+    await comfy.slider("DG scale").focus()
+    undo = "() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
+    before = await comfy.page.evaluate(undo)
+    for _ in range(10):
+        await comfy.page.keyboard.down("ArrowRight")
+    await comfy.page.keyboard.up("ArrowRight")
+    assert (await comfy.values())["dg_scale"] == 0.75
+    assert await comfy.page.evaluate(undo) - before <= 2
+
+
+async def test_the_canvas_is_moved_and_zoomed_over_the_picture(comfy):
+    await comfy.drop(demo())
+    await comfy.show()
+    state = "() => { const { scale, offset } = window.app.canvas.ds; return [scale, offset[0]]; }"
+    scale, left = await comfy.page.evaluate(state)
+    box = await comfy.picture().locator(".name").bounding_box()
+    x, y = box["x"] + 5, box["y"] + 5
+    await comfy.page.mouse.move(x, y)
+    await comfy.page.mouse.down(button="middle")
+    await comfy.page.mouse.move(x + 30, y)
+    await comfy.page.mouse.move(x + 60, y)
+    await comfy.page.mouse.up(button="middle")
+    await comfy.page.wait_for_timeout(300)
+    assert (await comfy.page.evaluate(state))[1] - left == pytest.approx(60, abs=15)
+    await comfy.page.mouse.wheel(0, -100)
+    await comfy.page.wait_for_timeout(300)
+    assert (await comfy.page.evaluate(state))[0] > scale
+
+
+async def test_the_track_is_clicked(comfy):
+    await comfy.drop(demo(dg_scale=0.25))
+    await comfy.show()
+    track = comfy.picture().locator(".track")
+    box = await track.bounding_box()
+    await comfy.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert (await comfy.values())["dg_scale"] == pytest.approx(2.5, abs=0.2)
 
 
 async def test_a_run_inside_a_subgraph(comfy):

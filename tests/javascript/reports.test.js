@@ -14,11 +14,11 @@ test("a node that is gone is undefined", () => {
   for (const id of ["9", "1:2", "9:2", "4:1", "1:2:3"]) expect(nodeAt(root, id)).toBeUndefined();
 });
 
-test("each node's last report is kept, by workflow", () => {
+test("each node's last report is kept, by workflow, the newest last", () => {
   keep({ workflow: "a", node: "1", run: 1 });
-  keep({ workflow: "a", node: "1", run: 2 });
-  keep({ workflow: "b", node: "1", run: 3 });
-  keep({ workflow: null, node: "1", run: 4 });
-  expect(reportsOf("a").map(({ run }) => run)).toEqual([2, 4]);
-  expect(reportsOf("b").map(({ run }) => run)).toEqual([3, 4]);
+  keep({ workflow: "a", node: "2", run: 2 });
+  keep({ workflow: "a", node: "1", run: 3 });
+  keep({ workflow: "b", node: "1", run: 4 });
+  expect(reportsOf("a").map(({ run }) => run)).toEqual([2, 3]);
+  expect(reportsOf("b").map(({ run }) => run)).toEqual([4]);
 });

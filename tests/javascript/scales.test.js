@@ -1,5 +1,6 @@
 import {
   blockAt,
+  bothLayersDragged,
   fractionOf,
   layersDragged,
   layersMoved,
@@ -84,6 +85,39 @@ describe("layers", () => {
     expect(layersMoved({ start: 0.29, end: 0.57 }, "start", 1, 0)).toEqual({ start: 0.3, end: 0.57 });
     expect(layersMoved({ start: 0.5, end: 0.5 }, "start", -Infinity, 24)).toEqual({ start: 0, end: 0.5 });
     expect(layersMoved({ start: 0.5, end: 0.5 }, "end", Infinity, 24)).toEqual({ start: 0.5, end: 1 });
+  });
+
+  test.each(DEPTHS)("the first never passes the last, whatever stood there and is done (%d blocks)", (depth) => {
+    const fractions = Array.from({ length: 21 }, (_, index) => index / 20 + (index % 3) / 300).map((f) =>
+      Math.min(f, 1),
+    );
+    for (const blocks of [0, depth])
+      for (const start of fractions)
+        for (const end of fractions.filter((fraction) => fraction >= start))
+          for (const layers of [
+            ...[-Infinity, -1, 1, 3, Infinity].flatMap((by) =>
+              ["start", "end", "both"].map((which) => layersMoved({ start, end }, which, by, blocks)),
+            ),
+            ...[0, 0.31, 0.5, 1].flatMap((place) => [
+              layersDragged({ start, end }, "start", place, blocks),
+              layersDragged({ start, end }, "end", place, blocks),
+              bothLayersDragged({ start, end }, place, blocks),
+            ]),
+          ]) {
+            expect(layers.start).toBeLessThanOrEqual(layers.end);
+            expect(layers.start).toBeGreaterThanOrEqual(0);
+            expect(layers.end).toBeLessThanOrEqual(1);
+          }
+  });
+
+  test("an end that stays in its block keeps its fraction", () => {
+    expect(layersDragged({ start: 0.123, end: 0.123 }, "start", 0.1234, 57)).toEqual({ start: 0.123, end: 0.123 });
+    expect(layersMoved({ start: 0.123, end: 0.123 }, "both", 0, 57)).toEqual({ start: 0.123, end: 0.123 });
+  });
+
+  test("ends in the wrong order are put right by moving one", () => {
+    expect(layersMoved({ start: 0.6, end: 0.5 }, "end", 1, 0)).toEqual({ start: 0.6, end: 0.6 });
+    expect(layersMoved({ start: 0.56, end: 0.55 }, "start", 1, 24)).toEqual({ start: 0.55, end: 0.55 });
   });
 
   test("both move together and keep their distance at the ends", () => {

@@ -1,0 +1,69 @@
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..detail_guidance.figures import maps, require_matplotlib
+from ..detail_guidance.layers import block_at
+from ..detail_guidance.massive import listed_channels, massive_channels
+from ..detail_guidance.profile import Profile
+from ..detail_guidance.recording import MapRecording
+from ..detail_guidance.settings import LAYER
+from ..host.probe import describe
+from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, fraction, sampled, sampling_inputs
+
+
+class MassiveActivationMap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MassiveActivationMap",
+            display_name="Massive Activation Map",
+            category=CATEGORY,
+            description="Samples like KSampler and draws, for each step, where over the picture a block's massive "
+            "activations lie, and how uniform they are.",
+            inputs=[
+                *sampling_inputs(),
+                fraction(
+                    "layer", LAYER, "The block, as a fraction of the model's depth. Raising it looks at a later block."
+                ),
+                *finding_inputs(),
+                DetailGuidanceProfile.Input(
+                    "profile", optional=True, tooltip="Channels measured before, in place of finding them at each step."
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="maps", tooltip="One for each step, on one scale."),
+                io.String.Output(display_name="report", tooltip="How uniform they are, step by step."),
+                io.Latent.Output(display_name="latent", tooltip="What was sampled: the same as without the map."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        layer: float,
+        massive_ratio: float,
+        max_channels: int,
+        profile: Profile | None = None,
+        **values: Any,
+    ) -> io.NodeOutput:
+        require_matplotlib()
+        family, names = describe(model)
+        block = block_at(layer, len(names))
+        if profile is not None:
+            profile.check(family, len(names))
+
+        def find(z: Tensor) -> Tensor:
+            if profile is None:
+                return massive_channels(z, massive_ratio, max_channels)
+            profile.check_width(z.shape[-1])
+            return listed_channels(profile.channels.get(block, ()), z)
+
+        recording = MapRecording(block, find)
+        shape = values["latent_image"]["samples"].shape
+        latent = sampled(recording, model, **values)
+        drawn = maps(recording, f"block {block} ({names[block]})", shape)
+        return io.NodeOutput(drawn, recording.report(), latent)
