@@ -25,7 +25,8 @@ bench: host
 	$(HOST_PYTHON) tools/bench.py
 
 # mypy needs a package name that is an identifier, whatever the clone's folder is called.
-check: page
+check: host
+	@$(PYTHON) tools/provision_page.py javascript
 	$(HOST_PYTHON) -m ruff format --check .
 	$(HOST_PYTHON) -m ruff check .
 	.host/javascript/node_modules/.bin/prettier --print-width 120 --check "js/*.{js,css}" "tests/javascript/*.js"

@@ -19,7 +19,7 @@ from comfy_server import Server
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 COLUMN = 400
-PICTURES = {"DetailGuider": 110, "DetailGuidance": 110}  # height of what the pack draws on a node
+PICTURES = {"DetailGuider": 140, "DetailGuidance": 140}  # room for js/detail_guidance.js, in Nodes 2.0 too
 Definitions = dict[str, Any]  # the host's /object_info
 
 HUGGING_FACE = "https://huggingface.co"

@@ -1,6 +1,6 @@
 """What the tests of the page need besides the host: a browser, the newest page, JavaScript packages: for `make test`.
 
-Safe to call again, like provision.py.
+Safe to call again, like provision.py. With the argument `javascript` only the packages: `make check` needs no browser.
 """
 
 import os
@@ -20,24 +20,33 @@ BROWSER_OF_A_MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google C
 
 JAVASCRIPT_TESTS = ROOT / "tests/javascript"
 JAVASCRIPT = HOST / "javascript"  # packages beside the sources would be searched by every tool
+NODE = 20  # the oldest that Vitest runs on
 VITEST = JAVASCRIPT / "node_modules/.bin/vitest"
 
 
 def browser() -> Path | None:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found:
-        return Path(found)
-    return BROWSER_OF_A_MAC if BROWSER_OF_A_MAC.is_file() else None
+    """A browser that starts: what is called one may be a stub that asks to install it."""
+    candidates = [Path(found) for found in map(shutil.which, BROWSERS) if found] + [BROWSER_OF_A_MAC]
+    return next((candidate for candidate in candidates if _answers(candidate)), None)
 
 
-def provision() -> None:
+def provision(javascript_only: bool) -> None:
+    ensure("the tests' JavaScript packages", _javascript_ready, _install_javascript)
+    if javascript_only:
+        return
     ensure(
         f"the newest page ({NEWEST_PAGE_WHEEL})",
         lambda: unpacked(NEWEST_PAGE_WHEEL, PAGE_IN_WHEEL, NEWEST_PAGE),
         lambda: unpack(NEWEST_PAGE_WHEEL, PAGE_IN_WHEEL, NEWEST_PAGE),
     )
     ensure("a browser", lambda: browser() is not None, _install_browser)
-    ensure("the tests' JavaScript packages", _javascript_ready, _install_javascript)
+
+
+def _answers(program: Path) -> bool:
+    try:
+        return subprocess.run([program, "--version"], capture_output=True).returncode == 0
+    except OSError:  # missing, or damaged
+        return False
 
 
 def _install_browser() -> None:
@@ -45,7 +54,7 @@ def _install_browser() -> None:
     if not is_root or shutil.which("apt-get") is None:
         sys.exit(
             "[host] The tests of the page need Chromium or Chrome, and neither is on the PATH. Install one (Debian: "
-            "`apt install chromium`), or run the other tests: see README, Development."
+            "`apt install chromium`), or run the other tests: see README, For developers."
         )
     run("apt-get", "update", "-qq", stdout=subprocess.DEVNULL)
     run("apt-get", "install", "-qq", "-y", "--no-install-recommends", "chromium", stdout=subprocess.DEVNULL)
@@ -53,16 +62,16 @@ def _install_browser() -> None:
 
 def _javascript_ready() -> bool:
     lock = JAVASCRIPT / "package-lock.json"
-    if not VITEST.exists() or lock.read_bytes() != (JAVASCRIPT_TESTS / lock.name).read_bytes():
-        return False
-    return subprocess.run([VITEST, "--version"], capture_output=True).returncode == 0
+    wanted = (JAVASCRIPT_TESTS / lock.name).read_bytes()
+    return lock.is_file() and lock.read_bytes() == wanted and _answers(VITEST)
 
 
 def _install_javascript() -> None:
-    if shutil.which("npm") is None:
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout if shutil.which("node") else ""
+    if shutil.which("npm") is None or int(node.strip().lstrip("v").partition(".")[0] or 0) < NODE:
         sys.exit(
-            "[host] The tests of the page's code need Node.js 20 or newer with npm, and there is no npm on the PATH. "
-            "Install it (Debian: `apt install nodejs npm`), or run the other tests: see README, Development."
+            f"[host] The page's code is tested with Node.js {NODE} or newer and npm, found: {node.strip() or 'none'}. "
+            "Install it (nodejs.org, or your system's packages), or run the other tests: see README, For developers."
         )
     JAVASCRIPT.mkdir(exist_ok=True)
     for file in ("package.json", "package-lock.json"):
@@ -71,4 +80,4 @@ def _install_javascript() -> None:
 
 
 if __name__ == "__main__":
-    provision()
+    provision(javascript_only=sys.argv[1:] == ["javascript"])

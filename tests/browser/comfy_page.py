@@ -36,6 +36,7 @@ class ComfyPage:
     """
     Attributes:
         complaints: errors and deprecations in the console that the host would not have made without this pack.
+        at_start: those while the page opened.
     """
 
     def __init__(self, page: Page, server: Server, screenshots: Path, name: str):
@@ -44,6 +45,7 @@ class ComfyPage:
         self.screenshots = screenshots
         self.name = name
         self.complaints: list[str] = []
+        self.at_start: list[str] = []
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self._hear(f"{error}\n{error.stack}", ""))
 
@@ -54,6 +56,8 @@ class ComfyPage:
         await page.goto(server.url)
         await page.wait_for_function(READY)
         await page.wait_for_function("() => window.LiteGraph.registered_node_types['KSampler']")
+        await page.wait_for_timeout(1000)
+        opened.at_start = list(opened.complaints)
         return opened
 
     def _listen(self, message: ConsoleMessage) -> None:

@@ -30,6 +30,7 @@ def combination(request):
 
 @pytest.fixture(scope="session")
 async def browser():
+    assert provision_page.browser(), "no browser: `make test` installs one, or says how"
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=provision_page.browser(), args=CHROMIUM)
         yield chromium
