@@ -4,6 +4,8 @@ Needs matplotlib, which nothing else in the pack does.
 """
 
 import importlib.util
+from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .profile import Profile
-from .recording import Recording
+from .recording import NOTHING, Map, MapRecording, Recording, grid_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +40,37 @@ def figures(recording: Recording, profile: Profile) -> Tensor:
     drawn = [_channels(recording, profile), _growth(recording, profile)]
     if any(block + 1 < profile.blocks for _, block in recording.gates):
         drawn.append(_gates(recording, profile))
+    return torch.stack(drawn)
+
+
+def maps(recording: MapRecording, name: str, latent: Sequence[int]) -> Tensor:
+    """A picture for each step, (steps, height, width, 3): the massive activations over the first picture's tokens, of a
+    video's middle frame. All have one scale, so that steps can be compared.
+
+    Args:
+        name: of the block.
+        latent: the shape sampled, (rows, channels, …, height, width).
+    """
+    if not recording.maps:
+        raise ValueError(NOTHING)
+    seen = {
+        step: Map(*(each.cpu() for each in (map_.magnitude, map_.channels, map_.massive)))
+        for step, map_ in sorted(recording.maps.items())
+    }
+    most = max(float(each.magnitude.max()) for each in seen.values())
+    drawn = []
+    for step, each in seen.items():
+        *frames, rows, columns = grid_of(len(each.magnitude), latent)
+        shown = each.magnitude.view(-1, rows, columns)[prod(frames) // 2]
+        channels = ", ".join(map(str, each.channels.nonzero().flatten().tolist()))
+        kind = "massive" if each.massive else "none is massive; the largest is"
+        figure, (axes,) = _figure(1, f"{name}, σ {recording.sigmas[step]:.3g}: {kind} {channels}")
+        image = axes.imshow(shown, cmap="cividis", vmin=0, vmax=most)
+        axes.set_title(f"±{each.variation:.0%} over tokens (standard deviation / mean)", fontsize=12)
+        axes.set_xlabel("token column", fontsize=12)
+        axes.set_ylabel("token row", fontsize=12)
+        figure.colorbar(image, label="mean |z| of these channels")
+        drawn.append(_picture(figure))
     return torch.stack(drawn)
 
 

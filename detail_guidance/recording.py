@@ -1,6 +1,9 @@
 """What a probe records of a sampling run, and what it says of massive activations."""
 
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import ceil, prod
 
 import torch
 from torch import Tensor
@@ -9,6 +12,10 @@ from .massive import most_massive
 from .profile import Profile
 
 Where = tuple[int, int]  # step, block
+NOTHING = (
+    "Nothing was recorded: no block of the model was asked with the positive conditioning. The engine that loaded this "
+    "model ignores block patches, or another node's cache answered in its place."
+)
 
 
 @dataclass(frozen=True)
@@ -25,14 +32,30 @@ def statistics(z: Tensor) -> Statistics:
     return Statistics(magnitude.mean(dim=0, dtype=torch.float32), magnitude.amax(dim=0).float())
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What one block is given at one step, of the positive conditioning. Views: to be looked at, not kept.
+
+    Attributes:
+        image: the picture's tokens, (pictures, tokens, …, channels).
+        text: (pictures, tokens, channels); None where the block's text cannot be told apart.
+        gates: AdaLN's residual gates α, (pictures, gates, channels); None where the family has none in its blocks.
+    """
+
+    step: int
+    image: Tensor
+    text: Tensor | None
+    gates: Tensor | None
+
+
 @dataclass
 class Recording:
-    """One sampling run. Filled on the model's device while it runs, read on the CPU after it.
+    """What a probe keeps of one sampling run: filled on the model's device, read on the CPU after it.
 
     Attributes:
         sigmas: noise level of each step.
         image, text: statistics of a block's input.
-        gates: mean of |α| over rows, AdaLN's residual gates of a block, float32 (channels,); where the family has them.
+        gates: mean of |α|, float32 (channels,).
     """
 
     family: str
@@ -42,6 +65,14 @@ class Recording:
     text: dict[Where, Statistics] = field(default_factory=dict)
     gates: dict[Where, Tensor] = field(default_factory=dict)
 
+    def see(self, block: int, sight: Sight) -> None:
+        where = (sight.step, block)
+        self.image[where] = statistics(sight.image)
+        if sight.text is not None and sight.text.shape[1]:
+            self.text[where] = statistics(sight.text)
+        if sight.gates is not None:
+            self.gates[where] = sight.gates.abs().flatten(0, 1).mean(dim=0).float()
+
     def image_means(self) -> Tensor:
         """Mean of |z|, float32 (blocks, steps, channels); NaN where a cache answered in the model's place.
 
@@ -49,10 +80,7 @@ class Recording:
             ValueError: nothing was recorded.
         """
         if not self.image:
-            raise ValueError(
-                "Nothing was recorded: no block of the model was asked with the positive conditioning. The engine that "
-                "loaded this model ignores block patches, or another node's cache answered in its place."
-            )
+            raise ValueError(NOTHING)
         return self._stacked({where: each.mean for where, each in self.image.items()})
 
     def _stacked(self, values: dict[Where, Tensor]) -> Tensor:
@@ -99,3 +127,80 @@ class Recording:
             mean = torch.stack(gates).mean(dim=0)
             line += f"; the gate before it is number {1 + int((mean > mean[largest]).sum())} of {width} by size"
         return line
+
+
+@dataclass(frozen=True)
+class Map:
+    """Where over the picture a block's massive activations lie, at one step.
+
+    Attributes:
+        magnitude: mean of |z| over the massive channels, or of the largest channel where none is massive, (tokens,).
+        channels: these channels, bool (channels,).
+        massive: whether they are massive, bool ().
+    """
+
+    magnitude: Tensor
+    channels: Tensor
+    massive: Tensor
+
+    @property
+    def variation(self) -> float:
+        """Standard deviation over the mean, of the tokens: 0 is perfectly uniform."""
+        return float(self.magnitude.std() / self.magnitude.mean())
+
+
+@dataclass
+class MapRecording:
+    """The maps of one block over one sampling run, of its first picture; filled and read as `Recording`.
+
+    Attributes:
+        find: image tokens (1, tokens, …, channels) → the massive channels, bool (channels,).
+    """
+
+    block: int
+    find: Callable[[Tensor], Tensor]
+    sigmas: list[float] = field(default_factory=list)
+    maps: dict[int, Map] = field(default_factory=dict)
+
+    def see(self, block: int, sight: Sight) -> None:
+        if block != self.block:
+            return
+        z = sight.image[:1]
+        found = self.find(z)
+        magnitude = z.abs().flatten(0, -2).float()
+        largest = torch.zeros_like(found).scatter(0, magnitude.mean(dim=0).argmax(dim=0, keepdim=True), True)
+        channels = torch.where(found.any(), found, largest)
+        self.maps[sight.step] = Map(magnitude @ channels.float() / channels.sum(), channels, found.any())
+
+    def report(self) -> str:
+        """How uniform the maps are, a line for each step.
+
+        Raises:
+            ValueError: nothing was recorded.
+        """
+        if not self.maps:
+            raise ValueError(NOTHING)
+        return "\n".join(self._line(step, each) for step, each in sorted(self.maps.items()))
+
+    def _line(self, step: int, seen: Map) -> str:
+        channels = ", ".join(map(str, seen.channels.nonzero().flatten().tolist()))
+        kind = "massive" if seen.massive else "none is massive; the largest is"
+        low, high = (float(each) for each in seen.magnitude.aminmax())
+        return (
+            f"step {step} (σ {self.sigmas[step]:.3g}): {kind} {channels}; mean |z| {float(seen.magnitude.mean()):.3g}, "
+            f"from {low:.3g} to {high:.3g} over tokens, standard deviation / mean {seen.variation:.2f}"
+        )
+
+
+def grid_of(tokens: int, latent: Sequence[int]) -> tuple[int, ...]:
+    """How many frames (for video), rows and columns of tokens a latent (rows, channels, …, height, width) became.
+
+    Raises:
+        ValueError: no patch size gives so many.
+    """
+    *frames, height, width = latent[2:]
+    for patch, in_time in itertools.product((1, 2, 4, 8), (1, 2, 4)):
+        grid = *(ceil(each / in_time) for each in frames), ceil(height / patch), ceil(width / patch)
+        if prod(grid) == tokens:
+            return grid
+    raise ValueError(f"Where {tokens} tokens lie in a latent of {tuple(latent[2:])} cannot be told: there is no map.")

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+from comfy.samplers import KSampler
 from comfy_api.latest import io
 
-from ..detail_guidance.settings import DG_SCALE, LAYER, Options, Settings
+from nodes import common_ksampler
+
+from ..detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options, Settings
+from ..host.probe import Watcher, watched
 
 CATEGORY = "detail guidance"
 
@@ -12,7 +16,7 @@ DetailGuidanceOptionsType = io.Custom("DG_OPTIONS")
 DetailGuidanceProfile = io.Custom("DG_PROFILE")
 
 
-def _fraction(name: str, default: float, tooltip: str) -> io.Float.Input:
+def fraction(name: str, default: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, round=0.0001, tooltip=tooltip)
 
 
@@ -28,25 +32,25 @@ def guidance_inputs() -> list[io.Input]:
             tooltip="Strength of the added detail. 0 is off and costs nothing. Raising it sharpens local detail; too "
             "much over-sharpens and makes textures inconsistent.",
         ),
-        _fraction(
+        fraction(
             "layer_start",
             LAYER,
             "First layer whose massive activations are disrupted, as a fraction of the model's depth. Raising it moves "
             "to later blocks: cheaper, because the blocks before it are shared, and finer detail.",
         ),
-        _fraction(
+        fraction(
             "layer_end",
             LAYER,
             "Last layer, as a fraction of the depth. Equal to layer_start: one layer, as in the paper. Raising it "
             "disrupts more layers: a stronger effect.",
         ),
-        _fraction(
+        fraction(
             "start_percent",
             0.0,
             "Where in the sampling schedule the guidance starts. Raising it leaves the first steps, which make the "
             "layout, alone.",
         ),
-        _fraction(
+        fraction(
             "end_percent",
             1.0,
             "Where in the sampling schedule the guidance ends. Lowering it leaves the last steps alone, and saves "
@@ -56,6 +60,69 @@ def guidance_inputs() -> list[io.Input]:
             "options", optional=True, tooltip="From Detail Guidance Options. Unconnected: its defaults."
         ),
     ]
+
+
+def sampling_inputs() -> list[io.Input]:
+    """KSampler's, for nodes that look at a model while it samples."""
+    return [
+        io.Model.Input("model", tooltip="A Diffusion Transformer."),
+        io.Conditioning.Input("positive", tooltip="What the picture shows; its prediction is what is measured."),
+        io.Conditioning.Input("negative", tooltip="What it should not show. Not measured."),
+        io.Latent.Input("latent_image", tooltip="What to sample from; its size decides how long it takes."),
+        io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of the noise."),
+        io.Int.Input(
+            "steps", default=8, min=1, max=10000, tooltip="Raising it measures more noise levels, and takes longer."
+        ),
+        io.Float.Input(
+            "cfg",
+            default=1.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="Classifier-free guidance of the sampling. 1 is off, and enough to measure.",
+        ),
+        io.Combo.Input("sampler_name", options=KSampler.SAMPLERS, default="euler", tooltip="As in KSampler."),
+        io.Combo.Input("scheduler", options=KSampler.SCHEDULERS, default="simple", tooltip="As in KSampler."),
+    ]
+
+
+def finding_inputs() -> list[io.Input]:
+    """What counts as massive."""
+    return [
+        io.Float.Input(
+            "massive_ratio",
+            default=MASSIVE_RATIO,
+            min=1.0,
+            max=1000.0,
+            step=0.5,
+            round=0.01,
+            tooltip="A channel is massive if its mean magnitude exceeds this many times the median channel's. Raising "
+            "it keeps only channels that stand out more.",
+        ),
+        io.Int.Input(
+            "max_channels",
+            default=MAX_CHANNELS,
+            min=1,
+            max=64,
+            tooltip="At most so many channels a block, the largest first. Raising it can find more.",
+        ),
+    ]
+
+
+def sampled(watcher: Watcher, model: Any, **values: Any) -> dict[str, Any]:
+    """What KSampler samples with the values of `sampling_inputs`, under the eyes of a watcher.
+
+    Raises:
+        ValueError: names the input, its value and what is allowed.
+    """
+    if not values["positive"]:
+        raise ValueError("positive: it is empty. Connect a text encoder's conditioning.")
+    samples = values["latent_image"]["samples"]
+    if not samples.numel():
+        raise ValueError(f"latent_image: it is empty, its shape is {tuple(samples.shape)}.")
+    (latent,) = common_ksampler(watched(model, watcher), latent=values.pop("latent_image"), **values)
+    return latent
 
 
 def settings_from(values: dict[str, Any]) -> Settings:

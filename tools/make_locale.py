@@ -16,6 +16,7 @@ NODES = (
     "DetailGuidance",
     "DetailGuidanceOptions",
     "MassiveActivationProbe",
+    "MassiveActivationMap",
     "SaveMassiveActivationProfile",
     "LoadMassiveActivationProfile",
 )

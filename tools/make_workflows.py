@@ -242,6 +242,8 @@ def probe(definitions: Definitions) -> Graph:
     report = graph.node("PreviewAny", 2, source=probe.out("report"))
     saved = graph.node("SaveMassiveActivationProfile", 2, profile=probe.out("profile"), filename_prefix="sd3.5_medium")
     graph.group("What is massive?", probe, figures, report, saved)
+    where = graph.node("MassiveActivationMap", 5, model=model, **inputs, steps=4, profile=probe.out("profile"))
+    graph.group("Where?", where, graph.node("PreviewImage", 5, images=where.out("maps")))
     options = graph.node("DetailGuidanceOptions", 3, profile=probe.out("profile"))
     detail = graph.node("DetailGuidance", 3, model=model, options=options.out("DG_OPTIONS"))
     graph.group("Detail Guidance with it", options, detail)

@@ -49,7 +49,7 @@ def test_it_measures_what_ordinary_hooks_see(pack):
         mean_gate = (gates[2].abs() + gates[5].abs()).mean(dim=0) / 2
         seen.append((x.abs(), context.abs(), mean_gate))
 
-    recording = pack.module("host.probe").Recording
+    recording = pack.module("detail_guidance.recording").Recording
     kept = []
     profile = recording.profile
     recording.profile = lambda self, *args: (kept.append(self), profile(self, *args))[1]
@@ -102,6 +102,63 @@ def test_an_engine_that_ignores_block_patches(pack, monkeypatch):
 def test_bad_input(pack, inputs, message):
     with pytest.raises(ValueError, match=message):
         probe(pack, model(), **inputs)
+
+
+# The map
+
+
+def map_(pack, patcher, **inputs):
+    """Pictures, report and latents."""
+    defaults = {"positive": conditioning(1), "negative": conditioning(2), "latent_image": latent(2, 16, seed=5)}
+    given = {"model": patcher, **defaults, **SETTINGS, "massive_ratio": RATIO, **inputs}
+    outputs = pack.outputs("MassiveActivationMap", **given)
+    return [outputs[number] for number in range(3)]
+
+
+def test_the_map_changes_nothing_and_has_a_picture_for_each_step(pack, subject):
+    pictures, report, latents = map_(pack, subject.model)
+    *_, plain = probe(pack, subject.model)
+    assert torch.equal(latents["samples"], plain["samples"])
+    assert pictures.shape == (3, 720, 960, 3) and len(report.splitlines()) == 3
+    assert all("massive 17, 130;" in line for line in report.splitlines())
+
+
+def test_the_map_is_what_ordinary_hooks_see(pack, monkeypatch):
+    patcher, seen, kept = model(), [], []
+    block = patcher.model.diffusion_model.joint_blocks[3]
+    figures = pack.module("detail_guidance.figures")
+    drawn = pack.module("nodes.massive_activation_map")
+    monkeypatch.setattr(
+        drawn, "maps", lambda recording, *rest: (kept.append(recording), figures.maps(recording, *rest))[1]
+    )
+    handle = block.register_forward_pre_hook(
+        lambda _, args: seen.append(args[1][0, :, list(MASSIVE)].abs().mean(dim=1))
+    )
+    try:
+        map_(pack, patcher, layer=1.0, cfg=1.0)
+    finally:
+        handle.remove()
+    (recording,) = kept
+    assert recording.block == 3 and len(seen) == 3
+    for step, expected in enumerate(seen):
+        torch.testing.assert_close(recording.maps[step].magnitude, expected)
+        assert recording.maps[step].variation == pytest.approx(float(expected.std() / expected.mean()))
+
+
+def test_a_block_without_massive_channels_is_told(pack):
+    _, report, _ = map_(pack, model(), massive_ratio=500.0)
+    assert all("none is massive; the largest is 17;" in line for line in report.splitlines())
+
+
+def test_the_map_of_a_profile(pack):
+    profile, *_ = probe(pack, model())
+    listed = type(profile)(profile.family, 4, 256, {2: (5, 9)}, profile.magnitudes)
+    _, report, _ = map_(pack, model(), profile=listed, layer=0.5)
+    assert "massive 5, 9;" in report
+    with pytest.raises(ValueError, match="this model is SD3"):
+        map_(pack, model(), profile=type(profile)("Flux", 4, 256, {}, profile.magnitudes))
+    with pytest.raises(ValueError, match=r"width 128, this one's is 256"):
+        map_(pack, model(), profile=type(profile)(profile.family, 4, 128, {}, torch.zeros(4, 128)))
 
 
 # Profiles

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from detail_guidance.guidance import detail_guidance, limited, relative_strength, rescaled
 from detail_guidance.layers import block_at, block_range
 from detail_guidance.massive import disrupt, listed_channels, massive_channels
+from detail_guidance.recording import grid_of
 from detail_guidance.settings import Options, Settings, parse_channels
 from detail_guidance.window import Window, keep_factor
 
@@ -205,3 +206,22 @@ def test_auto():
 
 def test_defaults_are_valid():
     Settings(options=Options())
+
+
+@pytest.mark.parametrize(
+    "latent, tokens, grid",
+    [
+        ((1, 16, 16, 16), 64, (8, 8)),
+        ((2, 16, 128, 96), 64 * 48, (64, 48)),
+        ((1, 16, 17, 15), 9 * 8, (9, 8)),  # odd sides are padded
+        ((1, 16, 5, 16, 24), 5 * 8 * 12, (5, 8, 12)),
+        ((1, 4, 12, 12), 144, (12, 12)),
+    ],
+)
+def test_where_tokens_lie(latent, tokens, grid):
+    assert grid_of(tokens, latent) == grid
+
+
+def test_tokens_that_lie_nowhere():
+    with pytest.raises(ValueError, match="Where 63 tokens lie"):
+        grid_of(63, (1, 16, 16, 16))
