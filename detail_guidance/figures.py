@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .metrics import BANDS, radial_spectrum
 from .profile import Profile
 from .recording import NOTHING, Map, MapRecording, Recording, grid_of
 
@@ -65,13 +66,36 @@ def maps(recording: MapRecording, name: str, latent: Sequence[int]) -> Tensor:
         channels = ", ".join(map(str, each.channels.nonzero().flatten().tolist()))
         kind = "massive" if each.massive else "none is massive; the largest is"
         figure, (axes,) = _figure(1, f"{name}, σ {recording.sigmas[step]:.3g}: {kind} {channels}")
-        image = axes.imshow(shown, cmap="cividis", vmin=0, vmax=most)
+        image = axes.imshow(shown.numpy(), cmap="cividis", vmin=0, vmax=most)
         axes.set_title(f"±{each.variation:.0%} over tokens (standard deviation / mean)", fontsize=12)
         axes.set_xlabel("token column", fontsize=12)
         axes.set_ylabel("token row", fontsize=12)
         figure.colorbar(image, label="mean |z| of these channels")
         drawn.append(_picture(figure))
     return torch.stack(drawn)
+
+
+def spectra(pictures: np.ndarray, references: np.ndarray) -> Tensor:
+    """The radial spectra of two batches and their ratio, (1, height, width, 3).
+
+    Args:
+        pictures, references: (n, height, width, 3), 0 to 1.
+    """
+    figure, (power, ratio) = _figure(2, "Detail by frequency")
+    frequencies = (np.arange(BANDS) + 0.5) / (2 * BANDS)
+    ours, theirs = (np.array([radial_spectrum(picture) for picture in batch]) for batch in (pictures, references))
+    power.plot(frequencies, ours.mean(axis=0), color=ORANGE, marker="o", label="images")
+    power.plot(frequencies, theirs.mean(axis=0), color=BLUE, marker="s", linestyle="--", label="reference")
+    power.set_yscale("log")
+    power.set_ylabel("mean power of the luminance", fontsize=12)
+    power.legend(fontsize=11, frameon=False)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a plain reference has nothing there
+        ratio.plot(frequencies, np.median(ours / theirs, axis=0), color=ORANGE, marker="o")
+    ratio.axhline(1, color=GREY, linewidth=1)
+    ratio.set_ylabel("images / reference, median", fontsize=12)
+    for each in (power, ratio):
+        each.set_xlabel("cycles per pixel", fontsize=12)
+    return _picture(figure)[None]
 
 
 def _figure(rows: int, title: str) -> tuple[Any, list["Axes"]]:
@@ -163,6 +187,6 @@ def _gates(recording: Recording, profile: Profile) -> Tensor:
     return _picture(figure)
 
 
-def _peak_ratios(magnitudes: Tensor) -> Tensor:
+def _peak_ratios(magnitudes: Tensor) -> np.ndarray:
     """Magnitudes (…, channels) → the largest over the median, (…)."""
-    return magnitudes.amax(dim=-1) / magnitudes.quantile(0.5, dim=-1)
+    return (magnitudes.amax(dim=-1) / magnitudes.quantile(0.5, dim=-1)).numpy()

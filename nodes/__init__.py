@@ -3,6 +3,7 @@
 from .detail_guidance import DetailGuidance
 from .detail_guidance_options import DetailGuidanceOptions
 from .detail_guider import DetailGuider
+from .detail_metrics import DetailMetrics
 from .massive_activation_map import MassiveActivationMap
 from .massive_activation_probe import MassiveActivationProbe
 from .massive_activation_profile import LoadMassiveActivationProfile, SaveMassiveActivationProfile
@@ -15,4 +16,5 @@ NODES = [
     MassiveActivationMap,
     SaveMassiveActivationProfile,
     LoadMassiveActivationProfile,
+    DetailMetrics,
 ]

@@ -20,7 +20,7 @@ import matplotlib
 import numpy as np
 import torch
 from comfy_server import Server
-from metrics import energy_above, low_pass_correlation, spectrum_distance
+from mathematics import metrics
 from PIL import Image
 from tqdm import tqdm
 
@@ -121,16 +121,16 @@ def figures(pictures: dict[str, np.ndarray], real: list[np.ndarray]) -> dict[str
     base, detail, control = (pictures[variant] for variant in VARIANTS)
 
     def gain(picture: np.ndarray, cutoff: float) -> float:
-        return energy_above(picture, cutoff) / energy_above(base, cutoff) - 1
+        return metrics.energy_above(picture, cutoff) / metrics.energy_above(base, cutoff) - 1
 
     return {
         "energy_eighth_gain": gain(detail, 1 / 8),
         "energy_quarter_gain": gain(detail, 1 / 4),
-        "low_pass_correlation": low_pass_correlation(base, detail),
+        "low_pass_correlation": metrics.low_pass_correlation(base, detail),
         "control_energy_eighth_gain": gain(control, 1 / 8),
-        "control_low_pass_correlation": low_pass_correlation(base, control),
-        "spectrum_distance_baseline": spectrum_distance(base, real),
-        "spectrum_distance_detail": spectrum_distance(detail, real),
+        "control_low_pass_correlation": metrics.low_pass_correlation(base, control),
+        "spectrum_distance_baseline": metrics.spectrum_distance(base, real),
+        "spectrum_distance_detail": metrics.spectrum_distance(detail, real),
     }
 
 

@@ -19,6 +19,7 @@ NODES = (
     "MassiveActivationMap",
     "SaveMassiveActivationProfile",
     "LoadMassiveActivationProfile",
+    "DetailMetrics",
 )
 FILE = Path(__file__).resolve().parent.parent / "locales/en/nodeDefs.json"
 

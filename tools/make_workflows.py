@@ -260,10 +260,15 @@ def comparison(definitions: Definitions) -> Graph:
     latent = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024)
     inputs = {"positive": positive, "negative": negative, "latent_image": latent.out("LATENT")}
     without = graph.node("KSampler", 2, model=model, **inputs, **SAMPLING)
-    graph.group("Without", without, *picture(graph, 2, without.out("LATENT"), vae, "without"))
+    plain = picture(graph, 2, without.out("LATENT"), vae, "without")
+    graph.group("Without", without, *plain)
     detail = graph.node("DetailGuidance", 3, model=model)
     with_it = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **SAMPLING)
-    graph.group("With Detail Guidance", detail, with_it, *picture(graph, 3, with_it.out("LATENT"), vae, "with"))
+    guided = picture(graph, 3, with_it.out("LATENT"), vae, "with")
+    graph.group("With Detail Guidance", detail, with_it, *guided)
+    metrics = graph.node("DetailMetrics", 4, images=guided[0].out("IMAGE"), reference=plain[0].out("IMAGE"))
+    spectrum = graph.node("PreviewImage", 4, images=metrics.out("spectrum"))
+    graph.group("What changed", metrics, spectrum, graph.node("PreviewAny", 4, source=metrics.out("table")))
     return graph
 
 

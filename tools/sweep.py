@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from in_process import Pack, start
-from metrics import energy_above, low_pass_correlation, spectrum_distance
+from mathematics import metrics
 from PIL import Image
 from tqdm import tqdm
 
@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE_MODEL = ROOT / "tests/reference_model"
 sys.path.insert(0, str(REFERENCE_MODEL))
 import photographs  # noqa: E402
+
 from demo import PROMPTS  # noqa: E402
 
 SEEDS = 2
@@ -83,13 +84,17 @@ def compare(
     base: dict[str, np.ndarray], guided: dict[str, np.ndarray], real: dict[str, list[np.ndarray]]
 ) -> dict[str, Any]:
     pairs = [(b, g, real[text]) for text in base for b, g in zip(base[text], guided[text], strict=True)]
-    change = np.array([spectrum_distance(g, r) - spectrum_distance(b, r) for b, g, r in pairs])
+    change = np.array([metrics.spectrum_distance(g, r) - metrics.spectrum_distance(b, r) for b, g, r in pairs])
     draws = np.random.default_rng(0).choice(change, (2000, len(change))).mean(axis=1)
     return {
-        "correlation": statistics.median(low_pass_correlation(b, g) for b, g, _ in pairs),
-        "eighth": statistics.median(energy_above(g, 1 / 8) / energy_above(b, 1 / 8) - 1 for b, g, _ in pairs),
-        "quarter": statistics.median(energy_above(g, 1 / 4) / energy_above(b, 1 / 4) - 1 for b, g, _ in pairs),
-        "distance": float(np.mean([spectrum_distance(g, r) for _, g, r in pairs])),
+        "correlation": statistics.median(metrics.low_pass_correlation(b, g) for b, g, _ in pairs),
+        "eighth": statistics.median(
+            metrics.energy_above(g, 1 / 8) / metrics.energy_above(b, 1 / 8) - 1 for b, g, _ in pairs
+        ),
+        "quarter": statistics.median(
+            metrics.energy_above(g, 1 / 4) / metrics.energy_above(b, 1 / 4) - 1 for b, g, _ in pairs
+        ),
+        "distance": float(np.mean([metrics.spectrum_distance(g, r) for _, g, r in pairs])),
         "change": float(change.mean()),
         "interval": np.percentile(draws, [2.5, 97.5]).tolist(),
     }
@@ -115,7 +120,7 @@ def main() -> None:
     bar = tqdm(total=sum(1 + len(settings) for settings in SETTINGS.values()), unit="setting")
     for cfg, every in SETTINGS.items():
         base = {text: reference.pictures(text, cfg, {"dg_scale": 0.0}, {}) for text in PROMPTS}
-        distance = np.mean([spectrum_distance(p, real[text]) for text in PROMPTS for p in base[text]])
+        distance = np.mean([metrics.spectrum_distance(p, real[text]) for text in PROMPTS for p in base[text]])
         lines.append(f"| {cfg:g} | without | 1 | | | {distance:.3f} | |")
         strips.append((f"cfg {cfg:g}", [base[text][0] for text in SHOWN]))
         bar.update()

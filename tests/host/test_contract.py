@@ -84,6 +84,11 @@ NODES = {
         "optional": {},
         "output": [],
     },
+    "DetailMetrics": {
+        "required": {"images": ("IMAGE",), "reference": ("IMAGE",)},
+        "optional": {},
+        "output": ["IMAGE", "STRING"],
+    },
     "LoadMassiveActivationProfile": {
         "required": {"profile_name": ("COMBO",)},
         "optional": {},

@@ -1,12 +1,6 @@
-"""The mathematics alone: loaded from its folder, with no ComfyUI anywhere near."""
-
-import importlib.util
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[2] / "detail_guidance"
-spec = importlib.util.spec_from_file_location(
-    "detail_guidance", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
-)
-sys.modules["detail_guidance"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["detail_guidance"])
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+import mathematics  # noqa: F401
