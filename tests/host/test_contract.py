@@ -14,6 +14,21 @@ GUIDANCE = {
     "start_percent": FRACTION,
     "end_percent": FRACTION,
 }
+SAMPLING = {
+    "model": ("MODEL",),
+    "positive": ("CONDITIONING",),
+    "negative": ("CONDITIONING",),
+    "latent_image": ("LATENT",),
+    "seed": ("INT", 0, 2**64 - 1),
+    "steps": ("INT", 1, 10000),
+    "cfg": ("FLOAT", 0.0, 100.0),
+    "sampler_name": ("COMBO",),
+    "scheduler": ("COMBO",),
+}
+FINDING = {
+    "massive_ratio": ("FLOAT", 1.0, 1000.0),
+    "max_channels": ("INT", 1, 64),
+}
 NODES = {
     "DetailGuider": {
         "required": {
@@ -33,8 +48,7 @@ NODES = {
     "DetailGuidanceOptions": {
         "required": {
             "channels": ("STRING",),
-            "massive_ratio": ("FLOAT", 1.0, 1000.0),
-            "max_channels": ("INT", 1, 64),
+            **FINDING,
             "keep_start": FRACTION,
             "keep_end": FRACTION,
             "rescale": FRACTION,
@@ -46,35 +60,17 @@ NODES = {
     },
     "MassiveActivationProbe": {
         "required": {
-            "model": ("MODEL",),
-            "positive": ("CONDITIONING",),
-            "negative": ("CONDITIONING",),
-            "latent_image": ("LATENT",),
-            "seed": ("INT", 0, 2**64 - 1),
-            "steps": ("INT", 1, 10000),
-            "cfg": ("FLOAT", 0.0, 100.0),
-            "sampler_name": ("COMBO",),
-            "scheduler": ("COMBO",),
-            "massive_ratio": ("FLOAT", 1.0, 1000.0),
-            "max_channels": ("INT", 1, 64),
+            **SAMPLING,
+            **FINDING,
         },
         "optional": {},
         "output": ["DG_PROFILE", "IMAGE", "STRING", "LATENT"],
     },
     "MassiveActivationMap": {
         "required": {
-            "model": ("MODEL",),
-            "positive": ("CONDITIONING",),
-            "negative": ("CONDITIONING",),
-            "latent_image": ("LATENT",),
-            "seed": ("INT", 0, 2**64 - 1),
-            "steps": ("INT", 1, 10000),
-            "cfg": ("FLOAT", 0.0, 100.0),
-            "sampler_name": ("COMBO",),
-            "scheduler": ("COMBO",),
+            **SAMPLING,
             "layer": FRACTION,
-            "massive_ratio": ("FLOAT", 1.0, 1000.0),
-            "max_channels": ("INT", 1, 64),
+            **FINDING,
         },
         "optional": {"profile": ("DG_PROFILE",)},
         "output": ["IMAGE", "STRING", "LATENT"],
