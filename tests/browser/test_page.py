@@ -52,9 +52,11 @@ async def test_every_workflow_loads(comfy, file):
 
 
 def inputs_of(prompt):
-    notes = ("MarkdownNote", "Note")
+    """What a prompt asks of each node, without what the page has of its own: notes, and where PreviewAny shows its text."""
     return {
-        key: (node["class_type"], node["inputs"]) for key, node in prompt.items() if node["class_type"] not in notes
+        key: (node["class_type"], {name: value for name, value in node["inputs"].items() if name != "preview"})
+        for key, node in prompt.items()
+        if node["class_type"] not in ("MarkdownNote", "Note")
     }
 
 
