@@ -52,7 +52,7 @@ async def test_every_workflow_loads(comfy, file):
 
 
 def inputs_of(prompt):
-    """What a prompt asks of each node, without the page's own: notes, and the box in which PreviewAny shows its text."""
+    """What a prompt asks of each node, without the page's own: notes, and the box that PreviewAny shows its text in."""
     return {
         key: (node["class_type"], {name: value for name, value in node["inputs"].items() if name != "preview"})
         for key, node in prompt.items()
