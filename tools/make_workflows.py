@@ -19,7 +19,8 @@ from comfy_server import Server
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 COLUMN = 400
-PICTURES = {"DetailGuider": 140, "DetailGuidance": 140}  # room for js/detail_guidance.js, in Nodes 2.0 too
+# Room for what nodes show below their widgets: this pack's picture, the host's previews, in Nodes 2.0 too.
+SHOWN = {"DetailGuider": 140, "DetailGuidance": 140, "PreviewAny": 130, "PreviewImage": 250}
 Definitions = dict[str, Any]  # the host's /object_info
 
 HUGGING_FACE = "https://huggingface.co"
@@ -86,7 +87,7 @@ class Graph:
                 for path, url in models.items()
             ]
         text = any(len(kind_) > 1 and kind_[1].get("multiline") for kind_ in declared.values())
-        height = 20 + 22 * max(len(sockets), len(outputs)) + 26 * len(values) + 90 * text + PICTURES.get(kind, 0)
+        height = 20 + 22 * max(len(sockets), len(outputs)) + 26 * len(values) + 90 * text + SHOWN.get(kind, 0)
         node = Node({"type": kind, "inputs": sockets, "outputs": outputs, "properties": properties}, names)
         return self._placed(node, column, height, values)
 
