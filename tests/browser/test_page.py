@@ -262,6 +262,7 @@ async def test_copies_have_pictures_of_their_own(comfy):
 async def test_a_run_from_the_page(comfy):
     """The picture appears, and the node shows what happened, also after undo and after a look at another workflow."""
     await comfy.drop(demo())
+    await comfy.show()
     await comfy.screenshot("before_a_run")
     await comfy.run()
     layers, happened = comfy.picture().locator(".words").all(), comfy.picture().locator(".faint")
@@ -281,7 +282,6 @@ async def test_a_run_from_the_page(comfy):
     )
     assert [image["type"] for image in outputs] == ["output"], "the picture is on the page"
 
-    await comfy.show()
     await comfy.slider("First layer").press("ArrowLeft")
     values = await comfy.values()
     assert values["layer_start"] == 0.4, "now by blocks: 0.4 names block 1 of 4"
