@@ -103,17 +103,15 @@ function letThrough({ element, said }) {
 /** While the picture is in sight, keeps it like the ordinary widgets: links, undo, other packs and the user all change
  * them, and there is no one event for that. */
 function keepUp(picture, node) {
-  let inSight = false;
+  let frame;
   const look = () => {
-    if (!inSight) return;
     if (node.graph?.getNodeById(node.id) === node) picture.show();
     else handOver(picture, node);
-    requestAnimationFrame(look);
+    frame = requestAnimationFrame(look);
   };
-  new IntersectionObserver(([{ isIntersecting }]) => {
-    const began = isIntersecting && !inSight;
-    inSight = isIntersecting;
-    if (began) look();
+  new IntersectionObserver((changes) => {
+    cancelAnimationFrame(frame);
+    if (changes.at(-1).isIntersecting) look();
   }).observe(picture.element);
 }
 
