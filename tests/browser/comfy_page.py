@@ -110,18 +110,33 @@ class ComfyPage:
 
     async def show(self, zoom: float = 1.0, bypassed: bool = False) -> None:
         """Bring the Detail Guider (the bypassed one) into the middle of the page."""
+        find = "canvas.graph.nodes.find(({ type, mode }) => type === 'DetailGuider' && mode === MODE)"
+        find = find.replace("MODE", "4" if bypassed else "0")
         await self.page.evaluate(
-            """([mode, zoom]) => {
-                const { canvas } = window.app;
-                const node = canvas.graph.nodes.find((node) => node.type === 'DetailGuider' && node.mode === mode);
+            f"""zoom => {{
+                const {{ canvas }} = window.app;
+                const {{ pos, size }} = {find};
                 canvas.ds.scale = zoom;
-                canvas.ds.offset[0] = 800 / zoom - node.pos[0] - node.size[0] / 2;
-                canvas.ds.offset[1] = 500 / zoom - node.pos[1] - node.size[1] / 2;
+                canvas.ds.offset[0] = 800 / zoom - pos[0] - size[0] / 2;
+                canvas.ds.offset[1] = 500 / zoom - pos[1] - size[1] / 2;
                 canvas.setDirty(true, true);
-            }""",
-            [4 if bypassed else 0, zoom],
+            }}""",
+            zoom,
         )
-        await self.page.wait_for_timeout(300)
+        await self.page.wait_for_timeout(200)
+        # 1.32.9's Nodes 2.0 may draw a node elsewhere than it says it is.
+        await self.page.evaluate(
+            f"""zoom => {{
+                const {{ canvas }} = window.app;
+                const drawn = document.querySelector(`[data-node-id="${{{find}.id}}"]`)?.getBoundingClientRect();
+                if (!drawn?.width) return;
+                canvas.ds.offset[0] += (800 - drawn.left - drawn.width / 2) / zoom;
+                canvas.ds.offset[1] += (500 - drawn.top - drawn.height / 2) / zoom;
+                canvas.setDirty(true, true);
+            }}""",
+            zoom,
+        )
+        await self.page.wait_for_timeout(200)
 
     async def run(self) -> None:
         """Queue the graph with the page's own shortcut and wait for its end."""
