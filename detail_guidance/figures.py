@@ -1,4 +1,4 @@
-"""Pictures of what a probe recorded: legible on a node, with units, in colours that everyone can tell apart.
+"""Pictures of what was measured: legible on a node, with units, in colours that everyone can tell apart.
 
 Needs matplotlib, which nothing else in the pack does.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .metrics import BANDS, radial_spectrum
 from .profile import Profile
-from .recording import NOTHING, Map, MapRecording, Recording, grid_of
+from .recording import NOTHING, MapRecording, Recording, grid_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,19 +54,13 @@ def maps(recording: MapRecording, name: str, latent: Sequence[int]) -> Tensor:
     """
     if not recording.maps:
         raise ValueError(NOTHING)
-    seen = {
-        step: Map(*(each.cpu() for each in (map_.magnitude, map_.channels, map_.massive)))
-        for step, map_ in sorted(recording.maps.items())
-    }
-    most = max(float(each.magnitude.max()) for each in seen.values())
+    most = max(float(each.magnitude.max()) for each in recording.maps.values())
     drawn = []
-    for step, each in seen.items():
+    for step, each in sorted(recording.maps.items()):
         *frames, rows, columns = grid_of(len(each.magnitude), latent)
         shown = each.magnitude.view(-1, rows, columns)[prod(frames) // 2]
-        channels = ", ".join(map(str, each.channels.nonzero().flatten().tolist()))
-        kind = "massive" if each.massive else "none is massive; the largest is"
-        figure, (axes,) = _figure(1, f"{name}, σ {recording.sigmas[step]:.3g}: {kind} {channels}")
-        image = axes.imshow(shown.numpy(), cmap="cividis", vmin=0, vmax=most)
+        figure, (axes,) = _figure(1, f"{name}, σ {recording.sigmas[step]:.3g}: {each}")
+        image = axes.imshow(shown.cpu().numpy(), cmap="cividis", vmin=0, vmax=most)
         axes.set_title(f"±{each.variation:.0%} over tokens (standard deviation / mean)", fontsize=12)
         axes.set_xlabel("token column", fontsize=12)
         axes.set_ylabel("token row", fontsize=12)
@@ -120,7 +114,7 @@ def _picture(figure: Any) -> Tensor:
 
 def _channels(recording: Recording, profile: Profile) -> Tensor:
     """Which channels, at an early, a middle and a late block ([DG], figure 2)."""
-    blocks = sorted({profile.blocks // 4, profile.blocks // 2, profile.blocks - 1})
+    blocks = _some(range(profile.blocks))
     figure, axes = _figure(len(blocks), f"{profile.family}: magnitude of every channel at a block's input")
     for block, each in zip(blocks, axes, strict=True):
         magnitudes = profile.magnitudes[block].numpy()
@@ -156,8 +150,7 @@ def _growth(recording: Recording, profile: Profile) -> Tensor:
     over_blocks.xaxis.set_major_locator(MaxNLocator(integer=True))
     over_blocks.legend(fontsize=11, frameon=False)
 
-    chosen = sorted({profile.blocks // 4, profile.blocks // 2, profile.blocks - 1})
-    for block, colour, marker in zip(chosen, (GREEN, ORANGE, BLUE), "^os", strict=False):
+    for block, colour, marker in zip(_some(range(profile.blocks)), (GREEN, ORANGE, BLUE), "^os", strict=False):
         stands_out = _peak_ratios(image[block])
         over_steps.plot(recording.sigmas, stands_out, color=colour, marker=marker, markersize=4, label=f"block {block}")
     over_steps.set_xlabel("noise level σ (sampling runs from left to right)", fontsize=12)
@@ -170,8 +163,7 @@ def _growth(recording: Recording, profile: Profile) -> Tensor:
 
 def _gates(recording: Recording, profile: Profile) -> Tensor:
     """Whether the residual gates α spike where the activations are massive at the block's output."""
-    blocks = sorted({block for _, block in recording.gates if block + 1 < profile.blocks})
-    blocks = sorted({blocks[len(blocks) // 4], blocks[len(blocks) // 2], blocks[-1]})
+    blocks = _some(sorted({block for _, block in recording.gates if block + 1 < profile.blocks}))
     figure, axes = _figure(len(blocks), f"{profile.family}: AdaLN's residual gates")
     for block, each in zip(blocks, axes, strict=True):
         gates = torch.stack([gate.cpu() for (_, at), gate in recording.gates.items() if at == block]).mean(dim=0)
@@ -185,6 +177,11 @@ def _gates(recording: Recording, profile: Profile) -> Tensor:
         each.set_ylim(bottom=0)
     axes[-1].set_xlabel("channel", fontsize=12)
     return _picture(figure)
+
+
+def _some(blocks: Sequence[int]) -> list[int]:
+    """An early, a middle and a late one."""
+    return sorted({blocks[len(blocks) // 4], blocks[len(blocks) // 2], blocks[-1]})
 
 
 def _peak_ratios(magnitudes: Tensor) -> np.ndarray:

@@ -148,6 +148,10 @@ class Map:
         """Standard deviation over the mean, of the tokens: 0 is perfectly uniform."""
         return float(self.magnitude.std() / self.magnitude.mean())
 
+    def __str__(self) -> str:
+        channels = ", ".join(map(str, self.channels.nonzero().flatten().tolist()))
+        return f"massive {channels}" if self.massive else f"none is massive; the largest is {channels}"
+
 
 @dataclass
 class MapRecording:
@@ -183,11 +187,9 @@ class MapRecording:
         return "\n".join(self._line(step, each) for step, each in sorted(self.maps.items()))
 
     def _line(self, step: int, seen: Map) -> str:
-        channels = ", ".join(map(str, seen.channels.nonzero().flatten().tolist()))
-        kind = "massive" if seen.massive else "none is massive; the largest is"
         low, high = (float(each) for each in seen.magnitude.aminmax())
         return (
-            f"step {step} (σ {self.sigmas[step]:.3g}): {kind} {channels}; mean |z| {float(seen.magnitude.mean()):.3g}, "
+            f"step {step} (σ {self.sigmas[step]:.3g}): {seen}; mean |z| {float(seen.magnitude.mean()):.3g}, "
             f"from {low:.3g} to {high:.3g} over tokens, standard deviation / mean {seen.variation:.2f}"
         )
 

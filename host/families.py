@@ -72,9 +72,9 @@ class Layout:
         }[stage.before]
         return slice(start, start + self.picture)
 
-    def text(self, stage: Stage, length: int) -> slice:
-        """The text's, in a stream of this length at a block of this stage; empty where it has a stream of its own."""
-        return slice(0, length - self.image if stage.before == "text" else 0)
+    def text(self, length: int) -> slice:
+        """The text's, in a stream of this length where it stands before the image."""
+        return slice(0, length - self.image)
 
 
 @dataclass(frozen=True)

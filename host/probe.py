@@ -106,7 +106,7 @@ def _showing(watcher: Watcher, number: int, block: Block, model: Any, layout: La
             return args[stage.streams[1]][rows]
         if stage.before == "text":
             stream = args[stage.image]
-            return stream[rows, layout.text(stage, stream.shape[1])]
+            return stream[rows, layout.text(stream.shape[1])]
         return None
 
     def gates(args: Args) -> Tensor | None:

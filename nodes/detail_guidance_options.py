@@ -3,8 +3,8 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..detail_guidance.settings import AUTO, MASSIVE_RATIO, MAX_CHANNELS, Batching, Options, parse_channels
-from .inputs import CATEGORY, DetailGuidanceOptionsType, DetailGuidanceProfile
+from ..detail_guidance.settings import AUTO, Batching, Options, parse_channels
+from .inputs import CATEGORY, DetailGuidanceOptionsType, DetailGuidanceProfile, finding_inputs
 
 
 class DetailGuidanceOptions(io.ComfyNode):
@@ -22,23 +22,7 @@ class DetailGuidanceOptions(io.ComfyNode):
                     tooltip='"auto" finds the massive channels at each step; or list them, such as "154, 1446". '
                     "Listing more disrupts more.",
                 ),
-                io.Float.Input(
-                    "massive_ratio",
-                    default=MASSIVE_RATIO,
-                    min=1.0,
-                    max=1000.0,
-                    step=0.5,
-                    round=0.01,
-                    tooltip="auto: a channel is massive if its mean magnitude exceeds this many times the median "
-                    "channel's. Raising it keeps only channels that stand out more.",
-                ),
-                io.Int.Input(
-                    "max_channels",
-                    default=MAX_CHANNELS,
-                    min=1,
-                    max=64,
-                    tooltip="auto: at most so many channels, the largest first. Raising it can disrupt more.",
-                ),
+                *finding_inputs(),
                 io.Float.Input(
                     "keep_start",
                     default=0.0,

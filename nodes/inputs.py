@@ -88,7 +88,7 @@ def sampling_inputs() -> list[io.Input]:
 
 
 def finding_inputs() -> list[io.Input]:
-    """What counts as massive."""
+    """What counts as massive, where it is found and not listed."""
     return [
         io.Float.Input(
             "massive_ratio",

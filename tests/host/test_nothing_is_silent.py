@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from models import conditioning, model
+from models import conditioning, latent, model
 from sampling import detail_guider, reported, sample, stock_guider
 
 NAN = float("nan")
@@ -110,6 +110,10 @@ def test_a_model_without_hookable_blocks(pack, scale):
         extra = {} if node == "DetailGuidance" else {"positive": conditioning(1), "negative": conditioning(2)}
         with pytest.raises(ValueError, match=message):
             pack.run(node, model=patcher, dg_scale=scale, **extra)
+    sampling = {"positive": conditioning(1), "negative": conditioning(2), "latent_image": latent(1, 16)}
+    for node in ("MassiveActivationProbe", "MassiveActivationMap"):
+        with pytest.raises(ValueError, match=message):
+            pack.run(node, model=patcher, **sampling, sampler_name="euler", scheduler="simple")
 
 
 @pytest.mark.parametrize("batching", ["together", "in turn"])

@@ -74,6 +74,12 @@ def test_figures_are_pictures(pack, subject):
     assert len({picture.numpy().tobytes() for picture in figures}) == 3
 
 
+def test_a_model_without_massive_channels(pack):
+    profile, figures, report, _ = probe(pack, model(), massive_ratio=500.0)
+    assert profile.channels == {} and len(figures) == 3
+    assert all(": none; the largest, 17, is " in line for line in report.splitlines()[1:])
+
+
 def test_detail_guidance_on_the_model_is_left_out(pack):
     guided = pack.run("DetailGuidance", model=model(), dg_scale=2.0)
     *_, latents = probe(pack, guided)
