@@ -7,12 +7,12 @@ ifdef COMFYUI_PYTHON
 export PYTHONPATH := $(CURDIR)/.host/site$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: demo test host page bench check
+.PHONY: demo test host page pictures bench evidence check
 
 demo: host
 	$(HOST_PYTHON) tools/demo.py
 
-test: page
+test: page pictures
 	$(HOST_PYTHON) -m pytest -c tests/pytest.ini --rootdir tests tests
 
 host:
@@ -20,6 +20,12 @@ host:
 
 page: host
 	@$(PYTHON) tools/provision_page.py
+
+pictures: host
+	@$(PYTHON) tools/provision_evidence.py
+
+evidence: pictures
+	$(HOST_PYTHON) tools/evidence
 
 bench: host
 	$(HOST_PYTHON) tools/bench.py

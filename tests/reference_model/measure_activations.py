@@ -1,45 +1,40 @@
-"""Measure the reference model's activations at every block's input, on noised photographs: `activations.json`.
+"""Measure the reference model's activations at every block's input, on noised real pictures: `activations.json`.
 
     .host/venv/bin/python tests/reference_model/measure_activations.py
 
-Per block and channel, over all photographs and noise levels: `magnitude`, the mean of |z| over image tokens, and
+Per block and channel, over all pictures and noise levels: `magnitude`, the mean of |z| over image tokens, and
 `energy`, the mean of z². Per block and noise level: `by_sigma`, the magnitude of the largest channel.
 """
 
 import json
 from pathlib import Path
 
-import patch_pca
-import photographs
+import composites
 import torch
 from comfy_classes import DEVICE
-from safetensors import safe_open
 from safetensors.torch import load_file
-from text_encoder import TextEncoder, Tokenizer
-from train_mmdit import build_mmdit
+from text_encoder import TextEncoder
+from train_mmdit import BATCH, DEPTH, Data, build_mmdit
 from training import WEIGHTS
 
 SIGMAS = (0.95, 0.75, 0.5, 0.25, 0.05)
-CROPS = 4
+BATCHES = 4
 FILE = Path(__file__).parent / "activations.json"
 
 
 @torch.no_grad()
 def main() -> None:
     torch.manual_seed(0)
-    with safe_open(WEIGHTS / "text_encoder.safetensors", framework="pt") as header:
-        vocabulary = json.loads(header.metadata()["vocabulary"])
-    text = TextEncoder(len(vocabulary))
-    text.load_state_dict(load_file(WEIGHTS / "text_encoder.safetensors"))
-    model = build_mmdit()
-    model.load_state_dict(load_file(WEIGHTS / "mmdit.safetensors"))
+    pictures = composites.load()
+    text = TextEncoder(len(pictures.words))
+    text.load_state_dict(load_file(WEIGHTS / f"text_encoder_{DEPTH}.safetensors"))
+    model = build_mmdit(DEPTH)
+    model.load_state_dict(load_file(WEIGHTS / f"mmdit_{DEPTH}.safetensors"))
     model.float().to(DEVICE)
-    pictures = photographs.load()
-    pca = patch_pca.fit(pictures)
-    tokenizer = Tokenizer(tokenizer_data={"vocabulary": vocabulary})
-    generator = torch.Generator().manual_seed(7)
+    text.float().to(DEVICE)
+    data = Data(pictures, seed=7)
 
-    rows = {}  # (block, sigma) → [(mean |z|, mean z²) per photograph]
+    rows = {}  # (block, sigma) → [(mean |z|, mean z²) per batch]
     for block, layer in enumerate(model.joint_blocks):
 
         def observe(_, inputs, block=block):
@@ -47,14 +42,12 @@ def main() -> None:
             rows.setdefault((block, sigma), []).append((z.abs().mean(dim=(0, 1)), z.square().mean(dim=(0, 1))))
 
         layer.register_forward_pre_hook(observe)
-    for prompt, picture in pictures.items():
-        clean = pca.encode(photographs.crops(picture, CROPS, generator)).to(DEVICE)
-        tokens = torch.tensor([[i for i, _ in tokenizer.tokenize_with_weights(prompt)["words"][0]]])
-        context, pooled = text(tokens.repeat(CROPS, 1))
+    for _ in range(BATCHES):
+        clean, prompt = data.batch()
+        context, pooled = text(prompt)
         for sigma in SIGMAS:
             noisy = (1 - sigma) * clean + sigma * torch.randn_like(clean)
-            timestep = torch.full((CROPS,), sigma * 1000, device=DEVICE)
-            model(noisy, timestep, context=context.to(DEVICE), y=pooled.to(DEVICE))
+            model(noisy, torch.full((BATCH,), sigma * 1000, device=DEVICE), context=context, y=pooled)
 
     blocks = range(len(model.joint_blocks))
     mean = {key: torch.stack([torch.stack(row) for row in seen]).mean(dim=0) for key, seen in rows.items()}

@@ -7,8 +7,8 @@ The encoder is computed (patch_pca.py), the decoder is trained. Resumes from `.h
 """
 
 import argparse
-import random
 
+import composites
 import patch_pca
 import photographs
 import torch
@@ -23,6 +23,7 @@ from comfy.taesd.taesd import TAESD  # isort: skip
 
 CROP = 64
 BATCH = 16
+LEARNING_RATE = 1e-3
 LATENT_NOISE = 0.05  # the diffusion model's latents are not exact
 
 
@@ -45,23 +46,23 @@ def reconstruction_loss(decoded: Tensor, picture: Tensor) -> Tensor:
 
 def main(minutes: float, export_only: bool) -> None:
     torch.manual_seed(0)
-    photos = photographs.load()
-    pictures = list(photos.values())
-    pca = patch_pca.fit(photos)
-    generator = torch.Generator().manual_seed(0)
+    data = composites.load()
+    pca = patch_pca.fit(data.textures)
     model = TAESD(latent_channels=patch_pca.CHANNELS).to(DEVICE, memory_format=torch.channels_last)
     initialise(model)
     patch_pca.write_into(model.taesd_encoder, pca)
     decoder = model.taesd_decoder
     optimizer = torch.optim.AdamW(decoder.parameters(), weight_decay=1e-4)
     training = Training("autoencoder", minutes, decoder=decoder, optimizer=optimizer)
+    generator = torch.Generator().manual_seed(training.step)
     average, first = 0.0, training.step
     for step in () if export_only else training.steps():
         for group in optimizer.param_groups:
-            warm_up = min(1.0, (step + 1) / 100)
-            group["lr"] = 1e-3 * warm_up * (1 + torch.cos(torch.tensor(torch.pi * training.progress))).item() / 2
-        chosen = random.Random(step).choices(pictures, k=BATCH)
-        picture = torch.cat([photographs.crops(p, 1, generator, CROP) for p in chosen])
+            group["lr"] = LEARNING_RATE * training.rate
+        prompts = data.prompts(BATCH, generator)
+        top, left = torch.randint(photographs.PICTURE - CROP + 1, (2,), generator=generator)
+        picture = torch.stack([data.picture(prompt, generator) for prompt in prompts])
+        picture = picture[:, :, top : top + CROP, left : left + CROP]
         latent = pca.encode(picture)
         noisy = latent + LATENT_NOISE * torch.randn_like(latent)
         with torch.autocast(DEVICE.type, torch.bfloat16):
