@@ -13,4 +13,4 @@ if "detail_guidance" not in sys.modules:
     sys.modules["detail_guidance"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["detail_guidance"])
 
-from detail_guidance import metrics  # noqa: E402, F401
+from detail_guidance import massive, metrics  # noqa: E402, F401

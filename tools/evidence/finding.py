@@ -1,0 +1,85 @@
+"""What an experiment hands to the page, and how tables and figures look there."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
+
+# Okabe and Ito's palette, which everyone can tell apart.
+ORANGE, BLUE, GREEN, RED, GREY = "#e69f00", "#0072b2", "#009e73", "#d55e00", "#999999"
+COLOURS = (ORANGE, BLUE, GREEN, RED, "#cc79a7", "#56b4e9", "#000000", GREY)
+
+HOLDS, IN_PART, NOT_HERE = "holds here", "holds in part", "does not hold here"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim and what became of it.
+
+    Attributes:
+        source: what the sources say.
+        method: what was measured, on what.
+        verdicts: part of the claim → verdict and its reason in figures.
+        tables: Markdown.
+        figures: file names.
+    """
+
+    title: str
+    source: str
+    method: str
+    verdicts: dict[str, tuple[str, str]]
+    tables: list[str]
+    figures: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        verdicts = [f"- **{claim}: {verdict}.** {why}" for claim, (verdict, why) in self.verdicts.items()]
+        figures = [f"![{self.title}](evidence/{name})" for name in self.figures]
+        source, method = f"*The sources say:* {self.source}", f"*Measured:* {self.method}"
+        return "\n\n".join([f"## {self.title}", source, method, "\n".join(verdicts), *self.tables, *figures])
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def verdict(*holds: bool) -> str:
+    return HOLDS if all(holds) else IN_PART if any(holds) else NOT_HERE
+
+
+def plots(columns: int, rows: int = 1, height: float = 3.2) -> tuple[Any, np.ndarray]:
+    figure, axes = plt.subplots(rows, columns, figsize=(9.6, height * rows), layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def plain_numbers(axis: Any) -> None:
+    """Of a logarithmic axis (`axes.xaxis`): 0.05 and not 5 × 10⁻²."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def save(figure: Any, folder: Path, name: str) -> str:
+    figure.savefig(folder / name, dpi=100)
+    plt.close(figure)
+    return name
+
+
+def strips(rows: dict[str, np.ndarray], folder: Path, name: str, columns: int = 9) -> str:
+    """Rows of pictures, each row with its label."""
+    figure, axes = plt.subplots(len(rows), 1, figsize=(9.6, 0.92 * len(rows)), layout="constrained", squeeze=False)
+    for axis, (label, pictures) in zip(axes[:, 0], rows.items(), strict=True):
+        axis.imshow(np.hstack(list(pictures[:columns])).clip(0, 1), interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    return save(figure, folder, name)

@@ -1,0 +1,126 @@
+"""What every experiment works with: the reference models in the real host, prompts, noise, pictures."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from in_process import Pack
+from torch import Tensor
+
+import comfy.samplers  # isort: skip
+import nodes as comfy_nodes  # isort: skip
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE_MODEL = ROOT / "tests/reference_model"
+sys.path.insert(0, str(REFERENCE_MODEL))
+import composites  # noqa: E402
+
+DEPTHS = (2, 3, 4)
+BATCH = 64
+LATENT = (16, 16, 16)
+CFG = 3.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        pairs, half, few: prompt–seed pairs of the main comparison, of the others, and of each setting of a sweep.
+        prompts: of the decomposition of variance.
+        reals: real pictures that the features' judges are fitted to.
+        steps: of sampling.
+    """
+
+    pairs: int
+    half: int
+    few: int
+    prompts: int
+    reals: int
+    steps: int
+
+
+FULL = Size(pairs=192, half=128, few=64, prompts=1024, reals=6000, steps=20)
+QUICK = Size(pairs=6, half=6, few=6, prompts=6, reals=96, steps=2)
+
+
+class Laboratory:
+    """
+    Attributes:
+        data: objects and textures; `prompts` is drawn from them once, an experiment takes the first so many.
+        advance: told of each picture that was sampled.
+    """
+
+    def __init__(self, size: Size, pack: Pack):
+        self.size = size
+        self.pack = pack
+        self.data = composites.load()
+        self.prompts = self.data.prompts(max(size.pairs, size.prompts), torch.Generator().manual_seed(1))
+        self.advance: Callable[[int], object] = lambda pictures: None
+        self._reference = _reference_model()
+
+    @cache  # noqa: B019  there is one laboratory
+    def model(self, depth: int = 4) -> Any:
+        return self._reference.load_model(depth)
+
+    @cache  # noqa: B019
+    def _clip(self, depth: int) -> Any:
+        return self._reference.load_clip(depth)
+
+    @cache  # noqa: B019
+    def _vae(self) -> Any:
+        return self._reference.load_vae()
+
+    def blocks(self, depth: int = 4) -> Any:
+        return self.model(depth).model.diffusion_model.joint_blocks
+
+    def conditioning(self, prompts: list[str], depth: int = 4) -> list[Any]:
+        """One conditioning for a batch: each picture has its own prompt."""
+        each = [comfy_nodes.CLIPTextEncode().encode(self._clip(depth), prompt)[0][0] for prompt in prompts]
+        pooled = torch.cat([extra["pooled_output"] for _, extra in each])
+        return [[torch.cat([context for context, _ in each]), {"pooled_output": pooled}]]
+
+    def latents(self, model: Any, count: int, cfg: float = CFG, steps: int | None = None, depth: int = 4) -> Tensor:
+        """Sampled by Euler's method, a pair after the other: prompt n with noise of seed n."""
+        result = []
+        sampling = model.get_model_object("model_sampling")
+        sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps or self.size.steps)
+        sampler = comfy.samplers.sampler_object("euler")
+        for first in range(0, count, BATCH):
+            numbers = range(first, min(first + BATCH, count))
+            noise = torch.stack([torch.randn(LATENT, generator=torch.manual_seed(number)) for number in numbers])
+            guider = comfy.samplers.CFGGuider(model)
+            positive = self.conditioning([self.prompts[number] for number in numbers], depth)
+            guider.set_conds(positive, self.conditioning([""], depth))
+            guider.set_cfg(cfg)
+            result.append(guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True))
+            self.advance(len(noise))
+        return torch.cat(result)
+
+    def pictures(self, model: Any, count: int, **arguments: Any) -> np.ndarray:
+        """The same, decoded: (count, height, width, 3), 0 to 1."""
+        latents = self.latents(model, count, **arguments)
+        return self._vae().decode(latents).clamp(0, 1).numpy()
+
+    def detail_guidance(self, depth: int = 4, options: dict[str, Any] | None = None, **settings: Any) -> Any:
+        """The reference model with this pack's node; what is not given is the node's default."""
+        chosen = self.pack.run("DetailGuidanceOptions", **(options or {}))
+        return self.pack.run("DetailGuidance", model=self.model(depth), options=chosen, **settings)
+
+    def default(self, node: str, name: str) -> Any:
+        """The default of one of the pack's inputs."""
+        return next(i.default for i in self.pack.classes[node].GET_SCHEMA().inputs if i.id == name)
+
+
+def _reference_model() -> ModuleType:
+    """Its package, as ComfyUI loads it."""
+    asyncio.run(comfy_nodes.load_custom_node(str(REFERENCE_MODEL)))
+    loader = comfy_nodes.NODE_CLASS_MAPPINGS["DetailGuidanceReferenceModel"]
+    return sys.modules[loader.__module__]
