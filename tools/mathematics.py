@@ -13,4 +13,5 @@ if "detail_guidance" not in sys.modules:
     sys.modules["detail_guidance"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["detail_guidance"])
 
-from detail_guidance import massive, metrics  # noqa: E402, F401
+from detail_guidance import massive, metrics, perceptual  # noqa: E402, F401
+from detail_guidance.layers import block_at  # noqa: E402, F401

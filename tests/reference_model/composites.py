@@ -57,9 +57,14 @@ class Composites:
                 drawn.append(objects[_below(len(objects), generator)] + ON + texture)
         return drawn
 
+    def parts(self, prompt: str) -> tuple[str, str]:
+        """A prompt's object, empty where it has none, and its texture."""
+        name, _, texture = prompt.rpartition(ON)
+        return name, texture
+
     def picture(self, prompt: str, generator: torch.Generator) -> Tensor:
         """One of the real pictures a prompt describes: float (3, PICTURE, PICTURE), 0 to 1."""
-        name, _, texture = prompt.rpartition(ON)
+        name, texture = self.parts(prompt)
         picture = photographs.crops(self.textures[texture], 1, generator)[0]
         if name:
             stamp = self.objects[name][_below(len(SIZES), generator)].float() / 255
@@ -69,7 +74,7 @@ class Composites:
             top = _below(photographs.PICTURE - height + 1, generator)
             left = _below(photographs.PICTURE - width + 1, generator)
             under = picture[:, top : top + height, left : left + width]
-            under.copy_(stamp[:3] + (1 - stamp[3]) * under)
+            under.copy_((stamp[:3] + (1 - stamp[3]) * under).clamp(max=1))  # a resampled edge may overshoot
         return picture
 
 

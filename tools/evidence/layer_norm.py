@@ -1,92 +1,97 @@
 """5. How much of the effect is the lost channel, and how much the gain of the LayerNorms behind it."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import torch
-from baseline import HEAD, baseline, cells, changes
+from baseline import HEAD, HIGH, baseline, cells, changes
 from finding import Finding, strips, table, verdict
 from judge import Estimate, Judge, estimate
-from laboratory import Laboratory, Size
+from laboratory import BATCH, Laboratory, Size
 from massive_activations import channels
 from torch import Tensor
 from weakened import Moment, disrupted, guided, watched, with_layer_norm_alone, with_layer_norm_held
 
 TITLE = "5. The LayerNorm confound"
-ZEROED = "zeroed"
+ZEROED, HELD, ALONE = "zeroed", "zeroed, LayerNorm's scale held", "LayerNorm's scale alone"
 
 
 def pictures(size: Size) -> int:
-    return size.few + 4 * size.half
+    return min(size.few, BATCH) + 4 * size.half
 
 
 def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     model, count = laboratory.model(), laboratory.size.half
     scale = laboratory.default("DetailGuidance", "dg_scale")
-    layer = int(laboratory.default("DetailGuidance", "layer_start") * len(laboratory.blocks()))
-    massive = {layer: channels(laboratory)[layer]}
+    block = laboratory.default_block()
+    massive = {block: channels(laboratory)[block]}
     weakenings = {
         ZEROED: disrupted(massive),
-        "zeroed, LayerNorm's scale held": with_layer_norm_held(massive),
-        "LayerNorm's scale alone": with_layer_norm_alone(massive),
+        HELD: with_layer_norm_held(massive),
+        ALONE: with_layer_norm_alone(massive),
     }
-    _, held, alone = weakenings
-    terms: dict[str, list[Tensor]] = {name: [] for name in weakenings}
-    sizes: dict[str, list[Tensor]] = {name: [] for name in weakenings}
-    cosines: dict[str, list[Tensor]] = {name: [] for name in weakenings}
+    sizes, parts, cosines = (defaultdict[str, list[Tensor]](list) for _ in range(3))  # of a picture's term, each step
 
     def look(moment: Moment, c: Tensor) -> None:
-        each = {name: (c - weaken(moment)).flatten(1) for name, weaken in weakenings.items()}
-        whole = each[ZEROED]
-        for name, term in each.items():
+        terms = {name: (c - weaken(moment)).flatten(1) for name, weaken in weakenings.items()}
+        whole = terms[ZEROED]
+        for name, term in terms.items():
             sizes[name].append(term.norm(dim=1) / c.flatten(1).norm(dim=1))
-            terms[name].append((term * whole).sum(dim=1) / whole.square().sum(dim=1))
+            parts[name].append((term * whole).sum(dim=1) / whole.square().sum(dim=1))
             cosines[name].append(torch.cosine_similarity(term, whole, dim=1))
 
-    laboratory.latents(watched(model, look), laboratory.size.few)  # one batch
-    strengths = {name: _over_pictures(each) for name, each in sizes.items()}
-    equal = scale * strengths[ZEROED].mean / strengths[held].mean
+    measured = min(laboratory.size.few, BATCH)  # one batch, so that every step shows the same pictures
+    laboratory.latents(watched(model, look), measured)
+    size, part, cosine = ({name: _over_steps(each[name]) for name in weakenings} for each in (sizes, parts, cosines))
+    equal = scale * size[ZEROED].mean / size[HELD].mean
     base = baseline(laboratory, judge).first(count)
-    shares = {name: _over_pictures(each) for name, each in terms.items()}
-    shown, rows, effects = {"CFG alone": base.pictures}, [], {}
-    for name, w in [*((name, scale) for name in weakenings), (held, equal)]:
-        judged = judge(laboratory.pictures(guided(model, weakenings[name], w), count))
-        change = changes(judged, base)
-        effects.setdefault(name, change)
-        shown[f"{name}, w {w:.2g}"] = judged.pictures
-        direction = [strengths[name], shares[name], _over_pictures(cosines[name])]
-        rows.append([name, f"{w:.2g}", *direction, *cells(change), judge.frechet_change(judged, base).signed])
-    at_equal = change[HEAD[0]]
+
+    def sampled(name: str, w: float):
+        return judge(laboratory.pictures(guided(model, weakenings[name], w), count))
+
+    runs = {(name, scale): sampled(name, scale) for name in weakenings}
+    runs[HELD, equal] = sampled(HELD, equal)
+    compared = {key: changes(judge, judged, base) for key, judged in runs.items()}
+    nearer = estimate(runs[HELD, equal].distance - runs[ZEROED, scale].distance)
     verdicts = {
         "How much is which": (
             "measured",
             "Of the detail term, the part along its own direction that remains with LayerNorm's scale held is "
-            f"{shares[held].percent}; the scale alone makes {shares[alone].percent}. In the pictures, the energy "
-            f"between 1/4 and 1/2 cycle/px changes by {effects[ZEROED][HEAD[2]].signed} (log) with both, "
-            f"{effects[held][HEAD[2]].signed} with the scale held, {effects[alone][HEAD[2]].signed} with the scale "
-            "alone.",
+            f"{part[HELD].percent}; the scale alone makes {part[ALONE].percent}. In the pictures, at the same w, "
+            f"{HIGH} is {compared[ZEROED, scale][HIGH].signed} with both, {compared[HELD, scale][HIGH].signed} with "
+            f"the scale held, {compared[ALONE, scale][HIGH].signed} with the scale alone.",
         ),
-        "The lost channel alone would be the better guidance": (
-            verdict(at_equal.below_zero),
-            f"With the scale held, at the strength that plain zeroing has (w = {equal:.2g}), the spectrum distance "
-            f"changes by {at_equal.signed}; with plain zeroing by {effects[ZEROED][HEAD[0]].signed}.",
+        "Without the gain it would be better guidance": (
+            verdict(nearer.below_zero),
+            f"With the scale held, at the strength that plain zeroing has (w = {equal:.2g}), the spectrum distance is "
+            f"{nearer.signed} against plain zeroing's.",
         ),
     }
-    head = ["weaker prediction", "scale w", "‖c − d‖ / ‖c‖", "part of the term", "cosine with it"]
+    rows = [
+        [name, f"{w:.2g}", f"{size[name]}", part[name].percent, f"{cosine[name]}", *cells(change)]
+        for (name, w), change in compared.items()
+    ]
+    head = ["weaker prediction", "w", "‖c − d‖ / ‖c‖", "part of the term", "cosine with it"]
     return Finding(
         TITLE,
         "open. A massive channel dominates the LayerNorms' variance; zeroing it multiplies all others behind them. How "
         "much of DG is that gain is not known.",
-        f"At block {layer}, cfg 3. The scale held: the channel is zeroed, but every later LayerNorm of the image "
-        "stream divides by the standard deviation it had in the undisturbed forward. The scale alone: nothing is "
-        "zeroed, but they divide by what they have when it is. The part of the term is its projection on c − d of "
-        f"plain zeroing, over all steps of {laboratory.size.few} pairs; the pictures are {count} pairs at w = "
-        f"{scale:g}, against CFG alone.",
+        f"At block {block}, cfg 3. *Held*: the channel is zeroed, but every later LayerNorm of the image stream "
+        "divides by the standard deviation it had in the undisturbed forward. *Alone*: nothing is zeroed, but they "
+        "divide by what they have when it is. The part of the term is its projection on the c − d of plain zeroing, "
+        f"over all steps of {measured} pairs; the pictures are {count} pairs, against CFG alone.",
         verdicts,
-        [table([*head, *HEAD, "Fréchet distance, change"], rows)],
-        [strips(shown, folder, "5-layer-norm.png")],
+        [table([*head, *HEAD], rows)],
+        [
+            strips(
+                {"CFG alone": base.pictures} | {f"{name}, w {w:.2g}": j.pictures for (name, w), j in runs.items()},
+                folder,
+                "5-layer-norm.png",
+            )
+        ],
     )
 
 
-def _over_pictures(steps: list[Tensor]) -> Estimate:
-    """Of the mean over the steps of each picture of one batch."""
+def _over_steps(steps: list[Tensor]) -> Estimate:
+    """Over pictures, of each one's mean over the steps."""
     return estimate(torch.stack(steps).mean(dim=0).numpy())

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import torch
 from finding import COLOURS, GREY, ORANGE, Finding, plots, save, table, verdict
-from laboratory import DEPTHS, REFERENCE_MODEL, Laboratory, Size
+from laboratory import DEPTH, DEPTHS, REFERENCE_MODEL, Laboratory, Size
 from mathematics import massive
 from torch import Tensor
 from weakened import Channels, observing
+
+FROM_SCRATCH = (2, 3)  # depths; growth.json has their training from its first step
+EARLY = 1 / 3  # of the training
+Growth = list[tuple[int, float]]  # per block, the largest channel and its magnitude over the median
 
 TITLE = "1. Massive activations sit in few fixed channels, on every image token"
 
@@ -57,7 +61,7 @@ def seen(laboratory: Laboratory, depth: int) -> list[Seen]:
     return [Seen(*torch.stack(each).mean(dim=0)) for _, each in sorted(sums.items())]
 
 
-def channels(laboratory: Laboratory, depth: int = 4) -> Channels:
+def channels(laboratory: Laboratory, depth: int = DEPTH) -> Channels:
     """The massive channels at every block's input, by the nodes' defaults; those of the others where it has none."""
     ratio = laboratory.default("DetailGuidanceOptions", "massive_ratio")
     at_most = laboratory.default("DetailGuidanceOptions", "max_channels")
@@ -71,7 +75,7 @@ def channels(laboratory: Laboratory, depth: int = 4) -> Channels:
 
 
 def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
-    rows, all_fixed, all_few, all_tokens, all_uniform = [], [], [], [], []
+    rows, all_fixed, all_few, all_there, at_first, all_tokens, all_uniform = [], [], [], [], [], [], []
     threshold = laboratory.default("DetailGuidanceOptions", "massive_ratio")
     for depth in DEPTHS:
         blocks = seen(laboratory, depth)
@@ -92,23 +96,21 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
                 ]
             )
         later = blocks[1:]
+        at_first.append(bool((blocks[0].ratios > threshold).any()))
         tops = [int(block.magnitude.argmax()) for block in later]
         all_fixed.append(len(set(tops)) == 1)
-        all_few += [1 <= int((block.ratios > threshold).sum()) <= 4 for block in later]
+        massive_at = [int((block.ratios > threshold).sum()) for block in later]
+        all_few += [number <= 4 for number in massive_at]
+        all_there += [number >= 1 for number in massive_at]
         all_tokens += [bool(b.largest[t] > 0.99) for b, t in zip(later, tops, strict=True)]
         all_uniform += [bool(b.variation[t] < 0.2) for b, t in zip(later, tops, strict=True)]
     growth = json.loads((REFERENCE_MODEL / "growth.json").read_text())
-    early = {
-        depth: next(
-            ((int(step), blocks[-1][1]) for step, blocks in _by_step(growth[str(depth)]) if blocks[-1][1] > 4), None
-        )
-        for depth in DEPTHS
-    }
+    appeared = {depth: _appeared(growth[str(depth)], threshold) for depth in FROM_SCRATCH}
     verdicts = {
         "Few fixed channels": (
             verdict(all(all_fixed), all(all_few)),
             f"The largest channel is the same at every block's input after the first in {sum(all_fixed)} of "
-            f"{len(DEPTHS)} models; one to four channels exceed {threshold:g} times the median at {sum(all_few)} of "
+            f"{len(DEPTHS)} models; at most four channels exceed {threshold:g} times the median at {sum(all_few)} of "
             f"{len(all_few)} such inputs.",
         ),
         "On every image token": (
@@ -116,17 +118,17 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
             f"It is the largest channel of more than 99 % of the tokens at {sum(all_tokens)} of {len(all_tokens)} "
             f"inputs, and varies by less than 20 % over a picture's tokens at {sum(all_uniform)}.",
         ),
-        "In all layers": (
-            verdict(all(all_few), False),
-            "At every input but the first block's, which is the patch embedding: no block has written there yet.",
+        "In all layers, at several sizes": (
+            verdict(*all_there, *at_first),
+            f"Some channel exceeds {threshold:g} times the median at {sum(all_there)} of {len(all_there)} inputs after "
+            f"the first block's, and at {sum(at_first)} of {len(at_first)} first ones, which are the patch embedding: "
+            "no block has written there yet.",
         ),
-        "Through training, at several sizes": (
-            verdict(*(found is not None for found in early.values())),
-            "First seen above 4 times the median at the last block's input: "
-            + ", ".join(
-                f"depth {d} at step {f[0]} ({f[1]:.1f}×)" if f else f"depth {d} never" for d, f in early.items()
-            )
-            + ". Depth 4 was trained on textures alone before its first step shown here.",
+        "Early in training, and from then on": (
+            verdict(*(share is not None and share < EARLY for share, _ in appeared.values())),
+            "At the last block's input, with the same channel to the end: "
+            + "; ".join(f"depth {depth} {text}" for depth, (_, text) in appeared.items())
+            + ". (Depth 4 had been trained on textures before its first step shown here.)",
         ),
     }
     head = ["model", "block", "largest channel", "next", f"above {threshold:g}×", "its energy", "largest on tokens"]
@@ -145,11 +147,24 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
     )
 
 
-def _by_step(growth: dict) -> list:
-    return sorted(growth.items(), key=lambda item: int(item[0]))
+def _by_step(growth: dict[str, Growth]) -> list[tuple[int, Growth]]:
+    return sorted((int(step), blocks) for step, blocks in growth.items())
+
+
+def _appeared(growth: dict[str, Growth], threshold: float) -> tuple[float | None, str]:
+    """From which share of the training on the final channel is above the threshold at the last block's input."""
+    steps = _by_step(growth)
+    last, final = steps[-1][0], steps[-1][1][-1][0]
+    there = [blocks[-1][0] == final and blocks[-1][1] > threshold for _, blocks in steps]
+    if not there[-1]:
+        return None, f"never above {threshold:g} times the median"
+    first = len(there) - there[::-1].index(False) if False in there else 0
+    step, blocks = steps[first]
+    return step / last, f"from step {step} of {last} on ({blocks[-1][1]:.1f}×, channel {final})"
 
 
 def _magnitudes(laboratory: Laboratory, folder: Path) -> str:
+    threshold = laboratory.default("DetailGuidanceOptions", "massive_ratio")
     figure, axes = plots(max(DEPTHS), len(DEPTHS), height=1.9)
     for row, depth in zip(axes, DEPTHS, strict=True):
         for axis in row[depth:]:
@@ -157,7 +172,8 @@ def _magnitudes(laboratory: Laboratory, folder: Path) -> str:
         for number, (axis, block) in enumerate(zip(row, seen(laboratory, depth), strict=False)):
             top = int(block.magnitude.argmax())
             axis.vlines(range(len(block.ratios)), 0, block.ratios, color=GREY, linewidth=1)
-            axis.vlines([top], 0, block.ratios[top], color=ORANGE, linewidth=2.5)
+            colour = ORANGE if block.ratios[top] > threshold else GREY
+            axis.vlines([top], 0, block.ratios[top], color=colour, linewidth=2.5)
             axis.annotate(f" {top}", (top, float(block.ratios[top])), va="top", fontsize=9)
             axis.set_title(f"depth {depth}, block {number}", fontsize=9)
         row[0].set_ylabel("mean |z| / median", fontsize=9)
@@ -184,5 +200,5 @@ def _growth(growth: dict, folder: Path) -> str:
         axis.set_xlabel("training step")
         axis.set_ylim(bottom=0)
     axes[0, 0].set_ylabel("largest / median mean |z|")
-    axes[0, -1].legend(fontsize=8, frameon=False)
+    axes[0, -1].legend(fontsize=8, frameon=False, loc="center right")
     return save(figure, folder, "1-training.png")

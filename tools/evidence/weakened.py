@@ -11,6 +11,7 @@ from typing import Any
 import comfy.conds
 import comfy.model_patcher
 import comfy.samplers
+import torch
 from torch import Tensor, nn
 
 Channels = dict[int, Sequence[int]]  # block → channels
@@ -40,7 +41,8 @@ Weakening = Callable[[Moment], Tensor]
 
 
 def guided(model: Any, weaken: Weakening, scale: float, strengths: list[float] | None = None) -> Any:
-    """A clone that adds scale · (c − weaker) to what CFG makes. The sizes of that relative to c are noted."""
+    """A clone that adds scale · (c − weaker) to what CFG makes. `strengths` is given the mean size of that
+    relative to c, step by step."""
 
     def add(args: dict[str, Any]) -> Tensor:
         c = args["cond_denoised"]
@@ -120,7 +122,7 @@ def skipping(blocks: Sequence[int]) -> Weakening:
 
 
 def with_blurred_condition(moment: Moment) -> Tensor:
-    """Every word of a prompt replaced by the prompt's mean word."""
+    """Every word of a prompt replaced by the prompt's mean word. The pooled vector is that mean already."""
     cond = []
     for each in moment.cond:
         model_conds = dict(each["model_conds"])
@@ -156,6 +158,23 @@ def observing(network: nn.Module, see: Callable[[int, Tensor, Tensor], None]) ->
         return lambda _, inputs: see(number, inputs[0], inputs[1])
 
     with _removed([b.register_forward_pre_hook(hook_of(number)) for number, b in enumerate(network.joint_blocks)]):
+        yield
+
+
+@contextmanager
+def gates_of(network: nn.Module, see: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Shows every block's number and AdaLN's residual gates of its image stream, (rows, 2, channels): of attention and
+    of the MLP."""
+
+    def hook_of(number: int) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            parts = output.chunk(6, dim=1)  # of attention, then of the MLP: shift, scale, gate
+            see(number, torch.stack([parts[2], parts[5]], dim=1))
+
+        return hook
+
+    modules = [block.x_block.adaLN_modulation for block in network.joint_blocks]
+    with _removed([module.register_forward_hook(hook_of(number)) for number, module in enumerate(modules)]):
         yield
 
 
