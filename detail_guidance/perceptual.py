@@ -38,7 +38,7 @@ def network() -> nn.Module:
 def features(pictures: np.ndarray) -> list[Tensor]:
     """What the network makes of pictures (n, height, width, 3), 0 to 1, at the end of each resolution: five times
     (n, channels, rows, columns), and last what it classifies by."""
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+    x = torch.from_numpy(np.array(pictures, dtype=np.float32)).permute(0, 3, 1, 2)
     x = ((x * 255 - 127) / 128).contiguous(memory_format=torch.channels_last)
     model = network()
     x = model._swish(model._bn0(model._conv_stem(x)))

@@ -255,6 +255,17 @@ def test_a_composite_is_its_object_on_its_texture():
         assert json.loads(header.metadata()["vocabulary"]) == data.words  # or the tokens mean other words
 
 
+@torch.inference_mode()
+def test_references_pass_through_the_autoencoder(laboratory):
+    """By the short cut as by the host's own VAE."""
+    pictures = torch.stack(
+        [laboratory.data.picture(prompt, torch.Generator()) for prompt in laboratory.prompts[:PAIRS]]
+    )
+    vae = laboratory._vae()
+    expected = vae.decode(vae.encode(pictures.permute(0, 2, 3, 1))).clamp(0, 1).numpy()
+    assert np.abs(laboratory.reconstructed(pictures) - expected).mean() < 1e-3
+
+
 def test_weights_are_small():
     assert sum(file.stat().st_size for file in WEIGHTS.iterdir()) <= 40e6
 

@@ -50,8 +50,8 @@ async def the_whole_way():
             await server.run(with_inputs(prompt, "DetailGuider", layer_start=0.9, layer_end=0.1))
         with pytest.raises(RuntimeError, match=r"refused the prompt.*dg_scale"):
             await server.run(with_inputs(prompt, "DetailGuider", dg_scale=21.0))
-        with pytest.raises(RuntimeError, match="does not know the words zebra"):
-            await server.run(prompt | {"2": {**prompt["2"], "inputs": {**prompt["2"]["inputs"], "text": "zebra"}}})
+        with pytest.raises(RuntimeError, match="does not know the words gryphon"):
+            await server.run(prompt | {"2": {**prompt["2"], "inputs": {**prompt["2"]["inputs"], "text": "gryphon"}}})
         again, _ = await pictures_and_reports(server, with_inputs(prompt, "RandomNoise", noise_seed=1))
         assert np.array_equal(again, guided), "errors left something behind"
 
