@@ -69,7 +69,7 @@ def plain_numbers(axis: Any) -> None:
 
 
 def save(figure: Any, folder: Path, name: str) -> str:
-    figure.savefig(folder / name, dpi=100)
+    figure.savefig(folder / name, dpi=100, bbox_inches="tight")  # long labels would be cut
     plt.close(figure)
     return name
 
