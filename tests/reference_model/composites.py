@@ -45,13 +45,13 @@ class Composites:
         """Every word of every prompt, sorted."""
         return sorted({word for name in [*self.objects, *self.textures, ON] for word in name.split()})
 
-    def prompts(self, count: int, generator: torch.Generator, plain: float = PLAIN) -> list[str]:
-        """Random prompts, with repetition; a share of them without an object."""
+    def prompts(self, count: int, generator: torch.Generator) -> list[str]:
+        """Random prompts, with repetition; a share PLAIN of them without an object."""
         objects, textures = list(self.objects), list(self.textures)
         drawn = []
         for _ in range(count):
             texture = textures[_below(len(textures), generator)]
-            if torch.rand((), generator=generator) < plain:
+            if torch.rand((), generator=generator) < PLAIN:
                 drawn.append(texture)
             else:
                 drawn.append(objects[_below(len(objects), generator)] + ON + texture)

@@ -28,7 +28,7 @@ class Arm:
     """One way to sample.
 
     Attributes:
-        forwards: of the whole model per picture and step, where 20 steps make 1.
+        forwards: of the whole model, per picture and step of a run of the usual number of steps.
         strength: mean size of the guidance term relative to the prediction; NaN where there is none.
     """
 

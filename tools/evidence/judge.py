@@ -118,9 +118,9 @@ class Judge:
             self.held_out[what] = float((guess == labels[tested]).float().mean())
         self.components = torch.linalg.svd(self._standard(features), full_matrices=False).Vh[:DIMENSIONS]
 
-    def __call__(self, pictures: np.ndarray, prompts: list[str] | None = None) -> Judged:
-        """Of the first prompts, unless others are given."""
-        prompts = prompts or self.laboratory.prompts[: len(pictures)]
+    def __call__(self, pictures: np.ndarray) -> Judged:
+        """Of the laboratory's first prompts."""
+        prompts = self.laboratory.prompts[: len(pictures)]
         features = self.features(pictures)
         found = {}
         for what in self.probes:
