@@ -37,4 +37,4 @@ check: host
 	$(HOST_PYTHON) -m ruff check .
 	.host/javascript/node_modules/.bin/prettier --print-width 120 --check "js/*.{js,css}" "tests/javascript/*.js"
 	@mkdir -p .host/check && ln -sfn ../.. .host/check/pack
-	MYPYPATH=.host/check $(HOST_PYTHON) -m mypy -p pack.detail_guidance -p pack.host -p pack.nodes
+	MYPYPATH=.host/check $(HOST_PYTHON) -m mypy -p pack.detail_guidance -p pack.instruments -p pack.host -p pack.nodes

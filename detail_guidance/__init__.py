@@ -1,10 +1,12 @@
 """The mathematics of Detail Guidance in plain PyTorch, without ComfyUI.
 
     guidance.py      the formula
+    rule.py          what a weaker prediction is: observe and weaken
     massive.py       finding massive channels and disrupting them
     layers.py        fractions of the depth as blocks
     window.py        the part of the noise schedule that is guided, and the keep factor in it
     settings.py      everything a user can set, validated
+    profile.py       massive channels measured before, and their file
 
 Method: Gan et al., "Massive Activations are the Key to Local Detail Synthesis in Diffusion Transformers",
 arXiv 2510.11538 (cited as [DG]), and its follow-up arXiv 2607.02968 ([EMA]).

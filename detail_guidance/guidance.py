@@ -5,6 +5,7 @@ from torch import Tensor
 
 
 def detail_guidance(
+    x: Tensor,
     base: Tensor,
     cond: Tensor,
     disrupted: Tensor,
@@ -20,6 +21,7 @@ def detail_guidance(
     Linear, so the same on noise, velocity and denoised predictions of one timestep. Shapes are (pictures, …).
 
     Args:
+        x: the noisy pictures that the denoised predictions are of.
         base: D + λ(D − D_∅), what the sampler would use without Detail Guidance; D itself without CFG.
         cond: D, the conditional prediction.
         disrupted: D_m, the conditional prediction with the massive activations of layer m disrupted.
@@ -33,24 +35,28 @@ def detail_guidance(
     """
     term = w * (cond - disrupted)
     if limit > 0:
-        term = limited(term, cond, limit)
+        term = limited(term, x - cond, limit)
     guided = base + term
     if rescale > 0:
         guided = rescaled(guided, base, rescale)
     if mask is not None:  # last, so that nothing changes where it is 0
         guided = base + mask * (guided - base)
         term = mask * term
-    return guided, relative_strength(term, cond)
+    return guided, relative_strength(term, x - cond)
 
 
-def relative_strength(term: Tensor, cond: Tensor) -> Tensor:
-    """‖term‖ / ‖cond‖ of each picture. A scale w means different things in different models; this does not."""
-    return _norm(term) / _norm(cond).clamp(min=torch.finfo(torch.float32).tiny)
+def relative_strength(term: Tensor, update: Tensor) -> Tensor:
+    """‖term‖ / ‖update‖ of each picture: the detail term as a share of the model's own update x − D.
+
+    A scale w means different things in different models; this does less so. It is the same in noise, velocity and
+    denoised space, which differ from each other by x and by a factor, and does not move with the latent's zero.
+    """
+    return _norm(term) / _norm(update).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def limited(term: Tensor, cond: Tensor, limit: float) -> Tensor:
+def limited(term: Tensor, update: Tensor, limit: float) -> Tensor:
     """The term, scaled down in those pictures whose relative strength exceeds the limit (> 0)."""
-    factor = limit / relative_strength(term, cond).clamp(min=limit)
+    factor = limit / relative_strength(term, update).clamp(min=limit)
     return term * _per_picture(factor, term)
 
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from .profile import Profile
+from .rule import ListedChannels, MassiveActivations, ProfiledChannels, Rule
 
 Batching = Literal["auto", "together", "in turn"]
 AUTO = "auto"
@@ -28,7 +29,7 @@ class Options:
         max_channels: ≥ 1, at most so many are taken.
         keep_start, keep_end: ρ, 0 to 1, at the window's start and end; 0 zeroes.
         rescale: 0 to 1, how much of the contrast that the detail term adds is taken back.
-        limit: ≥ 0, the greatest ‖w(c − d)‖ / ‖c‖; 0 is off.
+        limit: 0 to 10, the greatest ‖w(c − d)‖ / ‖x − c‖; 0 is off.
         mask: (pictures, height, width), 0 to 1, where detail is added; None is everywhere.
         batching: one call with the detail rows in it, or a call of their own.
         profile: channels per block, in place of `channels`.
@@ -60,9 +61,13 @@ class Options:
             _require("mask", self.mask.min().item(), 0.0, 1.0)
             _require("mask", self.mask.max().item(), 0.0, 1.0)
 
-    def channels_at(self, block: int) -> tuple[int, ...] | None:
-        """The channels fixed for a block, None where they are to be found."""
-        return self.profile.channels.get(block, ()) if self.profile else self.channels
+    def rule(self, block: int) -> Rule:
+        """What makes the weaker prediction at a block."""
+        if self.profile is not None:
+            return ProfiledChannels(self.profile, block)
+        if self.channels is not None:
+            return ListedChannels(self.channels)
+        return MassiveActivations(self.massive_ratio, self.max_channels)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """What knows ComfyUI.
 
-    families.py        the table of model families
+    families.py        the table: what is known of each model family, and of nothing else
     patch.py           puts Detail Guidance on a model
     run.py             one sampling run: which steps are guided, the formula, the report's figures
-    step.py            one guided step: the two plans to get the detail prediction
+    task.py            what one guided step is asked for, and what it answers
+    step.py            the two plans from the one to the other
     context_windows.py such a step in parts, for long videos
-    block_patches.py   one forward of the model: sharing the prefix, disrupting, chaining with others' patches
+    blocks.py          the block patches of a step: sharing the prefix, recording, resuming, weakening
+    forward.py         one forward of the model under such patches, chained with others'
     block_hooks.py     the block-replace hook for families that the host gives none
     rows.py            rows of a forward's batch, in whatever a block is given
+    probe.py           watching a run without changing it
     report.py          what happened: the log line, the warnings and the message to the web page
 
-One step reads in this order: run.predict_noise → step.calc_cond_batch → step.apply_model → block_patches →
+One step reads in this order: run.predict_noise → step.answer → step.together or in_turn → blocks →
 detail_guidance.guidance → report.
 """

@@ -1,12 +1,15 @@
 """Context windows: the host cuts a long video, or a batch, into overlapping parts and blends their predictions."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from comfy.context_windows import ContextHandlerABC
 from torch import Tensor
 
-from .step import Conds, Step
+from .step import asking
+from .task import Conds, Found, Outcome, Task
 
 
 class DetailedWindows(ContextHandlerABC):
@@ -14,14 +17,18 @@ class DetailedWindows(ContextHandlerABC):
 
     Args:
         inner: the other node's.
-        step: the guided step; gets its predictions here.
+        task: the guided step.
         model_options: what the windows are predicted with.
+        outcomes: gets the step's outcome.
     """
 
-    def __init__(self, inner: ContextHandlerABC, step: Step, model_options: dict[str, Any]):
+    def __init__(
+        self, inner: ContextHandlerABC, task: Task, model_options: dict[str, Any], outcomes: list[Outcome]
+    ) -> None:
         self.inner = inner
-        self.step = step
+        self.task = task
         self.model_options = model_options
+        self.outcomes = outcomes
 
     def should_use_context(self, *args: Any, **kwargs: Any) -> bool:
         return self.inner.should_use_context(*args, **kwargs)
@@ -32,20 +39,50 @@ class DetailedWindows(ContextHandlerABC):
     def execute(
         self, calc_cond_batch: Callable, model: Any, conds: list[Conds | None], x: Tensor, timestep: Tensor, _: Any
     ) -> list[Tensor]:
-        step, index = self.step, self.step.positive(conds)
-        if index is None or step.predictions is not None:  # another pack's own call
+        index = self.task.index_in(conds)
+        if index is None or self.outcomes:  # another pack's own call
             return self.inner.execute(calc_cond_batch, model, conds, x, timestep, self.model_options)
+        parts: list[Outcome] = []
 
         def calc_window(model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict) -> list[Tensor]:
-            part = Step(step.run, x.shape, step.sigma, step.keep)
-            out = calc_cond_batch(model, conds[:-1], x, timestep, part.with_wrapper(model_options))
-            step.fired |= part.fired
-            step.reused |= part.reused
-            assert part.predictions is not None  # the positive is among the conditions of every window
-            return [*out, part.predictions[1]]
+            window: list[Outcome] = []
+            options = asking(model_options, _of_window(self.task, x.shape, parts), window)
+            out = calc_cond_batch(model, conds[:-1], x, timestep, options)
+            parts.extend(window)  # one: the positive is among the conditions of every window
+            return [*out, window[0].disrupted]
 
         # One more condition than asked for: a place where the detail prediction is blended.
-        out = self.inner.execute(calc_window, model, [*conds, conds[index]], x, timestep, self.model_options)
-        *out, disrupted = out
-        step.predictions = out[index].clone(), disrupted
-        return out
+        *predictions, disrupted = self.inner.execute(
+            calc_window, model, [*conds, conds[index]], x, timestep, self.model_options
+        )
+        self.outcomes.append(_blended(predictions, index, disrupted, parts))
+        return predictions
+
+
+def _of_window(task: Task, shape: Any, before: Sequence[Outcome]) -> Task:
+    """A part of the step. It keeps to the plan that the window before had to take; once a step is enough to see where
+    massive activations are; what an earlier step computed is of the whole."""
+    return replace(
+        task,
+        shape=shape,
+        batching="in turn" if before and before[-1].plan == "in turn" else task.batching,
+        measure=task.measure and not before,
+        difference=None,
+    )
+
+
+def _blended(predictions: list[Tensor], index: int, disrupted: Tensor, parts: Sequence[Outcome]) -> Outcome:
+    channels: dict[int, list[Tensor]] = defaultdict(list)
+    for part in parts:
+        for block, found in part.found.channels.items():
+            channels[block].extend(found)
+    return Outcome(
+        predictions,
+        cond=predictions[index].clone(),
+        disrupted=disrupted,
+        fired=any(part.fired for part in parts),
+        reused=False,  # see _of_window
+        plan=parts[-1].plan,
+        found=Found(channels, parts[0].found.peak_ratios),
+        uncompiled=any(part.uncompiled for part in parts),
+    )

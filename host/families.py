@@ -72,6 +72,14 @@ class Layout:
         }[stage.before]
         return slice(start, start + self.picture)
 
+    def picture_of(self, stage: Stage, args: Mapping[str, Any], rows: slice) -> Tensor:
+        """A view of the picture's tokens of some rows, in the arguments of a block of this stage."""
+        stream = args[stage.image]
+        where = [slice(None)] * stream.ndim
+        where[1] = self.tokens(stage, stream.shape[1])
+        where[stage.row_dim_of(stage.image)] = rows
+        return stream[tuple(where)]
+
     def text(self, length: int) -> slice:
         """The text's, in a stream of this length where it stands before the image."""
         return slice(0, length - self.image)
@@ -118,13 +126,13 @@ class Family:
     long_skips: bool = False
     not_together: tuple[str, ...] = ()
 
-    def blocks(self, model: Any) -> list[Block]:
+    def blocks(self, model: Any) -> tuple[Block, ...]:
         """All blocks of a diffusion model, in execution order."""
-        return [
+        return tuple(
             Block((stage.kind, index), stage)
             for stage in self.stages
             for index in range(len(getattr(model, stage.blocks)))
-        ]
+        )
 
     def layout(self, model: Any, latent: Sequence[int], conditions: Mapping[str, Any]) -> Layout:
         """Of a forward for a latent of this shape, (rows, channels, …, height, width), with these model conditions.
@@ -327,9 +335,31 @@ FAMILIES = (
 )
 
 
-def network(model: Any) -> Any:
-    """A diffusion model without the torch.compile around it."""
-    return getattr(model, "_orig_mod", model)
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """What one model is made of.
+
+    Attributes:
+        network: its diffusion model, without the torch.compile around it.
+        family: its row of the table.
+        blocks: all of them, in execution order.
+    """
+
+    network: Any
+    family: Family
+    blocks: tuple[Block, ...]
+
+
+def anatomy(model: Any) -> Anatomy:
+    """Of a ModelPatcher's model.
+
+    Raises:
+        ValueError: no row of the table fits it.
+    """
+    diffusion_model = model.get_model_object("diffusion_model")
+    network = getattr(diffusion_model, "_orig_mod", diffusion_model)
+    family = family_of(network)
+    return Anatomy(network, family, family.blocks(network))
 
 
 def family_of(model: Any) -> Family:

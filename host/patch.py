@@ -8,7 +8,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ..detail_guidance.settings import Settings
 from . import block_hooks
-from .families import Family, family_of, network
+from .families import Family, anatomy
 from .run import Run
 from .step import KEY
 
@@ -27,11 +27,10 @@ def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> Model
     Raises:
         ValueError: no row of the family table fits the model, or the settings' profile does not.
     """
-    diffusion_model = network(model.get_model_object("diffusion_model"))
-    family = family_of(diffusion_model)
-    blocks = family.blocks(diffusion_model)
+    of_model = anatomy(model)
+    family = of_model.family
     if settings.options.profile is not None:
-        settings.options.profile.check(family.name, len(blocks))
+        settings.options.profile.check(family.name, len(of_model.blocks))
     if model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
         log.warning("Detail Guidance: this model already carries one; the later node replaces it.")
     clone = without(model, family)

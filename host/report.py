@@ -26,7 +26,8 @@ class Report:
         steps_guided: those inside the window.
         steps_fired: guided ones whose detail rows were really disrupted.
         plan: "together" or "in turn".
-        relative_strength: mean of ‖w(c − d)‖ / ‖c‖ over guided steps and pictures.
+        relative_strength: mean of ‖w(c − d)‖ / ‖x − c‖ over guided steps and pictures: the detail term as a share of
+            the model's own update.
         warnings: what the user should know, in full sentences.
     """
 

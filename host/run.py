@@ -1,5 +1,6 @@
 """One sampling run under Detail Guidance."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from math import inf, isfinite
 from typing import Any
@@ -13,13 +14,13 @@ from torch import Tensor
 
 from ..detail_guidance.guidance import detail_guidance
 from ..detail_guidance.layers import block_range
-from ..detail_guidance.massive import listed_channels, massive_channels, peak_ratio
-from ..detail_guidance.settings import Settings
+from ..detail_guidance.settings import Batching, Settings
 from ..detail_guidance.window import Window, keep_factor
 from .context_windows import DetailedWindows
-from .families import family_of, network
+from .families import anatomy
 from .report import Report
-from .step import KEY, Step
+from .step import KEY, asking
+from .task import Outcome, Task
 
 
 class Run:
@@ -31,27 +32,24 @@ class Run:
     """
 
     def __init__(self, settings: Settings, guider: CFGGuider):
-        model = guider.model_patcher
         self.settings = settings
         self.guider = guider
-        self.diffusion_model = network(model.get_model_object("diffusion_model"))
-        self.family = family_of(self.diffusion_model)
-        self.blocks = self.family.blocks(self.diffusion_model)
-        self.layers = block_range(settings.layer_start, settings.layer_end, len(self.blocks))
-        sampling = model.get_model_object("model_sampling")
+        self.anatomy = anatomy(guider.model_patcher)
+        self.layers = block_range(settings.layer_start, settings.layer_end, len(self.anatomy.blocks))
+        self.rules = {block: settings.options.rule(block) for block in self.layers}
+        sampling = guider.model_patcher.get_model_object("model_sampling")
         self.window = Window(
             start=float(sampling.percent_to_sigma(settings.start_percent)) if settings.start_percent > 0 else inf,
             end=float(sampling.percent_to_sigma(settings.end_percent)),
             noisiest=float(sampling.sigma_max),
         )
-        self.together = settings.options.batching != "in turn"
-        self.uncompiled = False  # whether torch.compile was set aside
-
+        self.batching: Batching = settings.options.batching  # in turn, once a step had to
         self.difference: Tensor | None = None  # (D − D_m) / σ of the last guided step
 
         self.steps = self.inside = self.guided = self.fired = self.reused = 0
+        self.uncompiled = False
         self.strengths: list[Tensor] = []
-        self.channels: dict[int, list[Tensor]] = {block: [] for block in self.layers}
+        self.channels: dict[int, list[Tensor]] = defaultdict(list)
         self.peak_ratios: dict[int, Tensor] = {}
 
     def install(self) -> None:
@@ -69,21 +67,18 @@ class Run:
         if sigma not in self.window:
             return executor(x, timestep, model_options, seed)
         self.inside += 1
-        options = self.settings.options
-        keep = keep_factor(options.keep_start, options.keep_end, self.window.progress(sigma))
-        step = Step(self, x.shape, sigma, keep)
-        base = executor(x, timestep, _with_step(model_options, step), seed)
-        if step.predictions is None:
+        outcomes: list[Outcome] = []
+        base = executor(x, timestep, _with_task(model_options, self._task(x, sigma), outcomes), seed)
+        if not outcomes:
             return base  # the report says so
-        self.guided += 1
-        self.fired += step.fired
-        self.reused += step.reused
-        cond, disrupted = step.predictions
-        self.difference = (cond - disrupted) / sigma
+        (outcome,) = outcomes
+        self._note(outcome, sigma)
+        options = self.settings.options
         guided, strength = detail_guidance(
+            x,
             base,
-            cond,
-            disrupted,
+            outcome.cond,
+            outcome.disrupted,
             self.settings.dg_scale,
             mask=None if options.mask is None else _mask_like(options.mask, base),
             limit=options.limit,
@@ -92,23 +87,31 @@ class Run:
         self.strengths.append(strength)
         return guided
 
-    def find(self, block: int, z: Tensor) -> Tensor:
-        """bool (channels,): the massive ones at a block's input, of conditional image tokens z."""
+    def _task(self, x: Tensor, sigma: float) -> Task:
         options = self.settings.options
-        if options.profile is not None:
-            options.profile.check_width(z.shape[-1])
-        listed = options.channels_at(block)
-        if listed is None:
-            found = massive_channels(z, options.massive_ratio, options.max_channels)
-        else:
-            found = listed_channels(listed, z)
-        self.channels[block].append(found)
-        return found
+        return Task(
+            self.anatomy,
+            self.rules,
+            keep=keep_factor(options.keep_start, options.keep_end, self.window.progress(sigma)),
+            sigma=sigma,
+            shape=x.shape,
+            positive=[cond["uuid"] for cond in self.guider.conds.get("positive", [])],
+            batching=self.batching,
+            measure=not self.fired,  # once a run is enough to see where they are
+            difference=self.difference,
+        )
 
-    def measure(self, block: int, z: Tensor) -> None:
-        """Notes how far the massive activations of conditional picture tokens z stand out at a block's input."""
-        if block not in self.peak_ratios:
-            self.peak_ratios[block] = peak_ratio(z)
+    def _note(self, outcome: Outcome, sigma: float) -> None:
+        self.guided += 1
+        self.fired += outcome.fired
+        self.reused += outcome.reused
+        self.uncompiled |= outcome.uncompiled
+        self.difference = (outcome.cond - outcome.disrupted) / sigma
+        if outcome.plan == "in turn":
+            self.batching = "in turn"
+        for block, found in outcome.found.channels.items():
+            self.channels[block] += found
+        self.peak_ratios = {**outcome.found.peak_ratios, **self.peak_ratios}
 
     def report(self, node_id: str | None) -> Report:
         channels = {block: _true_indices(self.channels[block]) for block in self.layers}
@@ -117,9 +120,9 @@ class Run:
         strength = torch.cat(self.strengths).nanmean().item() if self.strengths else 0.0
         return Report(
             node=node_id,
-            family=self.family.name,
-            block_count=len(self.blocks),
-            block_names=[block.name for block in self.blocks],
+            family=self.anatomy.family.name,
+            block_count=len(self.anatomy.blocks),
+            block_names=[block.name for block in self.anatomy.blocks],
             first_block=self.layers.start,
             last_block=self.layers.stop - 1,
             channels=channels,
@@ -127,7 +130,7 @@ class Run:
             steps=self.steps,
             steps_guided=self.guided,
             steps_fired=self.fired,
-            plan="together" if self.together else "in turn",
+            plan="in turn" if self.batching == "in turn" else "together",
             relative_strength=strength if isfinite(strength) else 0.0,
             warnings=list(self._warnings(channels, strength)),
         )
@@ -155,7 +158,7 @@ class Run:
             yield "predictions are not finite numbers (NaN or infinite). Try other weights, or more precision."
         if self.uncompiled:
             yield "guided steps ran without torch.compile around the whole model. Compile its blocks instead."
-        if self.settings.options.batching == "together" and self.fired and not self.together:
+        if self.settings.options.batching == "together" and self.fired and self.batching == "in turn":
             yield "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
         nothing = ", ".join(str(block) for block, found in channels.items() if not found)
         if self.fired > 0 and nothing:
@@ -169,12 +172,12 @@ class Run:
                 )
 
 
-def _with_step(model_options: dict[str, Any], step: Step) -> dict[str, Any]:
+def _with_task(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> dict[str, Any]:
     windows = model_options.get("context_handler")
-    if windows is None:
-        return step.with_wrapper(model_options)
-    options = create_model_options_clone(model_options)
-    return step.with_wrapper({**model_options, "context_handler": DetailedWindows(windows, step, options)})
+    if windows is not None:
+        options = create_model_options_clone(model_options)
+        model_options = {**model_options, "context_handler": DetailedWindows(windows, task, options, outcomes)}
+    return asking(model_options, task, outcomes)
 
 
 def _mask_like(mask: Tensor, x: Tensor) -> Tensor:

@@ -1,185 +1,167 @@
-"""One guided step: the two plans to get the detail prediction beside the conditional one."""
+"""One guided step: two plans to get the detail prediction D_m beside the conditional one, D."""
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid5
 
-import torch
 from comfy.model_management import get_free_memory
 from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from . import block_hooks
-from .block_patches import (
-    Chunk,
-    Disruption,
-    Patch,
-    Record,
-    chained,
-    chunks_of,
-    recording,
-    resuming,
-    sharing,
-)
+from .blocks import Forward, Trace, recording, resuming, sharing
 from .families import Key
-
-if TYPE_CHECKING:
-    from .run import Run
+from .forward import Batch, Chunk, Patch, patched
+from .task import Call, Conds, Found, Outcome, Plan, Task
 
 KEY = "detail_guidance"  # of this pack's wrappers
 
-Conds = list[dict[str, Any]]
 
-
-class Step:
-    """Asks the host for D_m whenever it asks for D.
-
-    together: one call with detail rows, copies of the positive condition's, in it.
-    in turn: the host's own call, which is recorded, then a call for the detail rows alone.
-
-    Attributes:
-        predictions: D and D_m, once the host has asked for D.
-        fired: whether any detail row was disrupted.
-        reused: whether D − D_m is the last computed step's, because a cache answered in the model's place.
-    """
-
-    def __init__(self, run: "Run", shape: torch.Size, sigma: float, keep: float):
-        self.run = run
-        self.shape = shape
-        self.sigma = sigma
-        self.keep = keep
-        self.predictions: tuple[Tensor, Tensor] | None = None
-        self.fired = False
-        self.reused = False
-        self.index = 0  # of the positive in the host's list of conditions
-        self.partner: dict[UUID, UUID] = {}  # detail condition → its conditional one
-        self.records: dict[UUID, Record] = {}
-        self.together = run.together
-        self.separated = False  # the host put detail rows and their conditional rows into different forwards
-
-    def with_wrapper(self, model_options: dict[str, Any]) -> dict[str, Any]:
-        return _with_wrapper(model_options, WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)
+def asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> dict[str, Any]:
+    """A copy of the host's model options with which the host, when it asks for D, is also asked for D_m: adds the
+    outcome to `outcomes`, once. Where it never asks, there is none."""
 
     def calc_cond_batch(
-        self, executor: Any, model: Any, conds: list[Conds | None], x: Tensor, timestep: Tensor, model_options: dict
+        executor: Any, model: Any, conds: list[Conds | None], x: Tensor, timestep: Tensor, model_options: dict[str, Any]
     ) -> list[Tensor]:
-        """The host's predictions for `conds`; on the way, the detail prediction for the positive one."""
-        index = self.positive(conds)
-        if index is None or self.predictions is not None:  # another pack's own call
+        index = task.index_in(conds)
+        if index is None or outcomes:  # another pack's own call
             return executor(model, conds, x, timestep, model_options)
-        if x.shape != self.shape:
-            raise _in_parts(f"predictions for {tuple(x.shape)} of {tuple(self.shape)}")
-        positive = conds[index] or []
-        self.index = index
-        # An id of their own, the same at every step: caches keyed by it must not mix the two up.
-        detail = [{**cond, "uuid": uuid5(cond["uuid"], KEY)} for cond in positive]
-        self.partner = {new["uuid"]: old["uuid"] for new, old in zip(detail, positive, strict=True)}
-        patched = _with_wrapper(model_options, WrappersMP.APPLY_MODEL, self.apply_model)
+        if x.shape != task.shape:
+            raise _in_parts(f"predictions for {tuple(x.shape)} of {tuple(task.shape)}")
+        outcomes.append(answer(task, Call(executor, model, conds, x, timestep, model_options, index)))
+        return outcomes[0].predictions
 
-        if self.together and (_others_around_the_model(model_options) or not self._may_share_rows(positive)):
-            self.together = False
-        if self.together and self.run.settings.options.batching == "auto":
-            self.together = _fit_together(model, [*conds, detail], x)
-        if self.together:
-            out = executor(model, [*conds, detail], x, timestep, patched)
-            if not self.separated:
-                *out, disrupted = out
-            else:
-                self.together = False
-        if not self.together:
-            out = executor(model, conds, x, timestep, patched)
-            # In the positive's place of the list: other packs' patches go by it.
-            if self.records:
-                disrupted = executor(model, [None] * index + [detail], x, timestep, patched)[index]
-        cond = out[index].clone()  # a clone: pre-CFG functions may write into theirs
-        if not self.fired:
-            disrupted = self._disrupted_unseen(cond, model_options)
-        self.run.together = self.together
-        self.predictions = cond, disrupted
-        return out
+    return with_wrapper(model_options, WrappersMP.CALC_COND_BATCH, calc_cond_batch)
 
-    def _disrupted_unseen(self, cond: Tensor, model_options: dict[str, Any]) -> Tensor:
-        """D_m where no detail row was disrupted: no positive is active in this step, or another node's cache answered
-        in the model's place. A cache keeps what the model last answered, a noise or velocity; so does this.
 
-        Raises:
-            RuntimeError: the model ignores its block patches.
-        """
-        if not cond.any():  # all zero where no positive is active
-            return cond
-        if self.run.difference is not None and self.run.difference.shape == cond.shape:
-            self.reused = True
-            return cond - self.sigma * self.run.difference
-        if _others_around_the_model(model_options):
-            return cond  # the report says so
-        raise RuntimeError(
-            f"Detail Guidance had no effect: {type(self.run.diffusion_model).__name__} ran without calling its block "
-            "patches, so nothing could be disrupted. Either the engine that loaded this model ignores them: load it "
-            "with ComfyUI's own loader. Or a caching node answered in the model's place at the first guided step: "
-            "remove it, or let it start later."
-        )
+def answer(task: Task, call: Call) -> Outcome:
+    """D and D_m, by the plan that is wanted and possible.
 
-    def _may_share_rows(self, positive: Conds) -> bool:
-        return not any(name in cond["model_conds"] for cond in positive for name in self.run.family.not_together)
+    Raises:
+        ValueError: another node asks for parts of the latent or of the batch.
+        RuntimeError: the model ignores its block patches.
+    """
+    outcome = together(task, call) if _may_go_together(task, call) else in_turn(task, call)
+    return outcome if outcome.fired else _unseen(task, call, outcome)
 
-    def positive(self, conds: list[Conds | None]) -> int | None:
-        """Which of the host's conditions is the guider's positive one, whatever place the guider gives it."""
-        wanted = [cond["uuid"] for cond in self.run.guider.conds.get("positive", [])]
-        for index, group in enumerate(conds):
-            if wanted and [cond.get("uuid") for cond in group or ()] == wanted:
-                return index
-        return None
 
-    def apply_model(
-        self,
-        executor: Any,
-        x: Tensor,
-        t: Tensor,
-        c_concat: Any = None,
-        c_crossattn: Any = None,
-        control: Any = None,
-        transformer_options: dict[str, Any] = {},
-        **kwargs: Any,
-    ) -> Tensor:
-        """One forward of the model, patched for the rows it holds."""
-        chunks = chunks_of(transformer_options, rows_each=self.shape[0])
-        if len(x) != sum(chunk.size for chunk in chunks):
-            raise _in_parts(f"a forward of {len(x)} rows where the host's batch has {sum(c.size for c in chunks)}")
-        options = chained(transformer_options, self._patches(chunks, x.shape, kwargs))
-        with block_hooks.replacing(options), uncompiled(executor.class_obj) as was_compiled:
-            self.run.uncompiled |= was_compiled
-            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+def together(task: Task, call: Call) -> Outcome:
+    """One call with detail rows, copies of the positive condition's, in it. In turn where the host puts them and their
+    conditional rows into different forwards."""
+    trace, partner, compiled = Trace(), _partners(call), list[bool]()
+    apart: list[Batch] = []
 
-    def _fire(self) -> None:
-        self.fired = True
-
-    def _patches(self, chunks: list[Chunk], latent: torch.Size, conditions: dict[str, Any]) -> dict[Key, Patch]:
-        """The block patches for a forward of these chunks."""
-        run = self.run
-        layout = run.family.layout(run.diffusion_model, latent, conditions)
-        measure = None if run.fired else run.measure  # once a run is enough to see where they are
-        todo = Disruption(run.family, run.blocks, run.layers, run.find, measure, self.keep, self._fire, layout)
-        detail = [chunk for chunk in chunks if chunk.uuid in self.partner]
-        conditional = {
-            chunk.uuid: chunk for chunk in chunks if chunk.index == self.index and chunk.uuid in self.partner.values()
-        }
+    def patches_for(batch: Batch) -> dict[Key, Patch]:
+        forward, chunks, conditional = _forward(task, call, batch, trace)
+        detail = [chunk for chunk in chunks if chunk.uuid in partner]
         if not detail:
-            if self.together:
-                return {}
-            if not conditional.keys().isdisjoint(self.records):
-                raise _in_parts("several forwards of one condition in one step")
-            return recording(todo, list(conditional.values()), self.records)
-        partners = [self.partner[chunk.uuid] for chunk in detail]
-        if all(uuid in conditional for uuid in partners):
-            return sharing(todo, chunks, {c: conditional[uuid] for c, uuid in zip(detail, partners, strict=True)})
-        if all(uuid in self.records for uuid in partners) and len(detail) == len(chunks):
-            return resuming(todo, [(c, self.records[uuid]) for c, uuid in zip(detail, partners, strict=True)])
-        self.separated = True
-        return {}
+            return {}
+        if any(partner[chunk.uuid] not in conditional for chunk in detail):
+            apart.append(batch)
+            return {}
+        return sharing(forward, chunks, {chunk: conditional[partner[chunk.uuid]] for chunk in detail})
+
+    options = _patched(call, patches_for, compiled)
+    *predictions, disrupted = call.predict([*call.conds, _detail(call)], options)
+    if apart:
+        return in_turn(task, call)
+    return _outcome(call, predictions, disrupted, "together", trace, compiled)
+
+
+def in_turn(task: Task, call: Call) -> Outcome:
+    """The host's own call, which is recorded, then a call for the detail rows alone."""
+    trace, partner, compiled = Trace(), _partners(call), list[bool]()
+
+    def patches_for(batch: Batch) -> dict[Key, Patch]:
+        forward, chunks, conditional = _forward(task, call, batch, trace)
+        detail = [chunk for chunk in chunks if chunk.uuid in partner]
+        if detail:
+            # No record where a cache answered in the model's place.
+            records = {c: trace.records[partner[c.uuid]] for c in detail if partner[c.uuid] in trace.records}
+            return resuming(forward, records) if len(records) == len(chunks) else {}
+        if not conditional.keys().isdisjoint(trace.records):
+            raise _in_parts("several forwards of one condition in one step")
+        return recording(forward, list(conditional.values()))
+
+    options = _patched(call, patches_for, compiled)
+    predictions = call.predict(call.conds, options)
+    disrupted = predictions[call.index]
+    if trace.records:
+        # In the positive's place of the list: other packs' patches go by it.
+        disrupted = call.predict([None] * call.index + [_detail(call)], options)[call.index]
+    return _outcome(call, predictions, disrupted, "in turn", trace, compiled)
+
+
+def _outcome(
+    call: Call, predictions: list[Tensor], disrupted: Tensor, plan: Plan, trace: Trace, compiled: list[bool]
+) -> Outcome:
+    channels: dict[int, list[Tensor]] = defaultdict(list)
+    for record in trace.records.values():
+        for block, observed in record.found.items():
+            channels[block].append(observed)
+    cond = predictions[call.index].clone()  # pre-CFG functions may write into theirs
+    found = Found(channels, trace.peak_ratios)
+    return Outcome(predictions, cond, disrupted, bool(trace.weakened), False, plan, found, bool(compiled))
+
+
+def _unseen(task: Task, call: Call, outcome: Outcome) -> Outcome:
+    """Where no detail row was weakened: no positive is active in this step, or another node's cache answered in the
+    model's place. A cache keeps what the model last answered, a noise or velocity; so does this."""
+    cond, difference = outcome.cond, task.difference
+    if not cond.any():  # all zero where no positive is active
+        return replace(outcome, disrupted=cond)
+    if difference is not None and difference.shape == cond.shape:
+        return replace(outcome, disrupted=cond - task.sigma * difference, reused=True)
+    if _others_around_the_model(call.model_options):
+        return replace(outcome, disrupted=cond)  # the report says so
+    raise RuntimeError(
+        f"Detail Guidance had no effect: {type(task.anatomy.network).__name__} ran without calling its block patches, "
+        "so nothing could be disrupted. Either the engine that loaded this model ignores them: load it with ComfyUI's "
+        "own loader. Or a caching node answered in the model's place at the first guided step: remove it, or let it "
+        "start later."
+    )
+
+
+# Conditions and forwards of a step
+
+
+def _detail(call: Call) -> Conds:
+    """Copies of the positive conditions. Each has an id of its own, the same at every step: caches keyed by it must not
+    mix the two up."""
+    return [{**cond, "uuid": uuid5(cond["uuid"], KEY)} for cond in call.positive]
+
+
+def _partners(call: Call) -> dict[UUID, UUID]:
+    """Detail condition → its conditional one."""
+    return {detail["uuid"]: cond["uuid"] for detail, cond in zip(_detail(call), call.positive, strict=True)}
+
+
+def _forward(task: Task, call: Call, batch: Batch, trace: Trace) -> tuple[Forward, list[Chunk], dict[UUID, Chunk]]:
+    """A forward, its chunks, and those of the positive conditions by id."""
+    chunks = batch.chunks(rows_each=task.shape[0])
+    rows = sum(chunk.size for chunk in chunks)
+    if batch.latent[0] != rows:
+        raise _in_parts(f"a forward of {batch.latent[0]} rows where the host's batch has {rows}")
+    layout = task.anatomy.family.layout(task.anatomy.network, batch.latent, batch.conditions)
+    wanted = {cond["uuid"] for cond in call.positive}
+    conditional = {chunk.uuid: chunk for chunk in chunks if chunk.index == call.index and chunk.uuid in wanted}
+    return Forward(task, layout, trace), chunks, conditional
+
+
+def _patched(call: Call, patches_for: Callable[[Batch], dict[Key, Patch]], compiled: list[bool]) -> dict[str, Any]:
+    wrapper = patched(patches_for, was_compiled=lambda: compiled.append(True))
+    return with_wrapper(call.model_options, WrappersMP.APPLY_MODEL, wrapper)
+
+
+def with_wrapper(model_options: dict[str, Any], kind: str, wrapper: Callable) -> dict[str, Any]:
+    """A copy of the host's model options with a wrapper of this pack's."""
+    options = create_model_options_clone(model_options)
+    add_wrapper_with_key(kind, KEY, wrapper, options, is_model_options=True)
+    return options
 
 
 def _in_parts(what: str) -> ValueError:
@@ -189,28 +171,16 @@ def _in_parts(what: str) -> ValueError:
     )
 
 
-def _with_wrapper(model_options: dict[str, Any], kind: str, wrapper: Any) -> dict[str, Any]:
-    options = create_model_options_clone(model_options)
-    add_wrapper_with_key(kind, KEY, wrapper, options, is_model_options=True)
-    return options
+# Which plan
 
 
-@contextmanager
-def uncompiled(model: Any) -> Iterator[bool]:
-    """While it lasts, the host's model runs without torch.compile around the whole of it; yields whether it had one.
-
-    Patches are different functions in every forward. A compiled model would be compiled anew for each, or, in hosts
-    that tell it to ignore transformer_options, run its first graph ever after, patched or not. Compiled blocks stay.
-    """
-    compiled = model.diffusion_model
-    whole = hasattr(compiled, "_orig_mod")
-    if whole:
-        model.diffusion_model = compiled._orig_mod
-    try:
-        yield whole
-    finally:
-        if whole:
-            model.diffusion_model = compiled
+def _may_go_together(task: Task, call: Call) -> bool:
+    if task.batching == "in turn" or _others_around_the_model(call.model_options):
+        return False
+    alone = task.anatomy.family.not_together
+    if any(name in cond["model_conds"] for cond in call.positive for name in alone):
+        return False
+    return task.batching == "together" or _fit_together(call)
 
 
 def _others_around_the_model(model_options: dict[str, Any]) -> bool:
@@ -220,12 +190,13 @@ def _others_around_the_model(model_options: dict[str, Any]) -> bool:
     return any(wrappers.get(WrappersMP.DIFFUSION_MODEL, {}).values())
 
 
-def _fit_together(model: Any, conds: list[Conds | None], x: Tensor) -> bool:
+def _fit_together(call: Call) -> bool:
     """Whether the host would run all these conditions as one forward: its own test, on the whole picture."""
-    every = list(chain.from_iterable(group or () for group in conds))
+    every = list(chain.from_iterable(group or () for group in (*call.conds, call.positive)))
     shapes = defaultdict(list)
     for cond in every:
         for name, value in cond["model_conds"].items():
             shapes[name].append(value.size())
-    rows = len(every) * len(x)
-    return model.memory_required([rows, *x.shape[1:]], cond_shapes=shapes) * 1.5 < get_free_memory(x.device)
+    rows = len(every) * len(call.x)
+    needed = call.model.memory_required([rows, *call.x.shape[1:]], cond_shapes=shapes)
+    return needed * 1.5 < get_free_memory(call.x.device)

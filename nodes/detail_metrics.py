@@ -5,8 +5,8 @@ import numpy as np
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..detail_guidance import metrics, perceptual
-from ..detail_guidance.figures import require_matplotlib, spectra
+from ..instruments import metrics
+from ..instruments.figures import require_matplotlib, spectra
 from .inputs import CATEGORY
 
 
@@ -66,6 +66,4 @@ def table(ours: np.ndarray, theirs: np.ndarray) -> str:
             line("saturation", ratios(metrics.saturation)),
             line("correlation of the layout", np.array([metrics.low_pass_correlation(a, b) for a, b in pairs])),
         ]
-    if perceptual.available():
-        lines.append(line("perceptual distance", perceptual.distances(ours, theirs)))
     return "\n".join(lines)

@@ -2,15 +2,13 @@ from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
-from ..detail_guidance.figures import maps, require_matplotlib
 from ..detail_guidance.layers import block_at
-from ..detail_guidance.massive import listed_channels, massive_channels
 from ..detail_guidance.profile import Profile
-from ..detail_guidance.recording import MapRecording
-from ..detail_guidance.settings import LAYER
-from ..host.probe import describe
+from ..detail_guidance.settings import LAYER, Options
+from ..host.families import anatomy
+from ..instruments.figures import maps, require_matplotlib
+from ..instruments.recording import MapRecording
 from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, fraction, sampled, sampling_inputs
 
 
@@ -51,19 +49,13 @@ class MassiveActivationMap(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         require_matplotlib()
-        family, names = describe(model)
-        block = block_at(layer, len(names))
+        of_model = anatomy(model)
+        block = block_at(layer, len(of_model.blocks))
         if profile is not None:
-            profile.check(family, len(names))
-
-        def find(z: Tensor) -> Tensor:
-            if profile is None:
-                return massive_channels(z, massive_ratio, max_channels)
-            profile.check_width(z.shape[-1])
-            return listed_channels(profile.channels.get(block, ()), z)
-
-        recording = MapRecording(block, find)
+            profile.check(of_model.family.name, len(of_model.blocks))
+        options = Options(massive_ratio=massive_ratio, max_channels=max_channels, profile=profile)
+        recording = MapRecording(block, options.rule(block))
         shape = values["latent_image"]["samples"].shape
         latent = sampled(recording, model, **values)
-        drawn = maps(recording, f"block {block} ({names[block]})", shape)
+        drawn = maps(recording, f"block {block} ({of_model.blocks[block].name})", shape)
         return io.NodeOutput(drawn, recording.report(), latent)

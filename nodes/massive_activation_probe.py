@@ -3,9 +3,9 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..detail_guidance.figures import figures, require_matplotlib
-from ..detail_guidance.recording import Recording
-from ..host.probe import describe
+from ..host.families import anatomy
+from ..instruments.figures import figures, require_matplotlib
+from ..instruments.recording import Recording
 from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, sampled, sampling_inputs
 
 
@@ -34,7 +34,8 @@ class MassiveActivationProbe(io.ComfyNode):
     @classmethod
     def execute(cls, model: ModelPatcher, massive_ratio: float, max_channels: int, **values: Any) -> io.NodeOutput:
         require_matplotlib()
-        recording = Recording(*describe(model))
+        of_model = anatomy(model)
+        recording = Recording(of_model.family.name, [block.name for block in of_model.blocks])
         latent = sampled(recording, model, **values)
         profile = recording.profile(massive_ratio, max_channels)
         return io.NodeOutput(profile, figures(recording, profile), recording.report(profile), latent)

@@ -1,18 +1,18 @@
 """Detail Guidance on the reference model through a real ComfyUI server: `make demo`.
 
 Runs workflows/detail_guidance_demo.json for several prompts and seeds, each without Detail Guidance, with it, and with
-the fair control, and writes pictures and figures to demo/. The control disrupts ordinary channels, chosen at random,
-that hold the same energy as the massive ones.
+the fair control of the evidence, and writes pictures and figures to demo/. Real pictures pass through the reference
+model's autoencoder, as in the evidence.
 """
 
 import argparse
 import asyncio
 import io
 import json
-import random
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,21 @@ import matplotlib
 import numpy as np
 import torch
 from comfy_server import Server
-from mathematics import metrics
+from control import ordinary
+from in_process import REFERENCE_MODEL, reference_model, start
 from PIL import Image
+from rooms import metrics
 from tqdm import tqdm
 
+start(cpu=True)
+sys.path.insert(0, str(REFERENCE_MODEL))
+from references import REALS_EACH, Autoencoder  # noqa: E402
+
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+import matplotlib.pyplot as plt  # noqa: E402
+import photographs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE_MODEL = ROOT / "tests/reference_model"
-sys.path.insert(0, str(REFERENCE_MODEL))
-import photographs  # noqa: E402
 
 WORKFLOW = ROOT / "workflows/detail_guidance_demo.json"
 PROMPTS = [
@@ -51,7 +55,6 @@ PROMPTS = [
     "asphalt",
     "door garage red",
 ]
-REAL_CROPS = 32
 VARIANTS = ("baseline", "detail", "control")
 
 
@@ -106,19 +109,16 @@ class Watch:
 
 
 def fair_control(block: int, massive: list[int]) -> tuple[list[int], float]:
-    """Ordinary channels at random with the massive channels' energy at a block, and the ratio of the two energies."""
-    energy = json.loads((REFERENCE_MODEL / "activations.json").read_text())["energy"][block]
-    wanted = sum(energy[channel] for channel in massive)
-    ordinary = [channel for channel in range(len(energy)) if channel not in massive]
-    random.Random(0).shuffle(ordinary)
-    chosen: list[int] = []
-    while ordinary and sum(energy[channel] for channel in chosen) < wanted:
-        chosen.append(ordinary.pop())
-    return sorted(chosen), sum(energy[channel] for channel in chosen) / wanted
+    """Ordinary channels for a block, and the ratio of their energy to the massive channels'."""
+    energy = torch.tensor(json.loads((REFERENCE_MODEL / "activations.json").read_text())["energy"][block])
+    chosen = sorted(ordinary(energy, massive, seed=block))
+    return chosen, float(energy[chosen].sum() / energy[massive].sum())
 
 
-def figures(pictures: dict[str, np.ndarray], real: list[np.ndarray]) -> dict[str, float]:
+def figures(pictures: dict[str, np.ndarray], shown: np.ndarray, reals: list[np.ndarray]) -> dict[str, float]:
+    """Of one prompt and seed, against real pictures of the prompt; and of one more real picture, against the same."""
     base, detail, control = (pictures[variant] for variant in VARIANTS)
+    reference = np.mean([metrics.log_spectrum(real) for real in reals], axis=0)
 
     def gain(picture: np.ndarray, cutoff: float) -> float:
         return metrics.energy_above(picture, cutoff) / metrics.energy_above(base, cutoff) - 1
@@ -129,14 +129,27 @@ def figures(pictures: dict[str, np.ndarray], real: list[np.ndarray]) -> dict[str
         "low_pass_correlation": metrics.low_pass_correlation(base, detail),
         "control_energy_eighth_gain": gain(control, 1 / 8),
         "control_low_pass_correlation": metrics.low_pass_correlation(base, control),
-        "spectrum_distance_baseline": metrics.spectrum_distance(base, real),
-        "spectrum_distance_detail": metrics.spectrum_distance(detail, real),
+        "spectrum_distance_baseline": metrics.spectrum_distance(base, reference),
+        "spectrum_distance_detail": metrics.spectrum_distance(detail, reference),
+        "spectrum_distance_real": metrics.spectrum_distance(shown, reference),
     }
 
 
-async def main(pairs: int, scale: float | None, layer: float | None, out: Path) -> None:
-    out.mkdir(exist_ok=True)
+def main(pairs: int, scale: float | None, layer: float | None, out: Path) -> None:
     photos = photographs.load()
+    autoencoder = Autoencoder(reference_model(), photos)
+
+    def reals(prompt: str) -> list[np.ndarray]:
+        crops = photographs.crops(photos[prompt], REALS_EACH + 1, torch.Generator().manual_seed(11))
+        return list(autoencoder.reconstructed(crops).astype(float))
+
+    asyncio.run(demonstrate(pairs, scale, layer, out, reals))
+
+
+async def demonstrate(
+    pairs: int, scale: float | None, layer: float | None, out: Path, reals: Callable[[str], list[np.ndarray]]
+) -> None:
+    out.mkdir(exist_ok=True)
     jobs = [(PROMPTS[number % len(PROMPTS)], number // len(PROMPTS) + 1) for number in range(pairs)]
     rows, images, reports = [], [], []
     async with Server() as server:
@@ -166,10 +179,12 @@ async def main(pairs: int, scale: float | None, layer: float | None, out: Path) 
                             sys.exit(f"No massive channel at block {watch.report['first_block']}: nothing to compare.")
                         control, control_energy = fair_control(watch.report["first_block"], found)
                 bar.update()
-            real = [crop.permute(1, 2, 0).numpy() for crop in photographs.crops(photos[text], REAL_CROPS, _seeded())]
+            shown, *others = reals(text)
             ratio = pace["detail"] / pace["baseline"]
-            rows.append({"prompt": text, "seed": seed, **figures(pictures, real), "seconds_per_step_ratio": ratio})
-            images.append((text, seed, pictures, real[0]))
+            rows.append(
+                {"prompt": text, "seed": seed, **figures(pictures, shown, others), "seconds_per_step_ratio": ratio}
+            )
+            images.append((text, seed, pictures, shown))
         bar.close()
     first = reports[0]
     names = [name for name in rows[0] if name not in ("prompt", "seed")]
@@ -191,10 +206,6 @@ async def main(pairs: int, scale: float | None, layer: float | None, out: Path) 
         print(f"{name:30} {value:8.3f}")
     for file in ("baseline.png", "detail.png", "comparison.png", "report.json"):
         print(out / file)
-
-
-def _seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(11)
 
 
 def draw(images: list[tuple[str, int, dict[str, np.ndarray], np.ndarray]], out: Path) -> None:
@@ -234,4 +245,4 @@ if __name__ == "__main__":
     parser.add_argument("--layer", type=float, help="layer_start and layer_end in place of the workflow's")
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="output folder (demo/)")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.pairs, arguments.scale, arguments.layer, arguments.out))
+    main(arguments.pairs, arguments.scale, arguments.layer, arguments.out)

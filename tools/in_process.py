@@ -7,6 +7,8 @@ from typing import Any
 
 import provision
 
+REFERENCE_MODEL = provision.ROOT / "tests/reference_model"
+
 sys.path.insert(0, str(provision.comfyui_dir()))
 
 
@@ -44,3 +46,11 @@ class Pack:
 
     def module(self, name: str) -> ModuleType:
         return sys.modules[f"{self.package}.{name}"]
+
+
+def reference_model() -> ModuleType:
+    """The reference model's package, as ComfyUI loads it."""
+    import nodes
+
+    asyncio.run(nodes.load_custom_node(str(REFERENCE_MODEL)))
+    return sys.modules[nodes.NODE_CLASS_MAPPINGS["DetailGuidanceReferenceModel"].__module__]

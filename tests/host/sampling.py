@@ -55,15 +55,22 @@ def counted(patcher, blocks=lambda model: model.joint_blocks, streams=SD3_STREAM
             handle.remove()
 
 
-def reported(pack, guider, **arguments):
-    """Latents and the run's report."""
-    run, reports = pack.module("host.run"), []
-    publish, run.Report.publish = run.Report.publish, lambda self: reports.append(self)
+@contextmanager
+def reports(pack):
+    """The reports of the runs that end while it lasts, in their order."""
+    run, published = pack.module("host.run"), []
+    publish, run.Report.publish = run.Report.publish, lambda self: published.append(self)
     try:
-        samples = sample(guider, **arguments)
+        yield published
     finally:
         run.Report.publish = publish
-    (report,) = reports
+
+
+def reported(pack, guider, **arguments):
+    """Latents and the run's report."""
+    with reports(pack) as published:
+        samples = sample(guider, **arguments)
+    (report,) = published
     return samples, report
 
 

@@ -13,16 +13,18 @@ import pytest
 import scipy.linalg
 import torch
 from plain import relative_error
+from sampling import reports
 
 sys.path[:0] = [str(provision.ROOT / "tools/evidence"), str(provision.ROOT / "tests/reference_model")]
 
 import baseline  # noqa: E402
 import causes  # noqa: E402
 import composites  # noqa: E402
+import control  # noqa: E402
 import finding  # noqa: E402
 import judge as judging  # noqa: E402
 import laboratory as laboratories  # noqa: E402
-import layers  # noqa: E402
+import perceptual  # noqa: E402
 import strength  # noqa: E402
 import sweeps  # noqa: E402
 import weakened  # noqa: E402
@@ -71,10 +73,62 @@ def test_layer_norm_by_its_own_deviation_is_layer_norm(laboratory):
     errors = []
 
     def look(moment, c):
-        with weakened.deviations_of(moment.network) as deviations:
-            moment.predict()
-        with weakened.dividing_by(moment.network, deviations, first=0):
+        norms = weakened.at_norms(moment.network)
+        with weakened.weakening(norms, weakened.observed(moment, norms)):
             errors.append(relative_error(moment.predict(), c))
+
+    laboratory.latents(weakened.watched(laboratory.model(), look), PAIRS, cfg=1.0)
+    assert errors and max(errors) <= 1e-5
+
+
+class Norm(torch.nn.Module):
+    """LayerNorm written out, in its place: it notes its deviations, or divides by those it is given."""
+
+    def __init__(self, eps, deviation=None):
+        super().__init__()
+        self.eps, self.deviation = eps, deviation
+
+    def forward(self, x):
+        centred = x - x.mean(dim=-1, keepdim=True)
+        if self.deviation is None:
+            self.seen = (centred.square().mean(dim=-1, keepdim=True) + self.eps).sqrt()
+            return centred / self.seen
+        return centred / self.deviation
+
+
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_held_and_alone_are_as_with_norms_written_out(laboratory, block):
+    """With modules put in the LayerNorms' places: both of the block itself, of all behind it, and the last one."""
+    network = laboratory.model().model.diffusion_model
+    places = [(b.x_block, name) for b in network.joint_blocks[block:] for name in ("norm1", "norm2")]
+    places.append((network.final_layer, "norm_final"))
+    channels, errors = {block: [200]}, []
+
+    def zero(_, inputs):
+        x = inputs[1].clone()
+        x[..., 200] = 0
+        return inputs[0], x
+
+    def with_norms(moment, norms, zeroed):
+        before = [getattr(module, name) for module, name in places]
+        handles = [network.joint_blocks[block].register_forward_pre_hook(zero)] if zeroed else []
+        for (module, name), norm in zip(places, norms, strict=True):
+            setattr(module, name, norm)
+        try:
+            return moment.predict()
+        finally:
+            for (module, name), norm in zip(places, before, strict=True):
+                setattr(module, name, norm)
+            for handle in handles:
+                handle.remove()
+
+    def look(moment, c):
+        eps = [getattr(module, name).eps for module, name in places]
+        for weakening, zeroed in ((weakened.with_layer_norm_held, True), (weakened.with_layer_norm_alone, False)):
+            noting = [Norm(each) for each in eps]
+            with_norms(moment, noting, not zeroed)
+            expected = with_norms(moment, [Norm(n.eps, n.seen) for n in noting], zeroed)
+            errors.append(relative_error(weakening(channels)(moment), expected))
 
     laboratory.latents(weakened.watched(laboratory.model(), look), PAIRS, cfg=1.0)
     assert errors and max(errors) <= 1e-5
@@ -86,9 +140,8 @@ def test_the_two_halves_of_zeroing(laboratory):
 
     def look(moment, c):
         plain = weakened.disrupted(MASSIVE)(moment)
-        with weakened.deviations_of(moment.network) as deviations, weakened.disrupting(moment.network, MASSIVE):
-            moment.predict()
-        with weakened.dividing_by(moment.network, deviations, 2), weakened.disrupting(moment.network, MASSIVE):
+        zeroed, norms = weakened.at_channels(moment.network, MASSIVE), weakened.at_norms(moment.network, 2)
+        with weakened.weakening([*zeroed, *norms], weakened.observed(moment, norms, under=zeroed)):
             halves.setdefault("both", []).append(relative_error(moment.predict(), plain))
         for name in ("with_layer_norm_held", "with_layer_norm_alone"):
             each = getattr(weakened, name)(MASSIVE)(moment)
@@ -97,6 +150,18 @@ def test_the_two_halves_of_zeroing(laboratory):
     laboratory.latents(weakened.watched(model, look), PAIRS, cfg=1.0)
     assert max(halves["both"]) <= 1e-5
     assert min(halves["with_layer_norm_held"] + halves["with_layer_norm_alone"]) > 1e-3
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_its_strength_is_the_nodes(laboratory, pack, cfg):
+    """Mean share of the term in the model's own update, as the pack reports it of the same pairs."""
+    strengths = []
+    hooks = weakened.guided(laboratory.model(), weakened.disrupted(MASSIVE), 0.5, strengths)
+    laboratory.latents(hooks, PAIRS, cfg=cfg)
+    with reports(pack) as published:
+        laboratory.latents(detail_guidance(laboratory, {"channels": "200"}), PAIRS, cfg=cfg)
+    (report,) = published
+    assert report.relative_strength == pytest.approx(np.mean(strengths), rel=1e-3)
 
 
 def test_watching_changes_nothing(laboratory):
@@ -183,9 +248,9 @@ def test_gates_are_those_that_scale_the_residuals(laboratory):
 def test_the_control_removes_equal_energy(laboratory, block):
     energy, massive = torch.rand(256, generator=torch.Generator().manual_seed(8)), [200]
     energy[200] = 200.0  # of 328: ordinary channels hold less than the massive one
-    chosen = layers.ordinary(energy, massive, seed=block)
+    chosen = control.ordinary(energy, massive, seed=block)
     assert 200 not in chosen
-    assert float(energy[chosen].sum() / energy.sum()) == pytest.approx(layers.EQUAL, rel=0.02)
+    assert float(energy[chosen].sum() / energy.sum()) == pytest.approx(control.EQUAL, rel=0.02)
 
 
 def test_the_best_of_many_is_confirmed_on_other_pairs():
@@ -220,6 +285,26 @@ def test_equal_effects_at_equal_strength():
     gain = strength.log_gain([uneven], [even])
     assert gain.mean == pytest.approx(np.log(4)) and gain.above_zero
     assert strength.log_gain([even], [uneven]).below_zero
+
+
+def test_perceptual_distance():
+    """Against LPIPS' formula written out, over what ordinary hooks see at each resolution's last block."""
+    noise = torch.rand(2, 64, 96, 3, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2
+    network, seen = perceptual.network(), []
+    last = [network._blocks[number] for number in (0, 2, 4, 10, 15)]
+    hooks = [block.register_forward_hook(lambda _, inputs, output: seen.append(output.double())) for block in last]
+    ours, theirs = noise.numpy(), noise.flip(1).numpy() ** 2
+    with torch.no_grad():
+        for each in (ours, theirs):
+            network.extract_features((torch.from_numpy(each).permute(0, 3, 1, 2) * 255 - 127) / 128)
+    for hook in hooks:
+        hook.remove()
+    levels = []
+    for a, b in zip(seen[:5], seen[5:], strict=True):
+        a, b = (x / x.square().sum(dim=1, keepdim=True).sqrt() for x in (a, b))
+        levels.append((a - b).square().sum(dim=1).mean(dim=(1, 2)))
+    expected = (sum(levels) / 5).numpy()
+    assert perceptual.distances(ours, theirs) == pytest.approx(expected, rel=1e-4)
 
 
 def test_estimate_is_a_mean_with_its_interval():
@@ -261,9 +346,9 @@ def test_references_pass_through_the_autoencoder(laboratory):
     pictures = torch.stack(
         [laboratory.data.picture(prompt, torch.Generator()) for prompt in laboratory.prompts[:PAIRS]]
     )
-    vae = laboratory._vae()
-    expected = vae.decode(vae.encode(pictures.permute(0, 2, 3, 1))).clamp(0, 1).numpy()
-    assert np.abs(laboratory.reconstructed(pictures) - expected).mean() < 1e-3
+    autoencoder = laboratory.autoencoder
+    expected = autoencoder.decoded(autoencoder.vae.encode(pictures.permute(0, 2, 3, 1)))
+    assert np.abs(autoencoder.reconstructed(pictures) - expected).mean() < 1e-3
 
 
 def test_weights_are_small():

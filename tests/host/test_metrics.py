@@ -20,7 +20,6 @@ def noise():
 
 def test_the_same_pictures(pack, noise):
     found = figures(pack, noise, noise)
-    assert found.pop("perceptual distance") == 0
     assert len(found) == 8 and set(found.values()) == {1.0}
 
 
@@ -46,34 +45,6 @@ def test_grey_pictures_have_no_saturation(pack, noise):
 
 def test_one_reference_serves_all(pack, noise):
     assert figures(pack, noise[:1].repeat(3, 1, 1, 1), noise[:1])["contrast"] == 1.0
-
-
-def test_perceptual_distance(pack, noise):
-    """Against LPIPS' formula written out, over what ordinary hooks see at each resolution's last block."""
-    perceptual = pack.module("detail_guidance.perceptual")
-    network, seen = perceptual.network(), []
-    last = [network._blocks[number] for number in (0, 2, 4, 10, 15)]
-    hooks = [block.register_forward_hook(lambda _, inputs, output: seen.append(output.double())) for block in last]
-    ours, theirs = noise.numpy(), noise.flip(1).numpy() ** 2
-    with torch.no_grad():
-        for each in (ours, theirs):
-            network.extract_features((torch.from_numpy(each).permute(0, 3, 1, 2) * 255 - 127) / 128)
-    for hook in hooks:
-        hook.remove()
-    levels = []
-    for a, b in zip(seen[:5], seen[5:], strict=True):
-        a, b = (x / x.square().sum(dim=1, keepdim=True).sqrt() for x in (a, b))
-        levels.append((a - b).square().sum(dim=1).mean(dim=(1, 2)))
-    expected = (sum(levels) / 5).numpy()
-    assert perceptual.distances(ours, theirs) == pytest.approx(expected, rel=1e-4)
-    assert figures(pack, noise, noise.flip(1) ** 2)["perceptual distance"] == pytest.approx(
-        np.median(expected), abs=1e-3
-    )
-
-
-def test_perceptual_distance_is_left_out_without_its_packages(pack, noise, monkeypatch):
-    monkeypatch.setattr(pack.module("detail_guidance.perceptual"), "PACKAGES", ("there_is_no_such_package",))
-    assert "perceptual distance" not in figures(pack, noise, noise)
 
 
 def test_bad_input(pack, noise):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from models import conditioning, latent, model
+from plain import PlainDetailGuider
 from sampling import detail_guider, reported, sample, stock_guider
 
 NAN = float("nan")
@@ -283,6 +284,27 @@ def test_the_report_says_what_happened(pack):
     assert "blocks 1 to 2 of 4, massive channels 17, 130, 2 of 4 steps, together" in report.line()
 
 
+class Shares(PlainDetailGuider):
+    """Notes, of each step and picture, w‖c − d‖ / ‖x − c‖ in plain loops over pictures."""
+
+    def both(self, x, timestep, model_options):
+        c, d = super().both(x, timestep, model_options)
+        for picture in range(len(x)):
+            self.shares.append(self.w * float((c - d)[picture].norm() / (x - c)[picture].norm()))
+        return c, d
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+@pytest.mark.parametrize("batching", ["together", "in turn"])
+def test_the_reports_strength_is_the_detail_terms_share(pack, batching, cfg):
+    """With w in it, and of the conditional prediction's update, not of what CFG makes of it."""
+    plain = Shares(model(), conditioning(1), conditioning(2), cfg, w=1.5)
+    plain.shares = []
+    sample(plain, batch=2, steps=3)
+    _, report = reported(pack, detail_guider(pack, model(), {"batching": batching}, cfg=cfg), batch=2, steps=3)
+    assert report.relative_strength == pytest.approx(np.mean(plain.shares), rel=1e-4)
+
+
 @pytest.mark.parametrize("batching", ["together", "in turn"])
 def test_the_report_says_where_massive_activations_are(pack, batching):
     patcher, seen = model(), {}
@@ -309,7 +331,7 @@ def test_the_report_says_where_massive_activations_are(pack, batching):
 
 def test_the_report_is_json_that_a_page_can_read(pack, monkeypatch):
     # The median channel may be 0: JSON has no word for what comes of it.
-    monkeypatch.setattr(pack.module("host.run"), "peak_ratio", lambda z: z.new_tensor(float("inf")))
+    monkeypatch.setattr(pack.module("host.blocks"), "peak_ratio", lambda z: z.new_tensor(float("inf")))
     _, report = reported(pack, detail_guider(pack, model()))
     assert report.peak_ratios == {} and report.steps_fired == 2
     json.dumps(asdict(report), allow_nan=False)

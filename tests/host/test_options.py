@@ -5,7 +5,7 @@ import logging
 import comfy.samplers
 import pytest
 import torch
-from models import MASSIVE, conditioning, model
+from models import MASSIVE, conditioning, latent, model
 from plain import PlainDetailGuider, above_median, relative_error
 from sampling import counted, detail_guider, sample, stock_guider
 
@@ -62,15 +62,18 @@ def test_keep_factor_goes_from_start_to_end(pack):
     assert relative_error(actual, sample(guider, steps=2)) <= 1e-5
 
 
-def test_limit_caps_the_relative_strength(pack):
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_limit_caps_the_share_in_the_models_own_update(pack, cfg):
+    """Which is x − c; the first step's x is the noise."""
     patcher = model()
-    c = one_step(stock_guider(patcher, cfg=1.0))
-    free = one_step(detail_guider(pack, patcher, cfg=1.0)) - c
-    assert free.norm() / c.norm() > 0.1
-    held = one_step(detail_guider(pack, patcher, {"limit": 0.1}, cfg=1.0)) - c
-    torch.testing.assert_close(held, free * (0.1 * c.norm() / free.norm()), rtol=1e-4, atol=1e-5)
-    loose = one_step(detail_guider(pack, patcher, {"limit": 10.0}, cfg=1.0)) - c
-    assert torch.equal(loose, free)
+    base = one_step(stock_guider(patcher, cfg=cfg))
+    update = latent(seed=5)["samples"] - one_step(stock_guider(patcher, cfg=1.0))
+    free = one_step(detail_guider(pack, patcher, cfg=cfg)) - base
+    assert free.norm() / update.norm() > 0.1
+    held = one_step(detail_guider(pack, patcher, {"limit": 0.1}, cfg=cfg)) - base
+    torch.testing.assert_close(held, free * (0.1 * update.norm() / free.norm()), rtol=1e-4, atol=1e-5)
+    loose = one_step(detail_guider(pack, patcher, {"limit": 10.0}, cfg=cfg)) - base
+    assert relative_error(loose, free) <= 1e-5
 
 
 def test_rescale_takes_back_the_contrast(pack):
@@ -90,7 +93,8 @@ def test_mask_says_where(pack):
     c = one_step(stock_guider(patcher))
     free = one_step(detail_guider(pack, patcher)) - c
     masked = one_step(detail_guider(pack, patcher, {"mask": mask})) - c
-    assert torch.equal(masked[..., :7], torch.zeros_like(masked[..., :7]))
+    # Forwards of two rows and of three are equal to rounding, not to the bit.
+    assert masked[..., :7].norm() <= 1e-5 * c.norm() and free[..., :7].norm() > 1e-2 * c.norm()
     torch.testing.assert_close(masked[..., 9:], free[..., 9:])
 
 

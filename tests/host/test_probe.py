@@ -49,7 +49,7 @@ def test_it_measures_what_ordinary_hooks_see(pack):
         mean_gate = (gates[2].abs() + gates[5].abs()).mean(dim=0) / 2
         seen.append((x.abs(), context.abs(), mean_gate))
 
-    recording = pack.module("detail_guidance.recording").Recording
+    recording = pack.module("instruments.recording").Recording
     kept = []
     profile = recording.profile
     recording.profile = lambda self, *args: (kept.append(self), profile(self, *args))[1]
@@ -132,7 +132,7 @@ def test_the_map_changes_nothing_and_has_a_picture_for_each_step(pack, subject):
 def test_the_map_is_what_ordinary_hooks_see(pack, monkeypatch):
     patcher, seen, kept = model(), [], []
     block = patcher.model.diffusion_model.joint_blocks[3]
-    figures = pack.module("detail_guidance.figures")
+    figures = pack.module("instruments.figures")
     drawn = pack.module("nodes.massive_activation_map")
     monkeypatch.setattr(
         drawn, "maps", lambda recording, *rest: (kept.append(recording), figures.maps(recording, *rest))[1]
@@ -228,7 +228,7 @@ def test_files_that_are_no_profiles(pack, folder):
     damaged = {
         "cut.safetensors": whole[: len(whole) // 2],
         "empty.safetensors": b"",
-        "header.safetensors": whole[:30] + b"x" * 20 + whole[50:],
+        "header.safetensors": whole[:8] + b"x" * 20 + whole[28:],
         "channels.safetensors": whole[:header].replace(b"[17, 130]", b"[17, 999]") + whole[header:],
         "json.safetensors": whole[:header].replace(b"[17, 130]", b"[17; 130]") + whole[header:],
     }

@@ -1,6 +1,11 @@
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-import mathematics  # noqa: F401
+import rooms  # noqa: F401
+
+settings.register_profile("untimed", deadline=None)  # machines are shared
+settings.load_profile("untimed")

@@ -27,8 +27,9 @@ import massive_activations  # noqa: E402
 import strength  # noqa: E402
 import sweeps  # noqa: E402
 from finding import Finding  # noqa: E402
-from judge import DRAWS, REALS_EACH, Judge  # noqa: E402
+from judge import DRAWS, Judge  # noqa: E402
 from laboratory import DEPTHS, FULL, QUICK, ROOT, Laboratory, Size  # noqa: E402
+from references import REALS_EACH  # noqa: E402
 
 EXPERIMENTS = (massive_activations, causes, layers, guidance, layer_norm, sweeps, strength)
 

@@ -10,7 +10,7 @@ from finding import COLOURS, Finding, plain_numbers, plots, save, strips, table,
 from judge import DIMENSIONS, Judge, Judged, estimate
 from laboratory import CFG, DEPTH, Laboratory, Size
 from massive_activations import channels
-from mathematics import metrics
+from rooms import metrics
 from weakened import Weakening, disrupted, guided, skipping, with_blurred_condition
 
 TITLE = "4. Detail Guidance makes detail more like real pictures', with and without CFG"
@@ -29,7 +29,7 @@ class Arm:
 
     Attributes:
         forwards: of the whole model, per picture and step of a run of the usual number of steps.
-        strength: mean size of the guidance term relative to the prediction; NaN where there is none.
+        strength: mean share of the guidance term in the model's own update; NaN where there is none.
     """
 
     name: str

@@ -5,16 +5,16 @@ from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
+import perceptual
 import scipy.linalg
 import torch
 from laboratory import Laboratory
-from mathematics import metrics, perceptual
+from references import REALS_EACH
+from rooms import metrics
 from torch import Tensor, nn
 
 DIMENSIONS = 64  # of the Fréchet distance, so that some hundred pictures give a covariance of full rank
-REALS_EACH = 8  # real pictures of its prompt that a picture is compared with
 DRAWS = 1000  # of the bootstrap
-TINY = 1e-9  # added to energies: that of a picture of one colour is none
 CONFIDENT = 1.96  # standard errors, 95 % of a normal distribution
 
 
@@ -132,11 +132,15 @@ class Judge:
             found[what] = torch.where(labels >= 0, likely, torch.nan).numpy()
             found[what + "_right"] = torch.where(labels >= 0, right, torch.nan).numpy()
         logs = [self._logs(prompt) for prompt in prompts]
-        spectra = np.array([_log_spectrum(picture) for picture in pictures])
         bands = np.array([_log_bands(picture) for picture in pictures])
         return Judged(
             pictures=pictures,
-            distance=np.abs(spectra - [spectrum for spectrum, _ in logs]).mean(axis=1),
+            distance=np.array(
+                [
+                    metrics.spectrum_distance(picture.astype(float), spectrum)
+                    for picture, (spectrum, _) in zip(pictures, logs, strict=True)
+                ]
+            ),
             bands=bands - [band for _, band in logs],
             features=features,
             **found,
@@ -176,13 +180,13 @@ class Judge:
         """Mean log spectrum and mean log energy in bands of real pictures of a prompt."""
         reals = self.reals(prompt)
         return (
-            np.mean([_log_spectrum(real) for real in reals], axis=0),
+            np.mean([metrics.log_spectrum(real.astype(float)) for real in reals], axis=0),
             np.mean([_log_bands(r) for r in reals], axis=0),
         )
 
     def _drawn(self, prompts: list[str], generator: torch.Generator) -> np.ndarray:
         drawn = [self.laboratory.data.picture(prompt, generator) for prompt in prompts]
-        return np.concatenate([self.laboratory.reconstructed(torch.stack(part)) for part in batched(drawn)])
+        return np.concatenate([self.laboratory.autoencoder.reconstructed(torch.stack(part)) for part in batched(drawn)])
 
     def _label(self, prompt: str, what: str) -> int:
         """Number of the prompt's texture or object, −1 where it has none."""
@@ -225,12 +229,8 @@ def batched(items: list, size: int = 64) -> list[list]:
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
-def _log_spectrum(picture: np.ndarray) -> np.ndarray:
-    return np.log(metrics.radial_spectrum(picture.astype(float)) + TINY)
-
-
 def _log_bands(picture: np.ndarray) -> np.ndarray:
-    return np.log(metrics.energy_in_octaves(picture.astype(float)) + TINY)
+    return np.log(metrics.energy_in_octaves(picture.astype(float)) + metrics.TINY)
 
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,28 +1,25 @@
 """What every experiment works with: the reference models in the real host, prompts, noise, pictures."""
 
-import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from in_process import Pack
-from mathematics import block_at
+from in_process import REFERENCE_MODEL, Pack, reference_model
+from references import Autoencoder
+from rooms import block_at
 from torch import Tensor
 
 import comfy.samplers  # isort: skip
 import nodes as comfy_nodes  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE_MODEL = ROOT / "tests/reference_model"
 sys.path.insert(0, str(REFERENCE_MODEL))
 import composites  # noqa: E402
-import patch_pca  # noqa: E402
 
 DEPTHS = (2, 3, 4)
 DEPTH = 4  # where nothing else is said
@@ -68,7 +65,8 @@ class Laboratory:
         drawn = self.data.prompts(2 * max(size.pairs, size.prompts), torch.Generator().manual_seed(1))
         self.prompts = list(dict.fromkeys(drawn))[: max(size.pairs, size.prompts)]  # all different
         self.advance: Callable[[int], object] = lambda pictures: None
-        self._reference = _reference_model()
+        self._reference = reference_model()
+        self.autoencoder = Autoencoder(self._reference, self.data.textures)
 
     def model(self, depth: int = DEPTH) -> Any:
         """One object for each depth: hooks on it are hooks on what is sampled."""
@@ -81,17 +79,6 @@ class Laboratory:
     @cache  # noqa: B019
     def _clip(self, depth: int) -> Any:
         return self._reference.load_clip(depth)
-
-    @cache  # noqa: B019
-    def _vae(self) -> Any:
-        vae = self._reference.load_vae()
-        vae.first_stage_model.to(memory_format=torch.channels_last)  # a third faster
-        return vae
-
-    @cache  # noqa: B019
-    def _pca(self) -> patch_pca.PatchPCA:
-        """What the autoencoder's encoder computes, at once."""
-        return patch_pca.fit(self.data.textures)
 
     def default_block(self, depth: int = DEPTH) -> int:
         """The block that the nodes' default layer names."""
@@ -124,28 +111,13 @@ class Laboratory:
 
     def pictures(self, model: Any, count: int, **arguments: Any) -> np.ndarray:
         """The same, decoded: (count, height, width, 3), 0 to 1."""
-        latents = self.latents(model, count, **arguments)
-        return self._vae().decode(latents).clamp(0, 1).numpy()
+        return self.autoencoder.decoded(self.latents(model, count, **arguments))
 
     def detail_guidance(self, depth: int = DEPTH, options: dict[str, Any] | None = None, **settings: Any) -> Any:
         """The reference model with this pack's node; what is not given is the node's default."""
         chosen = self.pack.run("DetailGuidanceOptions", **(options or {}))
         return self.pack.run("DetailGuidance", model=self.model(depth), options=chosen, **settings)
 
-    @torch.inference_mode()
-    def reconstructed(self, pictures: Tensor) -> np.ndarray:
-        """Real pictures (n, 3, height, width) as the autoencoder gives them back, (n, height, width, 3): what a perfect
-        diffusion model would draw."""
-        latents = self.model().model.latent_format.process_out(self._pca().encode(pictures))
-        return self._vae().decode(latents).clamp(0, 1).numpy()
-
     def default(self, node: str, name: str) -> Any:
         """The default of one of the pack's inputs."""
         return next(i.default for i in self.pack.classes[node].GET_SCHEMA().inputs if i.id == name)
-
-
-def _reference_model() -> ModuleType:
-    """Its package, as ComfyUI loads it."""
-    asyncio.run(comfy_nodes.load_custom_node(str(REFERENCE_MODEL)))
-    loader = comfy_nodes.NODE_CLASS_MAPPINGS["DetailGuidanceReferenceModel"]
-    return sys.modules[loader.__module__]

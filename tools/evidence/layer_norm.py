@@ -10,7 +10,7 @@ from judge import Estimate, Judge, estimate
 from laboratory import BATCH, Laboratory, Size
 from massive_activations import channels
 from torch import Tensor
-from weakened import Moment, disrupted, guided, watched, with_layer_norm_alone, with_layer_norm_held
+from weakened import Moment, disrupted, guided, share, watched, with_layer_norm_alone, with_layer_norm_held
 
 TITLE = "5. The LayerNorm confound"
 ZEROED, HELD, ALONE = "zeroed", "zeroed, LayerNorm's scale held", "LayerNorm's scale alone"
@@ -36,7 +36,7 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         terms = {name: (c - weaken(moment)).flatten(1) for name, weaken in weakenings.items()}
         whole = terms[ZEROED]
         for name, term in terms.items():
-            sizes[name].append(term.norm(dim=1) / c.flatten(1).norm(dim=1))
+            sizes[name].append(share(term, moment.x, c))
             parts[name].append((term * whole).sum(dim=1) / whole.square().sum(dim=1))
             cosines[name].append(torch.cosine_similarity(term, whole, dim=1))
 
@@ -71,7 +71,7 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         [name, f"{w:.2g}", f"{size[name]}", part[name].percent, f"{cosine[name]}", *cells(change)]
         for (name, w), change in compared.items()
     ]
-    head = ["weaker prediction", "w", "‖c − d‖ / ‖c‖", "part of the term", "cosine with it"]
+    head = ["weaker prediction", "w", "‖c − d‖ / ‖x − c‖", "part of the term", "cosine with it"]
     return Finding(
         TITLE,
         "open. A massive channel dominates the LayerNorms' variance; zeroing it multiplies all others behind them. How "

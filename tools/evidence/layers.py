@@ -3,16 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from baseline import HEAD, HIGH, OBJECT, SPECTRUM, TEXTURE, baseline, cells, changes
+from control import EQUAL, ordinary, removed
 from finding import Finding, strips, table, verdict
 from judge import Estimate, Judge, Judged, estimate
 from laboratory import DEPTH, Laboratory, Size
 from massive_activations import channels, seen
-from weakened import disrupting
+from weakened import at_channels, weakening
 
 TITLE = "3. Disrupting them at a layer removes local detail and keeps semantics"
-EQUAL = 0.2  # of a block's energy, that both kinds of channel can lose
 LOST = 0.25  # of the log probability above chance: semantics count as kept with less
 FIRST = 1  # the first block has no massive channel
 
@@ -33,14 +32,14 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         whole = float(energy[massive].sum() / energy.sum())
         kinds: dict[str, tuple[list[int], float]] = {"zeroed": (massive, 0.0)}
         if block >= FIRST:
-            kinds["softened"] = massive, (1 - min(EQUAL / whole, 1.0)) ** 0.5
+            kinds["softened"] = massive, (1 - removed(energy, massive) / whole) ** 0.5
             kinds["ordinary"] = ordinary(energy, massive, seed=block), 0.0
         for kind, (chosen, keep) in kinds.items():
-            with disrupting(network, {block: chosen}, keep):
+            with weakening(at_channels(network, {block: chosen}), keep=keep):
                 judged = judge(laboratory.pictures(laboratory.model(), count))
             change = found[block, kind] = changes(judge, judged, base)
-            removed = float(energy[chosen].sum() / energy.sum()) * (1 - keep**2)
-            rows.append([block, kind, len(chosen), f"{keep:.2f}", f"{removed:.1%}", *cells(change), _right(judged)])
+            lost = float(energy[chosen].sum() / energy.sum()) * (1 - keep**2)
+            rows.append([block, kind, len(chosen), f"{keep:.2f}", f"{lost:.1%}", *cells(change), _right(judged)])
             shown[f"block {block}: {kind}"] = judged.pictures
     blocks = range(FIRST, DEPTH)
     spare = {TEXTURE: _above_chance(base.texture, len(laboratory.data.textures))}
@@ -96,16 +95,6 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         [table([*head, *HEAD, "right: texture, object"], rows)],
         [strips(shown, folder, "3-layers.png")],
     )
-
-
-def ordinary(energy: torch.Tensor, massive: list[int], seed: int) -> list[int]:
-    """Ordinary channels at random that hold together EQUAL of the energy."""
-    wanted, chosen, held = EQUAL * float(energy.sum()), [], 0.0
-    for channel in torch.randperm(len(energy), generator=torch.Generator().manual_seed(seed)).tolist():
-        if channel not in massive and held + float(energy[channel]) / 2 < wanted:
-            chosen.append(channel)
-            held += float(energy[channel])
-    return chosen
 
 
 def _above_chance(log_probability: np.ndarray, classes: int) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from finding import COLOURS, GREY, ORANGE, Finding, plots, save, table, verdict
 from laboratory import DEPTH, DEPTHS, REFERENCE_MODEL, Laboratory, Size
-from mathematics import massive
+from rooms import massive
 from torch import Tensor
 from weakened import Channels, observing
 

@@ -56,7 +56,7 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
             "equal).",
         )
     }
-    head = ["depth", "asked for", "scale w", "strength ‖w(c − d)‖ / ‖c‖", "perceptual distance"]
+    head = ["depth", "asked for", "scale w", "strength ‖w(c − d)‖ / ‖x − c‖", "perceptual distance"]
     rows = [
         [
             r.depth,
@@ -128,7 +128,7 @@ def _draw(runs: list[Run], folder: Path) -> str:
         style = {"color": colour, "marker": marker, "linestyle": "", "label": f"depth {depth}"}
         axes[0].plot([each.scale for each in own], effects, **style)
         axes[1].plot([each.strength for each in own], effects, **style)
-    for axis, label in zip(axes, ("scale w", "strength ‖w(c − d)‖ / ‖c‖"), strict=True):
+    for axis, label in zip(axes, ("scale w", "strength ‖w(c − d)‖ / ‖x − c‖"), strict=True):
         axis.set(xlabel=label, xscale="log", yscale="log")
         plain_numbers(axis.xaxis)
         plain_numbers(axis.yaxis)

@@ -1,17 +1,18 @@
-"""Weaker predictions than the model's, by full forwards and ordinary PyTorch hooks: nothing is shared with the pack.
+"""Weaker predictions than the model's, by full forwards and ordinary PyTorch hooks: the engine is not the pack's.
 
-A weakening is a function: denoiser, its condition and input → the weaker prediction. `guided` pushes away from it.
+A rule, of the pack's own kind, says what is observed and how that is weakened; a place says where in the network. A
+weakening is a function: a moment of sampling → the weaker prediction. `guided` pushes away from it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import comfy.conds
-import comfy.model_patcher
 import comfy.samplers
 import torch
+from rooms import ListedChannels, Rule
 from torch import Tensor, nn
 
 Channels = dict[int, Sequence[int]]  # block → channels
@@ -41,19 +42,24 @@ Weakening = Callable[[Moment], Tensor]
 
 
 def guided(model: Any, weaken: Weakening, scale: float, strengths: list[float] | None = None) -> Any:
-    """A clone that adds scale · (c − weaker) to what CFG makes. `strengths` is given the mean size of that
-    relative to c, step by step."""
+    """A clone that adds scale · (c − weaker) to what CFG makes. `strengths` is given the mean share of that in the
+    model's own update x − c, step by step."""
 
     def add(args: dict[str, Any]) -> Tensor:
         c = args["cond_denoised"]
         term = scale * (c - weaken(_moment(args)))
         if strengths is not None:
-            strengths.append(float((term.flatten(1).norm(dim=1) / c.flatten(1).norm(dim=1)).mean()))
+            strengths.append(float(share(term, args["input"], c).mean()))
         return args["denoised"] + term
 
     clone = model.clone()
     clone.set_model_sampler_post_cfg_function(add)
     return clone
+
+
+def share(term: Tensor, x: Tensor, c: Tensor) -> Tensor:
+    """‖term‖ / ‖x − c‖ of each picture."""
+    return term.flatten(1).norm(dim=1) / (x - c).flatten(1).norm(dim=1)
 
 
 def watched(model: Any, look: Callable[[Moment, Tensor], None]) -> Any:
@@ -72,12 +78,120 @@ def _moment(args: dict[str, Any]) -> Moment:
     return Moment(args["model"], args["cond"], args["input"], args["sigma"], args["model_options"])
 
 
+# Rules, beside the pack's own
+
+
+class Skipped:
+    """A module that does nothing: what the host's SkipLayerGuidanceDiT moves away from, where it is a block."""
+
+    def observe(self, z: Tensor) -> Tensor:
+        return z.new_empty(0)
+
+    def weaken(self, z: Tensor, found: Tensor, keep: float) -> Tensor:
+        return z
+
+
+@dataclass(frozen=True)
+class NormByScale:
+    """A LayerNorm that divides by a standard deviation observed elsewhere, (rows, tokens, 1)."""
+
+    eps: float
+
+    def observe(self, z: Tensor) -> Tensor:
+        return (z.var(dim=-1, correction=0, keepdim=True) + self.eps).sqrt()
+
+    def weaken(self, z: Tensor, found: Tensor, keep: float) -> Tensor:
+        return (z - z.mean(dim=-1, keepdim=True)) / found
+
+
+# Places
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    Attributes:
+        streams: positions of the module's inputs that the rule is about.
+        replaces: what the weaker form takes the place of: these inputs, or what the module makes of them.
+    """
+
+    module: nn.Module
+    rule: Rule
+    streams: tuple[int, ...] = (0,)
+    replaces: Literal["input", "output"] = "output"
+
+
+Found = dict[Place, list[Tensor]]  # what the rule observed in each of the place's streams
+CONTEXT, IMAGE = 0, 1  # of a block's inputs
+
+
+def at_channels(network: nn.Module, channels: Channels, text: bool = False) -> list[Place]:
+    """Channels of blocks' inputs, on image tokens, and on text tokens too if asked."""
+    streams = (CONTEXT, IMAGE) if text else (IMAGE,)
+    return [
+        Place(network.joint_blocks[block], ListedChannels(tuple(chosen)), streams, "input")
+        for block, chosen in channels.items()
+    ]
+
+
+def at_norms(network: nn.Module, first: int = 0) -> list[Place]:
+    """The LayerNorms of the image stream from a block's on, the last of them before the output."""
+    blocks = [block.x_block for block in network.joint_blocks[first:]]
+    norms = [norm for block in blocks for norm in (block.norm1, block.norm2)] + [network.final_layer.norm_final]
+    return [Place(norm, NormByScale(norm.eps)) for norm in norms]
+
+
+def observed(moment: Moment, places: Sequence[Place], under: Sequence[Place] = ()) -> Found:
+    """What the rules observe in a forward, in one that is weakened at other places if asked."""
+    found: Found = {}
+
+    def hook_of(place: Place) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            found[place] = [place.rule.observe(inputs[stream]) for stream in place.streams]
+
+        return hook
+
+    with weakening(under), _removed([place.module.register_forward_pre_hook(hook_of(place)) for place in places]):
+        moment.predict()
+    return found
+
+
+@contextmanager
+def weakening(places: Sequence[Place], found: Found | None = None, keep: float = 0.0) -> Iterator[None]:
+    """While it lasts, the network is weakened at these places, by what was found at them: in the same forward, where
+    `found` does not say."""
+
+    def weaker(place: Place, inputs: tuple[Tensor, ...]) -> dict[int, Tensor]:
+        seen = (found or {}).get(place) or [place.rule.observe(inputs[stream]) for stream in place.streams]
+        return {
+            stream: place.rule.weaken(inputs[stream], each, keep)
+            for stream, each in zip(place.streams, seen, strict=True)
+        }
+
+    def hooked(place: Place) -> Any:
+        if place.replaces == "input":
+
+            def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+                return tuple(weaker(place, inputs).get(number, each) for number, each in enumerate(inputs))
+
+            return place.module.register_forward_pre_hook(before)
+
+        def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+            outputs = tuple(weaker(place, inputs).values())
+            return outputs if len(outputs) > 1 else outputs[0]
+
+        return place.module.register_forward_hook(after)
+
+    with _removed([hooked(place) for place in places]):
+        yield
+
+
 # Weakenings
 
 
 def disrupted(channels: Channels, keep: float = 0.0, text: bool = False) -> Weakening:
     def weaken(moment: Moment) -> Tensor:
-        with disrupting(moment.network, channels, keep, text):
+        with weakening(at_channels(moment.network, channels, text), keep=keep):
             return moment.predict()
 
     return weaken
@@ -87,9 +201,8 @@ def with_layer_norm_held(channels: Channels) -> Weakening:
     """The channels zeroed, every later LayerNorm divides by the standard deviation it had without that."""
 
     def weaken(moment: Moment) -> Tensor:
-        with deviations_of(moment.network) as deviations:
-            moment.predict()
-        with dividing_by(moment.network, deviations, first=min(channels)), disrupting(moment.network, channels):
+        norms = at_norms(moment.network, first=min(channels))
+        with weakening([*at_channels(moment.network, channels), *norms], observed(moment, norms)):
             return moment.predict()
 
     return weaken
@@ -99,24 +212,19 @@ def with_layer_norm_alone(channels: Channels) -> Weakening:
     """Nothing zeroed, but every later LayerNorm divides by the standard deviation that zeroing would give it."""
 
     def weaken(moment: Moment) -> Tensor:
-        with deviations_of(moment.network) as deviations, disrupting(moment.network, channels):
-            moment.predict()
-        with dividing_by(moment.network, deviations, first=min(channels)):
+        norms = at_norms(moment.network, first=min(channels))
+        found = observed(moment, norms, under=at_channels(moment.network, channels))
+        with weakening(norms, found):
             return moment.predict()
 
     return weaken
 
 
 def skipping(blocks: Sequence[int]) -> Weakening:
-    """What the host's SkipLayerGuidanceDiT moves away from."""
-
     def weaken(moment: Moment) -> Tensor:
-        options = moment.options.copy()  # the host writes into it
-        for block in blocks:
-            options = comfy.model_patcher.set_model_options_patch_replace(
-                options, lambda args, extra: args, "dit", "double_block", block
-            )
-        return moment.predict(options=options)
+        skipped = [Place(moment.network.joint_blocks[block], Skipped(), (CONTEXT, IMAGE)) for block in blocks]
+        with weakening(skipped):
+            return moment.predict()
 
     return weaken
 
@@ -132,22 +240,7 @@ def with_blurred_condition(moment: Moment) -> Tensor:
     return moment.predict(cond)
 
 
-# Hooks
-
-
-@contextmanager
-def disrupting(network: nn.Module, channels: Channels, keep: float = 0.0, text: bool = False) -> Iterator[None]:
-    """These channels multiplied by `keep` at the blocks' inputs, on image tokens, and on text tokens too if asked."""
-
-    def hook_of(chosen: Sequence[int]) -> Callable[..., Any]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-            context, x, *rest = inputs
-            return (_kept(context, chosen, keep) if text else context, _kept(x, chosen, keep), *rest)
-
-        return hook
-
-    with _removed([network.joint_blocks[b].register_forward_pre_hook(hook_of(c)) for b, c in channels.items()]):
-        yield
+# Watching
 
 
 @contextmanager
@@ -176,40 +269,6 @@ def gates_of(network: nn.Module, see: Callable[[int, Tensor], None]) -> Iterator
     modules = [block.x_block.adaLN_modulation for block in network.joint_blocks]
     with _removed([module.register_forward_hook(hook_of(number)) for number, module in enumerate(modules)]):
         yield
-
-
-@contextmanager
-def deviations_of(network: nn.Module) -> Iterator[dict[nn.Module, Tensor]]:
-    """The standard deviation that each LayerNorm of the image stream divides by, (rows, tokens, 1)."""
-    seen: dict[nn.Module, Tensor] = {}
-
-    def hook(norm: nn.LayerNorm, inputs: tuple[Tensor]) -> None:
-        seen[norm] = (inputs[0].var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()
-
-    with _removed([norm.register_forward_pre_hook(hook) for norm in _norms(network, 0)]):
-        yield seen
-
-
-@contextmanager
-def dividing_by(network: nn.Module, deviations: dict[nn.Module, Tensor], first: int) -> Iterator[None]:
-    """The LayerNorms of the image stream from a block on centre their own input and divide it by these."""
-
-    def hook(norm: nn.LayerNorm, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        return (inputs[0] - inputs[0].mean(dim=-1, keepdim=True)) / deviations[norm]
-
-    with _removed([norm.register_forward_hook(hook) for norm in _norms(network, first)]):
-        yield
-
-
-def _norms(network: nn.Module, first: int) -> list[nn.LayerNorm]:
-    blocks = [block.x_block for block in network.joint_blocks[first:]]
-    return [norm for block in blocks for norm in (block.norm1, block.norm2)] + [network.final_layer.norm_final]
-
-
-def _kept(z: Tensor, channels: Sequence[int], keep: float) -> Tensor:
-    z = z.clone()
-    z[..., list(channels)] *= keep
-    return z
 
 
 @contextmanager

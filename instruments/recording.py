@@ -1,15 +1,16 @@
 """What a probe records of a sampling run, and what it says of massive activations."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 
 import torch
 from torch import Tensor
 
-from .massive import most_massive
-from .profile import Profile
+from ..detail_guidance.massive import most_massive
+from ..detail_guidance.profile import Profile
+from ..detail_guidance.rule import Rule
 
 Where = tuple[int, int]  # step, block
 NOTHING = (
@@ -158,11 +159,11 @@ class MapRecording:
     """The maps of one block over one sampling run, of its first picture; filled and read as `Recording`.
 
     Attributes:
-        find: image tokens (1, tokens, …, channels) → the massive channels, bool (channels,).
+        rule: finds them, in image tokens (1, tokens, …, channels).
     """
 
     block: int
-    find: Callable[[Tensor], Tensor]
+    rule: Rule
     sigmas: list[float] = field(default_factory=list)
     maps: dict[int, Map] = field(default_factory=dict)
 
@@ -170,7 +171,7 @@ class MapRecording:
         if block != self.block:
             return
         z = sight.image[:1]
-        found = self.find(z)
+        found = self.rule.observe(z)
         magnitude = z.abs().flatten(0, -2).float()
         largest = torch.zeros_like(found).scatter(0, magnitude.mean(dim=0).argmax(dim=0, keepdim=True), True)
         channels = torch.where(found.any(), found, largest)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..detail_guidance.profile import Profile
 from .metrics import BANDS, radial_spectrum
-from .profile import Profile
 from .recording import NOTHING, MapRecording, Recording, grid_of
 
 if TYPE_CHECKING:

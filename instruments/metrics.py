@@ -4,6 +4,7 @@ import numpy as np
 
 BANDS = 16  # of the radial power spectrum, equally wide from 0 to 1/2 cycle/px
 OCTAVES = tuple((2.0**-n / 2, 2.0**-n) for n in range(5, 0, -1))  # from 1/64 to 1/2 cycle/px
+TINY = 1e-9  # added to power: that of a picture of one colour is none
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
@@ -46,10 +47,18 @@ def radial_spectrum(picture: np.ndarray) -> np.ndarray:
     return np.array([power[ring == band].mean() for band in range(BANDS)])
 
 
-def spectrum_distance(picture: np.ndarray, photographs: list[np.ndarray]) -> float:
-    """Mean over the rings of |log power ratio| between a picture and the mean spectrum of photographs: 0 is equal."""
-    real = np.mean([radial_spectrum(photograph) for photograph in photographs], axis=0)
-    return float(np.abs(np.log(radial_spectrum(picture) / real)).mean())
+def log_spectrum(picture: np.ndarray) -> np.ndarray:
+    """Its logarithm, finite for a picture of one colour too."""
+    return np.log(radial_spectrum(picture) + TINY)
+
+
+def spectrum_distance(picture: np.ndarray, reference: np.ndarray) -> float:
+    """Mean over the rings of |log power ratio|: 0 is equal.
+
+    Args:
+        reference: the mean of real pictures' log spectra, so that the ratio is to the geometric mean of their power.
+    """
+    return float(np.abs(log_spectrum(picture) - reference).mean())
 
 
 def low_pass_correlation(first: np.ndarray, second: np.ndarray, cutoff: float = 1 / 16) -> float:

@@ -1,0 +1,115 @@
+"""What one guided step is asked for, and what it answers. Both are values: they know nothing of each other, of the run
+or of the step that stands between them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+import torch
+from torch import Tensor
+
+from ..detail_guidance.rule import Rule
+from ..detail_guidance.settings import Batching
+from .families import Anatomy
+
+Conds = list[dict[str, Any]]
+Plan = Literal["together", "in turn"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the host asks to predict: its `calc_cond_batch` and the arguments of it.
+
+    Attributes:
+        index: of the positive condition in `conds`.
+    """
+
+    calc_cond_batch: Callable[..., list[Tensor]]
+    model: Any
+    conds: list[Conds | None]
+    x: Tensor
+    timestep: Tensor
+    model_options: dict[str, Any]
+    index: int
+
+    @property
+    def positive(self) -> Conds:
+        return self.conds[self.index] or []
+
+    def predict(self, conds: list[Conds | None], model_options: dict[str, Any]) -> list[Tensor]:
+        return self.calc_cond_batch(self.model, conds, self.x, self.timestep, model_options)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One guided step.
+
+    Attributes:
+        anatomy: of the model.
+        rules: block → what weakens the detail prediction at its input; successive blocks.
+        keep: ρ of this step.
+        sigma: its noise level.
+        shape: of what is predicted, (pictures, …).
+        positive: the ids of the guider's positive conditions.
+        batching: which plan is wanted.
+        measure: whether it is wanted how far massive activations stand out at each block.
+        difference: (D − D_m) / σ of the last step that computed D_m; None before it.
+    """
+
+    anatomy: Anatomy
+    rules: Mapping[int, Rule]
+    keep: float
+    sigma: float
+    shape: torch.Size
+    positive: Sequence[UUID]
+    batching: Batching
+    measure: bool
+    difference: Tensor | None
+
+    @property
+    def first(self) -> int:
+        """The block from which on the two predictions differ."""
+        return min(self.rules)
+
+    def index_in(self, conds: list[Conds | None]) -> int | None:
+        """Which of the host's conditions is the positive one, whatever place the guider gives it."""
+        for index, group in enumerate(conds):
+            if self.positive and [cond.get("uuid") for cond in group or ()] == list(self.positive):
+                return index
+        return None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was seen of massive activations.
+
+    Attributes:
+        channels: per block of the task's rules, the channels of each condition: bool (channels,).
+        peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, (); empty where
+            it was not wanted.
+    """
+
+    channels: Mapping[int, Sequence[Tensor]]
+    peak_ratios: Mapping[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    Attributes:
+        predictions: what the host asked for.
+        cond, disrupted: D and D_m.
+        fired: whether D_m is a weakened prediction of this step.
+        reused: whether D − D_m is that of an earlier step, because a cache answered in the model's place.
+        uncompiled: whether torch.compile around the whole model was set aside.
+    """
+
+    predictions: list[Tensor]
+    cond: Tensor
+    disrupted: Tensor
+    fired: bool
+    reused: bool
+    plan: Plan
+    found: Found
+    uncompiled: bool

@@ -1,0 +1,26 @@
+"""The fair control: ordinary channels, at random, that hold as much energy as is taken from the massive ones."""
+
+import torch
+from torch import Tensor
+
+# Of a block's energy, which both kinds of channel can lose: a massive channel may hold more than all the others.
+EQUAL = 0.2
+
+
+def removed(energy: Tensor, massive: list[int]) -> float:
+    """The share of a block's energy that the fair comparison takes from either kind of channel.
+
+    Args:
+        energy: mean z² of each channel, (channels,).
+    """
+    return min(EQUAL, float(energy[massive].sum() / energy.sum()))
+
+
+def ordinary(energy: Tensor, massive: list[int], seed: int) -> list[int]:
+    """Ordinary channels at random that hold together this share."""
+    wanted, chosen, held = removed(energy, massive) * float(energy.sum()), [], 0.0
+    for channel in torch.randperm(len(energy), generator=torch.Generator().manual_seed(seed)).tolist():
+        if channel not in massive and held + float(energy[channel]) / 2 < wanted:
+            chosen.append(channel)
+            held += float(energy[channel])
+    return chosen
