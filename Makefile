@@ -7,13 +7,20 @@ ifdef COMFYUI_PYTHON
 export PYTHONPATH := $(CURDIR)/.host/site$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: demo test host page pictures bench evidence check
+PYTEST = $(HOST_PYTHON) -m pytest -c tests/pytest.ini --rootdir tests
 
+.PHONY: demo test test-host host page pictures bench evidence check
+
+# DEMO="--pairs 4": further arguments of tools/demo.py.
 demo: host
-	$(HOST_PYTHON) tools/demo.py
+	$(HOST_PYTHON) tools/demo.py $(DEMO)
 
-test: page pictures
-	$(HOST_PYTHON) -m pytest -c tests/pytest.ini --rootdir tests tests
+test: page pictures check
+	$(PYTEST) tests
+
+# What needs neither a browser nor Node.js.
+test-host: pictures
+	$(PYTEST) tests/mathematics tests/host
 
 host:
 	@$(PYTHON) tools/provision.py
@@ -27,8 +34,9 @@ pictures: host
 evidence: pictures
 	$(HOST_PYTHON) tools/evidence
 
+# BENCH="--only SD3 --rounds 3": further arguments of tools/bench.py.
 bench: host
-	$(HOST_PYTHON) tools/bench.py
+	$(HOST_PYTHON) tools/bench.py $(BENCH)
 
 # mypy needs a package name that is an identifier, whatever the clone's folder is called.
 check: host

@@ -8,6 +8,6 @@
     settings.py      everything a user can set, validated
     profile.py       massive channels measured before, and their file
 
-Method: Gan et al., "Massive Activations are the Key to Local Detail Synthesis in Diffusion Transformers",
-arXiv 2510.11538 (cited as [DG]), and its follow-up arXiv 2607.02968 ([EMA]).
+The method is that of Gan et al., "Massive Activations are the Key to Local Detail Synthesis in Diffusion Transformers",
+arXiv 2510.11538, which is cited here as [DG], and of its follow-up, arXiv 2607.02968, cited as [EMA].
 """

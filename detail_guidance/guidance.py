@@ -61,8 +61,12 @@ def limited(term: Tensor, update: Tensor, limit: float) -> Tensor:
 
 
 def rescaled(guided: Tensor, base: Tensor, amount: float) -> Tensor:
-    """Move each picture's standard deviation from the guided prediction's (amount 0) to base's (amount 1), as guidance
-    rescale does for CFG (Lin et al., arXiv 2305.08891, section 3.4)."""
+    """Move each picture's standard deviation from the guided prediction's to that of base, as guidance rescale does for
+    CFG (Lin et al., arXiv 2305.08891, section 3.4).
+
+    Args:
+        amount: how far, none of the way at zero and all of it at one.
+    """
     deviation = _deviation(guided).clamp(min=torch.finfo(guided.dtype).tiny)
     factor = amount * _deviation(base) / deviation + (1 - amount)
     return guided * _per_picture(factor, guided)

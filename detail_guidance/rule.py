@@ -26,7 +26,7 @@ class Rule(Protocol):
 
 
 class _OfChannels:
-    """Multiplies channels by ρ: 0 zeroes them ([DG]), more softens that ([EMA])."""
+    """Multiplies channels by the keep factor: zero is the paper's own, more than zero is softer."""
 
     def weaken(self, z: Tensor, found: Tensor, keep: float) -> Tensor:
         return disrupt(z, found, keep)

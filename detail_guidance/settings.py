@@ -90,8 +90,10 @@ class Settings:
 
     def __post_init__(self):
         _require("dg_scale", self.dg_scale, 0.0, 20.0)
-        for name in ("layer_start", "layer_end", "start_percent", "end_percent"):
-            _require(name, getattr(self, name), 0.0, 1.0)
+        _require("layer_start", self.layer_start, 0.0, 1.0)
+        _require("layer_end", self.layer_end, 0.0, 1.0)
+        _require("start_percent", self.start_percent, 0.0, 1.0)
+        _require("end_percent", self.end_percent, 0.0, 1.0)
         _require_order("layer_start", self.layer_start, "layer_end", self.layer_end)
         _require_order("start_percent", self.start_percent, "end_percent", self.end_percent)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from inspect import signature
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -78,7 +79,7 @@ class _Replaced:
         self.streams = streams
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.block, name)
+        return attrgetter(name)(self.block)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         plain = getattr(self.block, "_orig_mod", self.block)  # torch.compile's wrapper does not tell the names

@@ -26,7 +26,7 @@ Labels = dict[str, list[Any]]  # what transformer_options says of the chunks
 
 
 @dataclass(frozen=True)
-class Record:
+class Handover:
     """What a conditional chunk leaves for its detail rows.
 
     Attributes:
@@ -46,17 +46,18 @@ class Trace:
     they may run in several threads.
 
     Attributes:
-        records: by the conditional chunk's id.
+        handovers: by the conditional chunk's id.
         weakened: ids of the detail chunks that were.
         peak_ratios: per block, where the task wants them.
     """
 
-    records: dict[UUID, Record] = field(default_factory=dict)
+    handovers: dict[UUID, Handover] = field(default_factory=dict)
     weakened: set[UUID] = field(default_factory=set)
     peak_ratios: dict[int, Tensor] = field(default_factory=dict)
 
-    def record(self, chunk: Chunk) -> Record:
-        return self.records.setdefault(chunk.uuid, Record())
+    def of(self, chunk: Chunk) -> Handover:
+        """What a conditional chunk leaves."""
+        return self.handovers.setdefault(chunk.uuid, Handover())
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Forward:
     def observed(self, block: int, args: Args, conditional: Chunk) -> Tensor:
         """What the rule finds at a block's input; also noted in the trace."""
         found = self.task.rules[block].observe(self.picture(block, args, conditional))
-        self.trace.record(conditional).found[block] = found
+        self.trace.of(conditional).found[block] = found
         return found
 
     def weakened(self, block: int, args: Args, found: Mapping[Chunk, Tensor], ours: bool) -> Args:
@@ -203,7 +204,7 @@ def recording(forward: Forward, chunks: list[Chunk]) -> dict[Key, Patch]:
                 forward.observed(block, args, chunk)
                 if block == forward.task.first:
                     streams = {name: rows_of(block, args, name, chunk) for name in stage.streams}
-                    forward.trace.record(chunk).streams.update(streams)
+                    forward.trace.of(chunk).streams.update(streams)
             return inner(args)
 
         return patch
@@ -213,7 +214,7 @@ def recording(forward: Forward, chunks: list[Chunk]) -> dict[Key, Patch]:
             out = inner(args)
             for chunk in chunks:
                 image = rows_of(block, out, forward.blocks[block].stage.image, chunk)
-                forward.trace.record(chunk).outputs[block] = image
+                forward.trace.of(chunk).outputs[block] = image
             return out
 
         return patch
@@ -223,8 +224,8 @@ def recording(forward: Forward, chunks: list[Chunk]) -> dict[Key, Patch]:
     return forward.by_key(forward.measured(patches, chunks))
 
 
-def resuming(forward: Forward, records: dict[Chunk, Record]) -> dict[Key, Patch]:
-    """Detail rows only: blocks before the rules do nothing, the first rule's starts from the records."""
+def resuming(forward: Forward, handovers: dict[Chunk, Handover]) -> dict[Key, Patch]:
+    """Detail rows only: blocks before the rules do nothing, the first rule's starts from what was handed over."""
 
     def restored(block: int, name: str, parts: list[Tensor], like: Tensor) -> Tensor:
         dim = forward.blocks[block].stage.row_dim_of(name)
@@ -235,7 +236,7 @@ def resuming(forward: Forward, records: dict[Chunk, Record]) -> dict[Key, Patch]
 
         def patch(args: Args, inner: Inner) -> Args:
             if forward.long_skips:
-                outputs = [record.outputs[block] for record in records.values()]
+                outputs = [each.outputs[block] for each in handovers.values()]
                 return {stage.image: restored(block, stage.image, outputs, args[stage.image])}
             if block == 0:  # hosts may keep the first block's input, and write into what it returns
                 return {name: args[name].clone() for name in stage.streams}
@@ -249,12 +250,12 @@ def resuming(forward: Forward, records: dict[Chunk, Record]) -> dict[Key, Patch]
         def patch(args: Args, inner: Inner) -> Args:
             if block == forward.task.first:
                 states = {
-                    name: restored(block, name, [record.streams[name] for record in records.values()], args[name])
+                    name: restored(block, name, [each.streams[name] for each in handovers.values()], args[name])
                     for name in stage.streams
                 }
                 args = {**args, **states}
             device = args[stage.image].device
-            found = {chunk: record.found[block].to(device) for chunk, record in records.items()}
+            found = {chunk: each.found[block].to(device) for chunk, each in handovers.items()}
             return inner(forward.weakened(block, args, found, ours=block == forward.task.first))
 
         return patch

@@ -37,7 +37,7 @@ class DetailedWindows(ContextHandlerABC):
         return self.inner.get_resized_cond(*args, **kwargs)
 
     def execute(
-        self, calc_cond_batch: Callable, model: Any, conds: list[Conds | None], x: Tensor, timestep: Tensor, _: Any
+        self, calc_cond_batch: Callable, model: Any, conds: list[Conds | None], x: Tensor, timestep: Tensor, *rest: Any
     ) -> list[Tensor]:
         index = self.task.index_in(conds)
         if index is None or self.outcomes:  # another pack's own call

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
+from operator import attrgetter
 from typing import Any, Literal
 
 import torch
@@ -43,6 +44,10 @@ class Stage:
     @property
     def image(self) -> str:
         return self.streams[0]
+
+    def list_in(self, network: Any) -> Any:
+        """A network's list of these blocks."""
+        return attrgetter(self.blocks)(network)
 
     def row_dim_of(self, name: str) -> int:
         return self.row_dim.get(name, 0)
@@ -129,9 +134,7 @@ class Family:
     def blocks(self, model: Any) -> tuple[Block, ...]:
         """All blocks of a diffusion model, in execution order."""
         return tuple(
-            Block((stage.kind, index), stage)
-            for stage in self.stages
-            for index in range(len(getattr(model, stage.blocks)))
+            Block((stage.kind, index), stage) for stage in self.stages for index in range(len(stage.list_in(model)))
         )
 
     def layout(self, model: Any, latent: Sequence[int], conditions: Mapping[str, Any]) -> Layout:
@@ -153,7 +156,7 @@ class Family:
             given = conditions.get(name)
             latents = given if isinstance(given, list) else [] if given is None else [given]
             image += sum(_tokens(reference.shape, model.patch_size) for reference in latents)
-        multiple = getattr(model, self.padded, None) if self.padded else None
+        multiple = vars(model).get(self.padded)
         return Layout(picture, ceil(image / multiple) * multiple if multiple else image)
 
 

@@ -93,7 +93,7 @@ def _showing(
     def gates(args: Args) -> Tensor | None:
         if stage.gates is None:
             return None
-        made = stage.gates(getattr(network, stage.blocks)[block.key[1]], args)
+        made = stage.gates(stage.list_in(network)[block.key[1]], args)
         return None if made is None else made[rows]
 
     return show

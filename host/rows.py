@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ def take(value: Any, chosen: Sequence[slice], total: int, dim: int = 0, packed: 
             [value.narrow(dim, rows.start * each, (rows.stop - rows.start) * each) for rows in chosen], dim
         )
     if is_dataclass(value) and not isinstance(value, type):
-        taken = {item.name: take(getattr(value, item.name), chosen, total, dim, packed) for item in fields(value)}
-        return replace(value, **taken)
+        parts = {item.name: attrgetter(item.name)(value) for item in fields(value)}
+        return replace(value, **{name: take(part, chosen, total, dim, packed) for name, part in parts.items()})
     if isinstance(value, tuple | list):
         return type(value)(take(item, chosen, total, dim, packed) for item in value)
     return value

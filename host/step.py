@@ -80,17 +80,17 @@ def in_turn(task: Task, call: Call) -> Outcome:
         forward, chunks, conditional = _forward(task, call, batch, trace)
         detail = [chunk for chunk in chunks if chunk.uuid in partner]
         if detail:
-            # No record where a cache answered in the model's place.
-            records = {c: trace.records[partner[c.uuid]] for c in detail if partner[c.uuid] in trace.records}
-            return resuming(forward, records) if len(records) == len(chunks) else {}
-        if not conditional.keys().isdisjoint(trace.records):
+            # Nothing is left where a cache answered in the model's place.
+            left = {c: trace.handovers[partner[c.uuid]] for c in detail if partner[c.uuid] in trace.handovers}
+            return resuming(forward, left) if len(left) == len(chunks) else {}
+        if not conditional.keys().isdisjoint(trace.handovers):
             raise _in_parts("several forwards of one condition in one step")
         return recording(forward, list(conditional.values()))
 
     options = _patched(call, patches_for, compiled)
     predictions = call.predict(call.conds, options)
     disrupted = predictions[call.index]
-    if trace.records:
+    if trace.handovers:
         # In the positive's place of the list: other packs' patches go by it.
         disrupted = call.predict([None] * call.index + [_detail(call)], options)[call.index]
     return _outcome(call, predictions, disrupted, "in turn", trace, compiled)
@@ -100,8 +100,8 @@ def _outcome(
     call: Call, predictions: list[Tensor], disrupted: Tensor, plan: Plan, trace: Trace, compiled: list[bool]
 ) -> Outcome:
     channels: dict[int, list[Tensor]] = defaultdict(list)
-    for record in trace.records.values():
-        for block, observed in record.found.items():
+    for handover in trace.handovers.values():
+        for block, observed in handover.found.items():
             channels[block].append(observed)
     cond = predictions[call.index].clone()  # pre-CFG functions may write into theirs
     found = Found(channels, trace.peak_ratios)

@@ -31,8 +31,8 @@ def require_matplotlib() -> None:
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise RuntimeError(
-            "The figures need matplotlib, which is not installed. Install this pack's requirements.txt into ComfyUI's "
-            "Python (ComfyUI Manager does), and restart."
+            "matplotlib is not installed, and this node draws with it. Install the requirements of this pack into the "
+            "Python that ComfyUI runs in, as ComfyUI Manager does, and restart."
         )
 
 

@@ -41,7 +41,7 @@ def saturation(picture: np.ndarray) -> float:
 
 
 def radial_spectrum(picture: np.ndarray) -> np.ndarray:
-    """Mean power in BANDS rings of equal width up to 1/2 cycle/px."""
+    """Mean power in rings of equal width up to half a cycle per pixel."""
     frequency, power = spectrum(picture)
     ring = np.minimum((frequency * 2 * BANDS).astype(int), BANDS)
     return np.array([power[ring == band].mean() for band in range(BANDS)])

@@ -1,15 +1,15 @@
-/** The pack's part of the page: a picture on the guidance nodes. The ordinary widgets stay what is saved and run. */
+/** The pack's part of the page: a panel on the guidance nodes. The ordinary widgets stay what is saved and run. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { Picture } from "./picture.js";
+import { Panel } from "./panel.js";
 import { keep, nodeAt, reportsOf } from "./reports.js";
 
 const NODES = ["DetailGuider", "DetailGuidance"];
 const WIDGETS = { scale: "dg_scale", start: "layer_start", end: "layer_end" };
-const HEIGHT = 130; // the picture's, with the margins that the classic canvas leaves around it
+const HEIGHT = 130; // the panel's, with the margins that the classic canvas leaves around it
 
-const pictures = new WeakMap();
+const panels = new WeakMap();
 const rootGraph = () => app.rootGraph ?? app.graph; // 1.32's page has only the latter
 
 app.registerExtension({
@@ -27,7 +27,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
-    if (NODES.includes(node.comfyClass)) addPicture(node);
+    if (NODES.includes(node.comfyClass)) addPanel(node);
   },
 
   // Reloading, undoing and switching tabs make all nodes anew.
@@ -37,19 +37,19 @@ app.registerExtension({
 function showReports() {
   for (const report of reportsOf(rootGraph().id)) {
     const node = nodeAt(rootGraph(), report.node);
-    const picture = pictures.get(node);
-    if (!picture || picture.report === report) continue;
-    picture.tell(report);
+    const panel = panels.get(node);
+    if (!panel || panel.report === report) continue;
+    panel.tell(report);
   }
 }
 
-function addPicture(node) {
+function addPanel(node) {
   const widget = (part) => node.widgets.find(({ name }) => name === WIDGETS[part]);
   const isLinked = (part) =>
     node.isInputConnected(node.inputs.findIndex((input) => input.widget?.name === WIDGETS[part]));
   const usual = widget("scale").value; // not yet that of a saved workflow
 
-  const picture = new Picture({
+  const panel = new Panel({
     read: () => ({
       ...Object.fromEntries(Object.keys(WIDGETS).map((part) => [part, widget(part).value])),
       most: widget("scale").options.max,
@@ -65,25 +65,25 @@ function addPicture(node) {
         target.callback?.(changed[part], app.canvas, node);
       }
       node.setDirtyCanvas(true);
-      picture.show();
+      panel.show();
     },
     begin: () => app.canvas.emitBeforeChange(),
     end: () => app.canvas.emitAfterChange(),
   });
-  pictures.set(node, picture);
+  panels.set(node, panel);
 
-  const added = node.addDOMWidget("detail_guidance", "detail_guidance", picture.element, {
+  const added = node.addDOMWidget("detail_guidance", "detail_guidance", panel.element, {
     serialize: false,
     margin: 6,
     getMinHeight: () => HEIGHT,
     getMaxHeight: () => HEIGHT,
   });
   added.serialize = false; // the one above is about the prompt, this one about the workflow
-  keepUp(picture, node);
-  letThrough(picture);
+  keepUp(panel, node);
+  letThrough(panel);
 }
 
-/** The picture lies over the classic canvas: what is not meant for it goes on to there. */
+/** The panel lies over the classic canvas: what is not meant for it goes on to there. */
 function letThrough({ element, said }) {
   const toCanvas = (does) => (event) => {
     if (!window.LiteGraph.vueNodesMode) app.canvas[does](event);
@@ -100,23 +100,23 @@ function letThrough({ element, said }) {
   element.addEventListener("pointerup", (event) => event.button === 1 && up(event));
 }
 
-/** While the picture is in sight, keeps it like the ordinary widgets: links, undo, other packs and the user all change
+/** While the panel is in sight, keeps it like the ordinary widgets: links, undo, other packs and the user all change
  * them, and there is no one event for that. */
-function keepUp(picture, node) {
+function keepUp(panel, node) {
   let frame;
   const look = () => {
-    if (node.graph?.getNodeById(node.id) === node) picture.show();
-    else handOver(picture, node);
+    if (node.graph?.getNodeById(node.id) === node) panel.show();
+    else handOver(panel, node);
     frame = requestAnimationFrame(look);
   };
   new IntersectionObserver((changes) => {
     cancelAnimationFrame(frame);
     if (changes.at(-1).isIntersecting) look();
-  }).observe(picture.element);
+  }).observe(panel.element);
 }
 
 /** Nodes 2.0 goes on showing the element of a node that undoing or loading has replaced by one with the same id. */
-function handOver(picture, node) {
-  const heir = pictures.get(app.canvas.graph.getNodeById(node.id));
-  if (heir && !heir.element.isConnected) picture.element.replaceWith(heir.element);
+function handOver(panel, node) {
+  const heir = panels.get(app.canvas.graph.getNodeById(node.id));
+  if (heir && !heir.element.isConnected) panel.element.replaceWith(heir.element);
 }

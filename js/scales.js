@@ -1,4 +1,4 @@
-/** Between values and places on the picture. Places are 0 (left) to 1 (right). Knows neither the page nor the DOM. */
+/** Between values and places on the panel. Places are 0 (left) to 1 (right). Knows neither the page nor the DOM. */
 
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 

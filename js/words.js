@@ -1,4 +1,4 @@
-/** What the picture says. Knows neither the page nor the DOM. */
+/** What the panel says. Knows neither the page nor the DOM. */
 
 import { blockAt } from "./scales.js";
 
@@ -47,7 +47,7 @@ export function wordsOfReportAtLength(report) {
     "Massive channels that were disrupted:",
     ...channels,
     `Steps guided: ${report.steps_fired} of ${report.steps}`,
-    `Relative strength: ${number(report.relative_strength, 3)} (the added detail's size over the prediction's)`,
+    `Relative strength: ${number(report.relative_strength, 3)} (the added detail as a share of the model's own step)`,
     `Plan: ${report.plan} (the extra rows ran ${report.plan === "together" ? "in the same forward" : "in a forward of their own"})`,
   ].join("\n");
 }

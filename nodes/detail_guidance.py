@@ -14,8 +14,8 @@ class DetailGuidance(io.ComfyNode):
             node_id="DetailGuidance",
             display_name="Detail Guidance",
             category=CATEGORY,
-            description="Finer local detail for Diffusion Transformers (SD3, Flux, Qwen-Image, Wan …), without "
-            "training: a model for KSampler and every guider built on ComfyUI's own.",
+            description="Finer local detail for Diffusion Transformers, without training: a model for KSampler and for "
+            "every guider built on the host's own.",
             inputs=[
                 io.Model.Input("model", tooltip="A Diffusion Transformer."),
                 *guidance_inputs(),

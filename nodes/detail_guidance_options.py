@@ -56,10 +56,10 @@ class DetailGuidanceOptions(io.ComfyNode):
                     default=0.0,
                     min=0.0,
                     max=10.0,
-                    step=0.01,
+                    step=0.05,
                     round=0.0001,
-                    tooltip="Greatest size of the added detail relative to the prediction; 0 is off. Raising it allows "
-                    "more before it is held back.",
+                    tooltip="Greatest relative strength: how large the added detail may be as a share of the step that "
+                    "the model itself takes. 0 is off. Raising it allows more before it is held back.",
                 ),
                 io.Combo.Input(
                     "batching",

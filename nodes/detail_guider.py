@@ -16,8 +16,8 @@ class DetailGuider(io.ComfyNode):
             node_id="DetailGuider",
             display_name="Detail Guider",
             category=CATEGORY,
-            description="Finer local detail for Diffusion Transformers (SD3, Flux, Qwen-Image, Wan …), without "
-            "training: a guider for SamplerCustomAdvanced, with or without CFG.",
+            description="Finer local detail for Diffusion Transformers, without training: a guider for "
+            "SamplerCustomAdvanced, with or without CFG.",
             inputs=[
                 io.Model.Input("model", tooltip="A Diffusion Transformer."),
                 io.Conditioning.Input("positive", tooltip="What the picture shows."),

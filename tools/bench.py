@@ -6,6 +6,7 @@ time to CFG's in the same round: the machine's noise falls on both. Blocks are c
 memory on a CPU. Real sizes on a CUDA device, scaled-down stand-ins elsewhere.
 """
 
+import argparse
 import json
 import platform
 import statistics
@@ -174,7 +175,7 @@ def methods(pack: Pack, patcher: ModelPatcher, size: Size, blocks: int) -> list[
     return rows
 
 
-def bench(pack: Pack, size: Size) -> list[dict[str, Any]]:
+def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     patcher = load(size)
     blocks = size.blocks(patcher.model.diffusion_model)
     streams = (size.stream,) * len(blocks) if isinstance(size.stream, Stream) else size.stream
@@ -187,7 +188,7 @@ def bench(pack: Pack, size: Size) -> list[dict[str, Any]]:
         row["block_rows_per_step"] = None if size.family == "Lumina 2" else sum(computed) / STEPS
         row["peak_memory"] = _peak(row["guider"], noise)
     seconds: list[list[float]] = [[] for _ in rows]
-    for turn in tqdm(range(ROUNDS), desc=f"{size.family}, {len(blocks)} blocks", unit="round"):
+    for turn in tqdm(range(rounds), desc=f"{size.family}, {len(blocks)} blocks", unit="round"):
         for number in (*range(turn % len(rows), len(rows)), *range(turn % len(rows))):
             before = _now()
             sample(rows[number]["guider"], noise=noise, steps=STEPS, disable_pbar=True)
@@ -222,10 +223,10 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, Any]], rounds: int) -> str:
     lines = [
         f"Device: {rows[0]['device']}, torch {torch.__version__.partition('+')[0]}, {torch.get_num_threads()} threads, "
-        f"{rows[0]['dtype']}, median of {ROUNDS} interleaved rounds of {STEPS} steps. Memory: peak above the weights.",
+        f"{rows[0]['dtype']}, median of {rounds} interleaved rounds of {STEPS} steps. Memory: peak above the weights.",
         "",
         "| family | width × blocks, tokens | method | plan | m | block-rows per step | seconds per step | time to CFG "
         "| limit | time / limit | memory to CFG |",
@@ -242,14 +243,20 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(families: list[str], rounds: int, out: Path) -> None:
     pack = Pack()
-    rows = [row for size in SIZES for row in bench(pack, size)]
-    OUT.mkdir(exist_ok=True)
-    (OUT / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (OUT / "RESULTS.md").write_text(table(rows))
-    print(table(rows))
+    rows = [row for size in SIZES if size.family in families for row in bench(pack, size, rounds)]
+    out.mkdir(exist_ok=True)
+    (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (out / "RESULTS.md").write_text(table(rows, rounds))
+    print(table(rows, rounds))
 
 
 if __name__ == "__main__":
-    main()
+    names = sorted({size.family for size in SIZES})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="FAMILY", help=", ".join(names))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--out", type=Path, default=OUT, help="output folder (bench/)")
+    arguments = parser.parse_args()
+    main(arguments.only, arguments.rounds, arguments.out)

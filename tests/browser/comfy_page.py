@@ -150,13 +150,13 @@ class ComfyPage:
         assert ended == "execution_success", ended
         await self.page.wait_for_timeout(500)
 
-    # The picture
+    # The panel
 
-    def picture(self, number: int = 0) -> Locator:
+    def panel(self, number: int = 0) -> Locator:
         return self.page.locator(".detail-guidance").nth(number)
 
     def slider(self, label: str) -> Locator:
-        return self.picture().get_by_role("slider", name=label)
+        return self.panel().get_by_role("slider", name=label)
 
     async def drag(self, handle: Locator, right: float) -> None:
         """Drag a handle by so many pixels of the screen."""

@@ -84,7 +84,7 @@ async def test_the_handles_are_dragged(comfy):
     after = await comfy.values()
     assert after["dg_scale"] > 1
     assert {**after, "dg_scale": 0.25} == before, "only the scale moved"
-    assert float(await comfy.picture().locator(".number").inner_text()) == after["dg_scale"]
+    assert float(await comfy.panel().locator(".number").inner_text()) == after["dg_scale"]
 
     await comfy.drag(comfy.slider("First layer"), right=-50)
     await comfy.drag(comfy.slider("Last layer"), right=50)
@@ -92,7 +92,7 @@ async def test_the_handles_are_dragged(comfy):
     assert 0.2 < after["layer_start"] < 0.4 < 0.6 < after["layer_end"] < 0.8
     width = round(after["layer_end"] - after["layer_start"], 2)
 
-    await comfy.drag(comfy.picture().locator(".between"), right=-400)
+    await comfy.drag(comfy.panel().locator(".between"), right=-400)
     after = await comfy.values()
     assert (after["layer_start"], after["layer_end"]) == (0, width), "both moved, to the left end"
     await comfy.drag(comfy.slider("First layer"), right=400)
@@ -113,7 +113,7 @@ async def test_a_double_click_resets_the_scale(comfy):
 async def test_a_zoomed_canvas(comfy, zoom):
     await comfy.drop(demo(layer_start=0.0, layer_end=0.0))
     await comfy.show(zoom=zoom)
-    width = (await comfy.picture().locator(".heat").bounding_box())["width"]
+    width = (await comfy.panel().locator(".heat").bounding_box())["width"]
     await comfy.drag(comfy.slider("Last layer"), right=width / 2)
     assert (await comfy.values())["layer_end"] == pytest.approx(0.5, abs=0.02)
 
@@ -177,22 +177,22 @@ async def test_one_drag_is_undone_at_once(comfy):
         await comfy.page.wait_for_timeout(700)
         values = await comfy.values()
         assert (values["dg_scale"], values["layer_start"]) == expected
-    assert await comfy.picture().locator(".number").inner_text() == "0.25", "the picture follows"
+    assert await comfy.panel().locator(".number").inner_text() == "0.25", "the panel follows"
     await comfy.page.keyboard.press("Control+y")
     await comfy.page.wait_for_timeout(700)
     assert (await comfy.values())["dg_scale"] == dragged
 
 
-async def test_the_picture_follows_the_ordinary_widgets(comfy):
+async def test_the_panel_follows_the_ordinary_widgets(comfy):
     await comfy.drop(demo())
     await comfy.show()
     guider = "window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider')"
     await comfy.page.evaluate(f"() => {{ {guider}.widgets.find(({{ name }}) => name === 'layer_end').value = 0.9 }}")
     await comfy.page.wait_for_timeout(200)
-    assert await comfy.picture().locator(".words").first.inner_text() == "0.5–0.9 of the depth"
+    assert await comfy.panel().locator(".words").first.inner_text() == "0.5–0.9 of the depth"
     await comfy.page.evaluate(f"() => {{ {guider}.widgets.find(({{ name }}) => name === 'layer_end').value = 0.1 }}")
     await comfy.page.wait_for_timeout(200)
-    assert await comfy.picture().locator(".words").first.inner_text() == "layer_start is above layer_end"
+    assert await comfy.panel().locator(".words").first.inner_text() == "layer_start is above layer_end"
 
 
 async def test_a_widget_that_a_link_sets(comfy):
@@ -213,7 +213,7 @@ async def test_a_widget_that_a_link_sets(comfy):
     await comfy.page.wait_for_timeout(300)
     scale = comfy.slider("DG scale")
     assert await scale.get_attribute("aria-disabled") == "true"
-    assert await comfy.picture().locator(".number").inner_text() == "from a link"
+    assert await comfy.panel().locator(".number").inner_text() == "from a link"
     before = await comfy.values()
     await comfy.drag(scale, right=40)
     await scale.press("ArrowRight")
@@ -221,7 +221,7 @@ async def test_a_widget_that_a_link_sets(comfy):
     assert isinstance((await comfy.prompt())["4"]["inputs"]["dg_scale"], list)
 
 
-async def test_copies_have_pictures_of_their_own(comfy):
+async def test_copies_have_panels_of_their_own(comfy):
     await comfy.drop(demo(dg_scale=0.5))
     await comfy.show()
     await comfy.page.evaluate(
@@ -265,11 +265,11 @@ async def test_a_run_from_the_page(comfy):
     await comfy.show()
     await comfy.screenshot("before_a_run")
     await comfy.run()
-    layers, happened = comfy.picture().locator(".words").all(), comfy.picture().locator(".faint")
+    layers, happened = comfy.panel().locator(".words").all(), comfy.panel().locator(".faint")
     assert await (await layers)[0].inner_text() == "block 2 of 4 (double 2)"
     assert re.fullmatch(r"strength 0\.\d+ · 200 · 4/4 steps · together", await happened.inner_text())
     warmths = (
-        await comfy.picture()
+        await comfy.panel()
         .locator(".cell")
         .evaluate_all("cells => cells.map((cell) => Number(cell.style.getPropertyValue('--warmth')))")
     )
@@ -295,10 +295,10 @@ async def test_a_warning_is_on_the_node(comfy):
     await comfy.show()
     size = (await comfy.saved())["nodes"][3]["size"]
     await comfy.run()
-    assert (await comfy.picture().locator(".warnings").inner_text()).startswith("no massive channel at block 0")
+    assert (await comfy.panel().locator(".warnings").inner_text()).startswith("no massive channel at block 0")
     assert (await comfy.saved())["nodes"][3]["size"] == size, "a node that grew would have to be undone"
     await comfy.screenshot("warning")
-    scrolled = comfy.picture().locator(".said")
+    scrolled = comfy.panel().locator(".said")
     await comfy.page.evaluate("() => { window.scale = window.app.canvas.ds.scale; }")
     await scrolled.click()
     await comfy.page.mouse.wheel(0, 60)
@@ -330,7 +330,7 @@ async def test_each_workflow_has_its_own_report(comfy):
         await comfy.drop(workflow)
         await comfy.show()
         await comfy.run()
-        assert f"· {number}/{number} steps ·" in await comfy.picture().locator(".faint").inner_text()
+        assert f"· {number}/{number} steps ·" in await comfy.panel().locator(".faint").inner_text()
 
 
 async def test_a_node_deleted_while_its_handle_is_dragged(comfy):
@@ -361,12 +361,12 @@ async def test_a_held_key_is_undone_at_once(comfy):
     assert await comfy.page.evaluate(undo) - before <= 2
 
 
-async def test_the_canvas_is_moved_and_zoomed_over_the_picture(comfy):
+async def test_the_canvas_is_moved_and_zoomed_over_the_panel(comfy):
     await comfy.drop(demo())
     await comfy.show()
     state = "() => { const { scale, offset } = window.app.canvas.ds; return [scale, offset[0]]; }"
     scale, left = await comfy.page.evaluate(state)
-    box = await comfy.picture().locator(".name").bounding_box()
+    box = await comfy.panel().locator(".name").bounding_box()
     x, y = box["x"] + 5, box["y"] + 5
     await comfy.page.mouse.move(x, y)
     await comfy.page.mouse.down(button="middle")
@@ -383,7 +383,7 @@ async def test_the_canvas_is_moved_and_zoomed_over_the_picture(comfy):
 async def test_the_track_is_clicked(comfy):
     await comfy.drop(demo(dg_scale=0.25))
     await comfy.show()
-    track = comfy.picture().locator(".track")
+    track = comfy.panel().locator(".track")
     box = await track.bounding_box()
     await comfy.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert (await comfy.values())["dg_scale"] == pytest.approx(2.5, abs=0.2)
@@ -401,7 +401,7 @@ async def test_a_run_inside_a_subgraph(comfy):
     await comfy.run()
     await comfy.page.evaluate("() => window.app.canvas.openSubgraph(window.outer.subgraph, window.outer)")
     await comfy.page.wait_for_timeout(700)
-    assert "2/2 steps" in await comfy.picture().locator(".faint").inner_text()
+    assert "2/2 steps" in await comfy.panel().locator(".faint").inner_text()
     await comfy.screenshot("subgraph")
 
 
@@ -426,11 +426,11 @@ async def test_a_widget_promoted_to_a_subgraph(comfy):
     assert [node["inputs"]["dg_scale"] for node in queued] == [1.5]
     await comfy.page.evaluate("() => window.app.canvas.openSubgraph(window.outer.subgraph, window.outer)")
     await comfy.page.wait_for_timeout(700)
-    assert await comfy.picture().locator(".number").inner_text() == "from a link"
+    assert await comfy.panel().locator(".number").inner_text() == "from a link"
 
 
 async def test_a_page_without_this_packs_javascript(comfy, browser, server_without_javascript):
-    """What the page saved with the picture's help loads and runs there unchanged."""
+    """What the page saved with the panel's help loads and runs there unchanged."""
     await comfy.drop(demo(steps=2))
     await comfy.show()
     await comfy.drag(comfy.slider("DG scale"), right=30)
@@ -439,7 +439,7 @@ async def test_a_page_without_this_packs_javascript(comfy, browser, server_witho
 
     bare = await ComfyPage.open(browser, server_without_javascript, comfy.screenshots, comfy.name)
     await bare.drop(saved)
-    assert await bare.picture().count() == 0
+    assert await bare.panel().count() == 0
     assert inputs_of(await bare.prompt()) == inputs_of(prompt)
     await bare.screenshot("without_javascript")
     await bare.page.close()
@@ -464,6 +464,6 @@ async def test_light_and_dark(comfy):
         )
         await comfy.drop(demo())
         await comfy.show(zoom=1.5)
-        colours[theme] = await comfy.picture().evaluate("picture => getComputedStyle(picture).color")
+        colours[theme] = await comfy.panel().evaluate("panel => getComputedStyle(panel).color")
         await comfy.screenshot(theme)
     assert colours["light"] != colours["dark"]

@@ -30,14 +30,18 @@ def archived():
             yield name
 
 
+def unpack(pack):
+    for name in archived():
+        (pack / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, pack / name)
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The pack in a base directory beside the reference model's loader, and what the host serves and runs there."""
     base = tmp_path_factory.mktemp("base")
     pack = base / "custom_nodes" / "detail-guidance"
-    for name in archived():
-        (pack / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, pack / name)
+    unpack(pack)
     (pack.parent / "reference-model").symlink_to(ROOT / "tests/reference_model")
     pip = [provision.comfyui_python(), "-m", "pip", "install", "--quiet", "--no-index"]  # all of it is there already
     subprocess.run([*pip, "-r", pack / "requirements.txt"], check=True, env=provision.environment())
@@ -59,6 +63,15 @@ def test_it_is_small_and_holds_no_development_files(installed):
     files = [file for file in pack.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
     assert sum(file.stat().st_size for file in files) < LIMIT
     assert not {"tests", "tools", "bench", "docs", "Makefile"} & {file.name for file in pack.iterdir()}
+
+
+def test_a_scanner_of_node_packs_finds_nothing(tmp_path):
+    """One that users run. Its verdict is clean only where not even prose looks odd to it."""
+    unpack(tmp_path)
+    command = [provision.comfyui_python(), "-m", "nodesafe.cli", "scan", "--format", "json", tmp_path]
+    result = subprocess.run(command, env=provision.environment(), capture_output=True, text=True)
+    found = json.loads(result.stdout)
+    assert found["findings"] == [] and found["verdict"]["label"] == "clean"
 
 
 def test_the_host_offers_its_nodes_templates_help_and_translations(installed):

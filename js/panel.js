@@ -1,4 +1,4 @@
-/** The picture on a guidance node: the DG scale, the layers over the model's blocks, and what the last run did. */
+/** The panel on a guidance node: the DG scale, the layers over the model's blocks, and what the last run did. */
 
 import {
   blockAt,
@@ -28,7 +28,7 @@ const HINT = "Run once to see this model's blocks here.";
  * @property {Set<string>} linked names among "scale", "start", "end" that a link sets, not the user.
  */
 
-export class Picture {
+export class Panel {
   /**
    * @param {object} node
    * @param {() => Values} node.read
