@@ -219,7 +219,9 @@ def draw(images: list[tuple[str, int, dict[str, np.ndarray], np.ndarray]], out: 
     chosen = images[:8]
     titles = {"baseline": "without", "detail": "Detail\nGuidance", "control": "control:\nordinary\nchannels"}
     labels = [*titles.values(), "photograph"]
-    figure, axes = plt.subplots(4, len(chosen), figsize=(1.55 * len(chosen) + 0.9, 6.9), layout="constrained")
+    figure, axes = plt.subplots(
+        4, len(chosen), figsize=(1.55 * len(chosen) + 0.9, 6.9), layout="constrained", squeeze=False
+    )
     for column, (text, _, pictures, real) in enumerate(chosen):
         for row, picture in enumerate([*(pictures[variant] for variant in VARIANTS), real]):
             axis = axes[row][column]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import tomllib
@@ -96,6 +97,28 @@ def test_it_leaves_nothing_behind_when_it_is_removed(installed):
     assert all("__pycache__" in path.parts for path in made)
 
 
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_what_workflows_use_is_pinned(file):
+    """Actions by commit, or files of this repository."""
+    jobs = yaml.safe_load(file.read_text())["jobs"].values()
+    used = [step["uses"] for job in jobs for step in [job, *job.get("steps", [])] if "uses" in step]
+    assert used and all(re.fullmatch(r"\./.+\.yml|[\w./-]+@[0-9a-f]{40}", each) for each in used)
+
+
+def test_nothing_is_published_untested():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())["jobs"]
+    assert jobs["publish"]["needs"] == "test" and jobs["test"]["uses"] == "./.github/workflows/test.yml"
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"].values()
+    assert [step["run"] for step in job["steps"] if step.get("run", "").startswith("make")] == [
+        "make check",
+        "make test",
+    ]
+    assert "0.3.75" in job["strategy"]["matrix"]["comfyui"]
+
+
 def test_what_the_registry_is_told(tmp_path):
     """The publish workflow's step gives the description the addresses of pictures that are there."""
     steps = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())["jobs"]["publish"]["steps"]
@@ -103,7 +126,10 @@ def test_what_the_registry_is_told(tmp_path):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     repository = {"GITHUB_REPOSITORY": "someone/somewhere", "GITHUB_SHA": "0123abc"}
     subprocess.run(["bash", "-c", addresses], cwd=tmp_path, check=True, env=repository | {"PATH": "/usr/bin:/bin"})
-    told = tomllib.loads((tmp_path / "pyproject.toml").read_text())["tool"]["comfy"]
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text())
+    told = project["tool"]["comfy"]
+    assert project["project"]["urls"]["Repository"] == "https://github.com/someone/somewhere"
+    assert "comfyui" not in project["project"]["name"]
     assert told["PublisherId"] and told["DisplayName"] == "Detail Guidance" and told["requires-comfyui"] == ">=0.3.75"
     before = "https://raw.githubusercontent.com/someone/somewhere/0123abc/"
     with Image.open(ROOT / told["Icon"].removeprefix(before)) as icon:
