@@ -49,11 +49,13 @@ class Trace:
         handovers: by the conditional chunk's id.
         weakened: ids of the detail chunks that were.
         peak_ratios: per block, where the task wants them.
+        compiled: an entry for each forward in which torch.compile around the whole model was set aside.
     """
 
     handovers: dict[UUID, Handover] = field(default_factory=dict)
     weakened: set[UUID] = field(default_factory=set)
     peak_ratios: dict[int, Tensor] = field(default_factory=dict)
+    compiled: list[bool] = field(default_factory=list)
 
     def of(self, chunk: Chunk) -> Handover:
         """What a conditional chunk leaves."""

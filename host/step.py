@@ -52,7 +52,7 @@ def answer(task: Task, call: Call) -> Outcome:
 def together(task: Task, call: Call) -> Outcome:
     """One call with detail rows, copies of the positive condition's, in it. In turn where the host puts them and their
     conditional rows into different forwards."""
-    trace, partner, compiled = Trace(), _partners(call), list[bool]()
+    trace, partner = Trace(), _partners(call)
     apart: list[Batch] = []
 
     def patches_for(batch: Batch) -> dict[Key, Patch]:
@@ -65,16 +65,16 @@ def together(task: Task, call: Call) -> Outcome:
             return {}
         return sharing(forward, chunks, {chunk: conditional[partner[chunk.uuid]] for chunk in detail})
 
-    options = _patched(call, patches_for, compiled)
+    options = _patched(call, patches_for, trace)
     *predictions, disrupted = call.predict([*call.conds, _detail(call)], options)
     if apart:
         return in_turn(task, call)
-    return _outcome(call, predictions, disrupted, "together", trace, compiled)
+    return _outcome(call, predictions, disrupted, "together", trace)
 
 
 def in_turn(task: Task, call: Call) -> Outcome:
     """The host's own call, which is recorded, then a call for the detail rows alone."""
-    trace, partner, compiled = Trace(), _partners(call), list[bool]()
+    trace, partner = Trace(), _partners(call)
 
     def patches_for(batch: Batch) -> dict[Key, Patch]:
         forward, chunks, conditional = _forward(task, call, batch, trace)
@@ -87,25 +87,23 @@ def in_turn(task: Task, call: Call) -> Outcome:
             raise _in_parts("several forwards of one condition in one step")
         return recording(forward, list(conditional.values()))
 
-    options = _patched(call, patches_for, compiled)
+    options = _patched(call, patches_for, trace)
     predictions = call.predict(call.conds, options)
     disrupted = predictions[call.index]
     if trace.handovers:
         # In the positive's place of the list: other packs' patches go by it.
         disrupted = call.predict([None] * call.index + [_detail(call)], options)[call.index]
-    return _outcome(call, predictions, disrupted, "in turn", trace, compiled)
+    return _outcome(call, predictions, disrupted, "in turn", trace)
 
 
-def _outcome(
-    call: Call, predictions: list[Tensor], disrupted: Tensor, plan: Plan, trace: Trace, compiled: list[bool]
-) -> Outcome:
+def _outcome(call: Call, predictions: list[Tensor], disrupted: Tensor, plan: Plan, trace: Trace) -> Outcome:
     channels: dict[int, list[Tensor]] = defaultdict(list)
     for handover in trace.handovers.values():
         for block, observed in handover.found.items():
             channels[block].append(observed)
     cond = predictions[call.index].clone()  # pre-CFG functions may write into theirs
     found = Found(channels, trace.peak_ratios)
-    return Outcome(predictions, cond, disrupted, bool(trace.weakened), False, plan, found, bool(compiled))
+    return Outcome(predictions, cond, disrupted, bool(trace.weakened), False, plan, found, bool(trace.compiled))
 
 
 def _unseen(task: Task, call: Call, outcome: Outcome) -> Outcome:
@@ -152,8 +150,8 @@ def _forward(task: Task, call: Call, batch: Batch, trace: Trace) -> tuple[Forwar
     return Forward(task, layout, trace), chunks, conditional
 
 
-def _patched(call: Call, patches_for: Callable[[Batch], dict[Key, Patch]], compiled: list[bool]) -> dict[str, Any]:
-    wrapper = patched(patches_for, was_compiled=lambda: compiled.append(True))
+def _patched(call: Call, patches_for: Callable[[Batch], dict[Key, Patch]], trace: Trace) -> dict[str, Any]:
+    wrapper = patched(patches_for, was_compiled=lambda: trace.compiled.append(True))
     return with_wrapper(call.model_options, WrappersMP.APPLY_MODEL, wrapper)
 
 
