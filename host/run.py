@@ -44,7 +44,7 @@ class Run:
             noisiest=float(sampling.sigma_max),
         )
         self.batching: Batching = settings.options.batching  # in turn, once a step had to
-        self.difference: Tensor | None = None  # (D − D_m) / σ of the last guided step
+        self.difference: Tensor | None = None  # (D − D_m) / σ of the last step that computed D_m
 
         self.steps = self.inside = self.guided = self.fired = self.reused = 0
         self.uncompiled = False
@@ -102,16 +102,18 @@ class Run:
         )
 
     def _note(self, outcome: Outcome, sigma: float) -> None:
+        account = outcome.account
         self.guided += 1
-        self.fired += outcome.fired
-        self.reused += outcome.reused
-        self.uncompiled |= outcome.uncompiled
-        self.difference = (outcome.cond - outcome.disrupted) / sigma
-        if outcome.plan == "in turn":
+        self.fired += account.fired
+        self.reused += account.reused
+        self.uncompiled |= account.uncompiled
+        if account.fired:
+            self.difference = (outcome.cond - outcome.disrupted) / sigma
+        if account.plan == "in turn":
             self.batching = "in turn"
-        for block, found in outcome.found.channels.items():
+        for block, found in account.channels.items():
             self.channels[block] += found
-        self.peak_ratios = {**outcome.found.peak_ratios, **self.peak_ratios}
+        self.peak_ratios = {**account.peak_ratios, **self.peak_ratios}
 
     def report(self, node_id: str | None) -> Report:
         channels = {block: _true_indices(self.channels[block]) for block in self.layers}

@@ -15,7 +15,7 @@ from torch import Tensor
 from .blocks import Forward, Trace, recording, resuming, sharing
 from .families import Key
 from .forward import Batch, Chunk, Patch, patched
-from .task import Call, Conds, Found, Outcome, Plan, Task
+from .task import Account, Call, Conds, Outcome, Plan, Task
 
 KEY = "detail_guidance"  # of this pack's wrappers
 
@@ -46,7 +46,7 @@ def answer(task: Task, call: Call) -> Outcome:
         RuntimeError: the model ignores its block patches.
     """
     outcome = together(task, call) if _may_go_together(task, call) else in_turn(task, call)
-    return outcome if outcome.fired else _unseen(task, call, outcome)
+    return outcome if outcome.account.fired else _unseen(task, call, outcome)
 
 
 def together(task: Task, call: Call) -> Outcome:
@@ -69,7 +69,7 @@ def together(task: Task, call: Call) -> Outcome:
     *predictions, disrupted = call.predict([*call.conds, _detail(call)], options)
     if apart:
         return in_turn(task, call)
-    return _outcome(call, predictions, disrupted, "together", trace)
+    return _outcome(task, call, predictions, disrupted, "together", trace)
 
 
 def in_turn(task: Task, call: Call) -> Outcome:
@@ -93,17 +93,26 @@ def in_turn(task: Task, call: Call) -> Outcome:
     if trace.handovers:
         # In the positive's place of the list: other packs' patches go by it.
         disrupted = call.predict([None] * call.index + [_detail(call)], options)[call.index]
-    return _outcome(call, predictions, disrupted, "in turn", trace)
+    return _outcome(task, call, predictions, disrupted, "in turn", trace)
 
 
-def _outcome(call: Call, predictions: list[Tensor], disrupted: Tensor, plan: Plan, trace: Trace) -> Outcome:
+def _outcome(task: Task, call: Call, predictions: list[Tensor], disrupted: Tensor, plan: Plan, trace: Trace) -> Outcome:
     channels: dict[int, list[Tensor]] = defaultdict(list)
     for handover in trace.handovers.values():
-        for block, observed in handover.found.items():
-            channels[block].append(observed)
+        for block, found in handover.found.items():
+            meant = task.rules[block].channels(found)
+            if meant is not None:
+                channels[block].append(meant)
+    account = Account(
+        fired=trace.weakened,
+        reused=False,
+        plan=plan,
+        channels=channels,
+        peak_ratios=trace.peak_ratios,
+        uncompiled=trace.compiled,
+    )
     cond = predictions[call.index].clone()  # pre-CFG functions may write into theirs
-    found = Found(channels, trace.peak_ratios)
-    return Outcome(predictions, cond, disrupted, bool(trace.weakened), False, plan, found, bool(trace.compiled))
+    return Outcome(predictions, cond, disrupted, account)
 
 
 def _unseen(task: Task, call: Call, outcome: Outcome) -> Outcome:
@@ -113,7 +122,8 @@ def _unseen(task: Task, call: Call, outcome: Outcome) -> Outcome:
     if not cond.any():  # all zero where no positive is active
         return replace(outcome, disrupted=cond)
     if difference is not None and difference.shape == cond.shape:
-        return replace(outcome, disrupted=cond - task.sigma * difference, reused=True)
+        account = replace(outcome.account, reused=True)
+        return replace(outcome, disrupted=cond - task.sigma * difference, account=account)
     if _others_around_the_model(call.model_options):
         return replace(outcome, disrupted=cond)  # the report says so
     raise RuntimeError(
@@ -151,7 +161,10 @@ def _forward(task: Task, call: Call, batch: Batch, trace: Trace) -> tuple[Forwar
 
 
 def _patched(call: Call, patches_for: Callable[[Batch], dict[Key, Patch]], trace: Trace) -> dict[str, Any]:
-    wrapper = patched(patches_for, was_compiled=lambda: trace.compiled.append(True))
+    def was_compiled() -> None:
+        trace.compiled = True
+
+    wrapper = patched(patches_for, was_compiled)
     return with_wrapper(call.model_options, WrappersMP.APPLY_MODEL, wrapper)
 
 

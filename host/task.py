@@ -81,17 +81,25 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was seen of massive activations.
+class Account:
+    """What is told of a step.
 
     Attributes:
-        channels: per block of the task's rules, the channels of each condition: bool (channels,).
+        fired: whether D_m is a weakened prediction of this step.
+        reused: whether D − D_m is that of an earlier step, because a cache answered in the model's place.
+        channels: per block of the task's rules, the channels that were weakened in each condition: bool (channels,);
+            empty where the rule is not about channels.
         peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, (); empty where
             it was not wanted.
+        uncompiled: whether torch.compile around the whole model was set aside.
     """
 
+    fired: bool
+    reused: bool
+    plan: Plan
     channels: Mapping[int, Sequence[Tensor]]
     peak_ratios: Mapping[int, Tensor]
+    uncompiled: bool
 
 
 @dataclass(frozen=True)
@@ -100,16 +108,9 @@ class Outcome:
     Attributes:
         predictions: what the host asked for.
         cond, disrupted: D and D_m.
-        fired: whether D_m is a weakened prediction of this step.
-        reused: whether D − D_m is that of an earlier step, because a cache answered in the model's place.
-        uncompiled: whether torch.compile around the whole model was set aside.
     """
 
     predictions: list[Tensor]
     cond: Tensor
     disrupted: Tensor
-    fired: bool
-    reused: bool
-    plan: Plan
-    found: Found
-    uncompiled: bool
+    account: Account

@@ -4,7 +4,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..host.patch import patch
-from .inputs import CATEGORY, guidance_inputs, settings_from
+from .inputs import CATEGORY, FAMILIES, guidance_inputs, settings_from
 
 
 class DetailGuidance(io.ComfyNode):
@@ -14,8 +14,8 @@ class DetailGuidance(io.ComfyNode):
             node_id="DetailGuidance",
             display_name="Detail Guidance",
             category=CATEGORY,
-            description="Finer local detail for Diffusion Transformers, without training: a model for KSampler and for "
-            "every guider built on the host's own.",
+            description=f"Finer local detail for Diffusion Transformers ({FAMILIES}), without training: a model for "
+            "KSampler and for every guider built on ComfyUI's own.",
             inputs=[
                 io.Model.Input("model", tooltip="A Diffusion Transformer."),
                 *guidance_inputs(),

@@ -6,7 +6,7 @@ from comfy.samplers import CFGGuider
 from comfy_api.latest import io
 
 from ..host.patch import patch
-from .inputs import CATEGORY, guidance_inputs, settings_from
+from .inputs import CATEGORY, FAMILIES, guidance_inputs, settings_from
 
 
 class DetailGuider(io.ComfyNode):
@@ -16,7 +16,7 @@ class DetailGuider(io.ComfyNode):
             node_id="DetailGuider",
             display_name="Detail Guider",
             category=CATEGORY,
-            description="Finer local detail for Diffusion Transformers, without training: a guider for "
+            description=f"Finer local detail for Diffusion Transformers ({FAMILIES}), without training: a guider for "
             "SamplerCustomAdvanced, with or without CFG.",
             inputs=[
                 io.Model.Input("model", tooltip="A Diffusion Transformer."),

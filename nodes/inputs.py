@@ -11,6 +11,7 @@ from ..detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANN
 from ..host.probe import Watcher, watched
 
 CATEGORY = "detail guidance"
+FAMILIES = "SD3, Flux, Qwen-Image, Wan …"
 
 DetailGuidanceOptionsType = io.Custom("DG_OPTIONS")
 DetailGuidanceProfile = io.Custom("DG_PROFILE")

@@ -1,4 +1,4 @@
-"""The fair control: ordinary channels, at random, that hold as much energy as is taken from the massive ones."""
+"""The fair control: ordinary channels, at random, that lose as much energy as softened massive ones."""
 
 import torch
 from torch import Tensor

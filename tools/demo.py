@@ -1,8 +1,8 @@
 """Detail Guidance on the reference model through a real ComfyUI server: `make demo`.
 
-Runs workflows/detail_guidance_demo.json for several prompts and seeds, each without Detail Guidance, with it, and with
-the fair control of the evidence, and writes pictures and figures to demo/. Real pictures pass through the reference
-model's autoencoder, as in the evidence.
+Runs workflows/detail_guidance_demo.json for several prompts and seeds, each without Detail Guidance and with it, and as
+the evidence's fair comparison with equal energy taken from the massive channels (softened) and from ordinary ones (the
+control). Writes pictures and figures to demo/. Real pictures pass through the reference model's autoencoder.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import matplotlib
 import numpy as np
 import torch
 from comfy_server import Server
-from control import ordinary
+from control import ordinary, removed
 from in_process import REFERENCE_MODEL, reference_model, start
 from PIL import Image
 from rooms import metrics
@@ -55,14 +56,19 @@ PROMPTS = [
     "asphalt",
     "door garage red",
 ]
-VARIANTS = ("baseline", "detail", "control")
+VARIANTS = ("baseline", "detail", "softened", "control")
 
 
 class Graph:
-    """The demo workflow in API format, and copies of it with other inputs."""
+    """The demo workflow in API format, and copies of it with other inputs.
 
-    def __init__(self, prompt: dict[str, Any]):
+    Args:
+        options: the defaults of Detail Guidance Options.
+    """
+
+    def __init__(self, prompt: dict[str, Any], options: dict[str, Any]):
         self.prompt = prompt
+        self.options = options
         self.node = {node["class_type"]: node for node in prompt.values()}
 
     def settings(self) -> dict[str, Any]:
@@ -70,25 +76,24 @@ class Graph:
             name: value for name, value in self.node["DetailGuider"]["inputs"].items() if not isinstance(value, list)
         }
 
-    def variant(self, text: str, seed: int, variant: str, control: list[int], scale: float | None) -> dict[str, Any]:
+    def variant(self, text: str, seed: int, scale: float | None, options: dict[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            scale: dg_scale, where it is not the workflow's.
+            options: Detail Guidance Options that are not the defaults.
+        """
         prompt = json.loads(json.dumps(self.prompt))
-        graph = Graph(prompt)
+        graph = Graph(prompt, self.options)
         guider = graph.node["DetailGuider"]["inputs"]
         positive, _ = guider["positive"]
         prompt[positive]["inputs"]["text"] = text
         graph.node["RandomNoise"]["inputs"]["noise_seed"] = seed
         if scale is not None:
             guider["dg_scale"] = scale
-        if variant == "baseline":
-            guider["dg_scale"] = 0.0
-        if variant == "control":
-            options = {"channels": ", ".join(map(str, control))}
-            guider["options"] = ["control", 0]
-            prompt["control"] = {"class_type": "DetailGuidanceOptions", "inputs": OPTION_DEFAULTS | options}
+        if options:
+            guider["options"] = ["options", 0]
+            prompt["options"] = {"class_type": "DetailGuidanceOptions", "inputs": self.options | options}
         return prompt
-
-
-OPTION_DEFAULTS: dict[str, Any] = {}  # filled from the server's own node definitions
 
 
 class Watch:
@@ -108,16 +113,39 @@ class Watch:
         return statistics.median(b - a for a, b in zip(self.steps, self.steps[1:], strict=False))
 
 
-def fair_control(block: int, massive: list[int]) -> tuple[list[int], float]:
-    """Ordinary channels for a block, and the ratio of their energy to the massive channels'."""
+@dataclass(frozen=True)
+class Fair:
+    """The comparison at equal energy, at one block.
+
+    Attributes:
+        share: of the block's energy that both lose.
+        keep: the massive channels' factor with which they lose it.
+        ordinary: channels that hold it.
+    """
+
+    share: float
+    keep: float
+    ordinary: list[int]
+
+    @property
+    def options(self) -> dict[str, dict[str, Any]]:
+        """Of the variants."""
+        return {
+            "softened": {"keep_start": self.keep, "keep_end": self.keep},
+            "control": {"channels": ", ".join(map(str, self.ordinary))},
+        }
+
+
+def fair(block: int, massive: list[int]) -> Fair:
     energy = torch.tensor(json.loads((REFERENCE_MODEL / "activations.json").read_text())["energy"][block])
-    chosen = sorted(ordinary(energy, massive, seed=block))
-    return chosen, float(energy[chosen].sum() / energy[massive].sum())
+    share = removed(energy, massive)
+    keep = (1 - share / float(energy[massive].sum() / energy.sum())) ** 0.5
+    return Fair(share, round(keep, 3), sorted(ordinary(energy, massive, seed=block)))
 
 
 def figures(pictures: dict[str, np.ndarray], shown: np.ndarray, reals: list[np.ndarray]) -> dict[str, float]:
     """Of one prompt and seed, against real pictures of the prompt; and of one more real picture, against the same."""
-    base, detail, control = (pictures[variant] for variant in VARIANTS)
+    base, detail, softened, control = (pictures[variant] for variant in VARIANTS)
     reference = np.mean([metrics.log_spectrum(real) for real in reals], axis=0)
 
     def gain(picture: np.ndarray, cutoff: float) -> float:
@@ -127,6 +155,7 @@ def figures(pictures: dict[str, np.ndarray], shown: np.ndarray, reals: list[np.n
         "energy_eighth_gain": gain(detail, 1 / 8),
         "energy_quarter_gain": gain(detail, 1 / 4),
         "low_pass_correlation": metrics.low_pass_correlation(base, detail),
+        "softened_energy_eighth_gain": gain(softened, 1 / 8),
         "control_energy_eighth_gain": gain(control, 1 / 8),
         "control_low_pass_correlation": metrics.low_pass_correlation(base, control),
         "spectrum_distance_baseline": metrics.spectrum_distance(base, reference),
@@ -154,30 +183,31 @@ async def demonstrate(
     rows, images, reports = [], [], []
     async with Server() as server:
         definition = (await server.get("/object_info"))["DetailGuidanceOptions"]["input"]["required"]
-        OPTION_DEFAULTS.update({name: spec[1]["default"] for name, spec in definition.items()})
-        graph = Graph(await server.api_format(json.loads(WORKFLOW.read_text())))
+        options = {name: spec[1]["default"] for name, spec in definition.items()}
+        graph = Graph(await server.api_format(json.loads(WORKFLOW.read_text())), options)
         if layer is not None:
             graph.node["DetailGuider"]["inputs"] |= {"layer_start": layer, "layer_end": layer}
-        control: list[int] = []
-        control_energy = 0.0
+        equal: Fair | None = None
         bar = tqdm(total=len(jobs) * len(VARIANTS), unit="picture", desc="demo", mininterval=1)
         for text, seed in jobs:
             pictures: dict[str, np.ndarray] = {}
             pace: dict[str, float] = {}
             for variant in VARIANTS:
                 watch = Watch()
-                result = await server.run(graph.variant(text, seed, variant, control, scale), watch)
+                chosen = {} if equal is None else equal.options.get(variant, {})
+                prompt = graph.variant(text, seed, 0.0 if variant == "baseline" else scale, chosen)
+                result = await server.run(prompt, watch)
                 (png,) = result.values()
                 pictures[variant] = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) / 255
                 pace[variant] = watch.seconds_per_step()
                 if variant == "detail":
                     assert watch.report is not None, "the pack sent no report"
                     reports.append(watch.report)
-                    if not control:
+                    if equal is None:
                         found = watch.report["channels"][str(watch.report["first_block"])]
                         if not found:
                             sys.exit(f"No massive channel at block {watch.report['first_block']}: nothing to compare.")
-                        control, control_energy = fair_control(watch.report["first_block"], found)
+                        equal = fair(watch.report["first_block"], found)
                 bar.update()
             shown, *others = reals(text)
             ratio = pace["detail"] / pace["baseline"]
@@ -195,7 +225,7 @@ async def demonstrate(
         "block": first["first_block"],
         "blocks": first["block_count"],
         "relative_strength": statistics.median(r["relative_strength"] for r in reports),
-        "control": {"channels": control, "energy_ratio": control_energy},
+        "equal_energy": asdict(equal) if equal else None,
         "median": {name: statistics.median(row[name] for row in rows) for name in names},
         "images": rows,
     }
@@ -217,11 +247,15 @@ def draw(images: list[tuple[str, int, dict[str, np.ndarray], np.ndarray]], out: 
         sheet = np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
         _save(sheet, out / f"{variant}.png")
     chosen = images[:8]
-    titles = {"baseline": "without", "detail": "Detail\nGuidance", "control": "control:\nordinary\nchannels"}
+    titles = {
+        "baseline": "without",
+        "detail": "Detail\nGuidance",
+        "softened": "softened",
+        "control": "control:\nequal energy\nof ordinary\nchannels",
+    }
     labels = [*titles.values(), "photograph"]
-    figure, axes = plt.subplots(
-        4, len(chosen), figsize=(1.55 * len(chosen) + 0.9, 6.9), layout="constrained", squeeze=False
-    )
+    size = 1.55 * len(chosen) + 0.9, 1.7 * len(labels)
+    figure, axes = plt.subplots(len(labels), len(chosen), figsize=size, layout="constrained", squeeze=False)
     for column, (text, _, pictures, real) in enumerate(chosen):
         for row, picture in enumerate([*(pictures[variant] for variant in VARIANTS), real]):
             axis = axes[row][column]

@@ -54,7 +54,7 @@ def _install_browser() -> None:
     if not is_root or shutil.which("apt-get") is None:
         sys.exit(
             "[host] The tests of the page need Chromium or Chrome, and neither is on the PATH. Install one (Debian: "
-            "`apt install chromium`), or run the other tests: see README, For developers."
+            "`apt install chromium`), or run the other tests: `make test-host`."
         )
     run("apt-get", "update", "-qq", stdout=subprocess.DEVNULL)
     run("apt-get", "install", "-qq", "-y", "--no-install-recommends", "chromium", stdout=subprocess.DEVNULL)
@@ -71,7 +71,7 @@ def _install_javascript() -> None:
     if shutil.which("npm") is None or int(node.strip().lstrip("v").partition(".")[0] or 0) < NODE:
         sys.exit(
             f"[host] The page's code is tested with Node.js {NODE} or newer and npm, found: {node.strip() or 'none'}. "
-            "Install it (nodejs.org, or your system's packages), or run the other tests: see README, For developers."
+            "Install it (nodejs.org, or your system's packages), or run the other tests: `make test-host`."
         )
     JAVASCRIPT.mkdir(exist_ok=True)
     for file in ("package.json", "package-lock.json"):

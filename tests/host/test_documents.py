@@ -1,5 +1,6 @@
 """README and docs/: short enough, their commands work, their links lead somewhere, the lines they quote are there."""
 
+import json
 import os
 import re
 import subprocess
@@ -63,6 +64,9 @@ def test_make_demo(tmp_path):
     result = run(f'make demo DEMO="--pairs 1 --out {tmp_path}"')
     assert result.returncode == 0, result.stderr
     assert {"baseline.png", "detail.png", "comparison.png", "report.json"} <= {file.name for file in tmp_path.iterdir()}
+    median = json.loads((tmp_path / "report.json").read_text())["median"]
+    # A real picture is nearer to real pictures than what this model draws.
+    assert median["spectrum_distance_real"] < median["spectrum_distance_baseline"]
 
 
 def test_make_host_again():

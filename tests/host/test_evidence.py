@@ -13,6 +13,7 @@ import pytest
 import scipy.linalg
 import torch
 from plain import relative_error
+from rooms import metrics
 from sampling import reports
 
 sys.path[:0] = [str(provision.ROOT / "tools/evidence"), str(provision.ROOT / "tests/reference_model")]
@@ -251,6 +252,25 @@ def test_the_control_removes_equal_energy(laboratory, block):
     chosen = control.ordinary(energy, massive, seed=block)
     assert 200 not in chosen
     assert float(energy[chosen].sum() / energy.sum()) == pytest.approx(control.EQUAL, rel=0.02)
+
+
+def test_where_massive_channels_hold_little_the_control_loses_as_little():
+    energy = torch.ones(256)
+    energy[[200, 7]] = 8.0  # of 270: 6 %
+    chosen = control.ordinary(energy, [200, 7], seed=1)
+    assert float(energy[chosen].sum()) == pytest.approx(16, rel=0.1) and not {200, 7} & set(chosen)
+
+
+def test_spectrum_distance():
+    """Against its definition in loops over the rings: 0 for the reference itself, the gain's logarithm for a gain."""
+    numbers = np.random.default_rng(6)
+    pictures = [numbers.random((32, 48, 3)) for _ in range(3)]
+    reference = np.mean([np.log(metrics.radial_spectrum(each) + 1e-9) for each in pictures], axis=0)
+    own = metrics.radial_spectrum(pictures[0])
+    expected = np.mean([abs(np.log(own[ring] + 1e-9) - reference[ring]) for ring in range(metrics.BANDS)])
+    assert metrics.spectrum_distance(pictures[0], reference) == pytest.approx(expected)
+    assert metrics.spectrum_distance(pictures[1], metrics.log_spectrum(pictures[1])) == 0
+    assert metrics.spectrum_distance(2 * pictures[1], metrics.log_spectrum(pictures[1])) == pytest.approx(np.log(4))
 
 
 def test_the_best_of_many_is_confirmed_on_other_pairs():

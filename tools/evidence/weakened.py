@@ -90,6 +90,9 @@ class Skipped:
     def weaken(self, z: Tensor, found: Tensor, keep: float) -> Tensor:
         return z
 
+    def channels(self, found: Tensor) -> None:
+        return None
+
 
 @dataclass(frozen=True)
 class NormByScale:
@@ -102,6 +105,9 @@ class NormByScale:
 
     def weaken(self, z: Tensor, found: Tensor, keep: float) -> Tensor:
         return (z - z.mean(dim=-1, keepdim=True)) / found
+
+    def channels(self, found: Tensor) -> None:
+        return None
 
 
 # Places
