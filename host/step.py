@@ -210,4 +210,6 @@ def _fit_together(call: Call) -> bool:
             shapes[name].append(value.size())
     rows = len(every) * len(call.x)
     needed = call.model.memory_required([rows, *call.x.shape[1:]], cond_shapes=shapes)
-    return needed * 1.5 < get_free_memory(call.x.device)
+    # Newer hosts ask the model's patcher, which knows what can be freed for this.
+    free_memory = getattr(call.model.current_patcher, "get_free_memory", get_free_memory)
+    return needed * 1.5 < free_memory(call.x.device)

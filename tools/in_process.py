@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -41,7 +42,10 @@ class Pack:
 
         cls = self.classes[node]
         widgets = {i.id: i.default for i in cls.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
-        clone = cls.PREPARE_CLASS_CLONE({Hidden.unique_id: "7"})
+        hidden: dict[str, Any] = {Hidden.unique_id: "7"}
+        if "hidden_inputs" not in signature(cls.PREPARE_CLASS_CLONE).parameters:  # newer hosts tell more
+            hidden = {"hidden_inputs": hidden}
+        clone = cls.PREPARE_CLASS_CLONE(hidden)
         return clone.execute(**{**widgets, **inputs})
 
     def module(self, name: str) -> ModuleType:

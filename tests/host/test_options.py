@@ -133,6 +133,17 @@ def test_auto_batching_goes_by_memory(pack, caplog, monkeypatch):
     assert ", in turn, " in caplog.text
 
 
+@pytest.mark.parametrize("free, plan", [(0, "in turn"), (2**60, "together")])
+def test_auto_batching_asks_for_memory_as_newer_hosts_do(pack, caplog, monkeypatch, free, plan):
+    """Their patcher answers, which counts what it can free, and not the device."""
+    patcher = model()
+    monkeypatch.setattr(type(patcher), "get_free_memory", lambda self, device: free, raising=False)
+    monkeypatch.setattr(pack.module("host.step"), "get_free_memory", lambda device: 2**60 - free)
+    with caplog.at_level(logging.INFO):
+        sample(detail_guider(pack, patcher))
+    assert f", {plan}, " in caplog.text
+
+
 def test_together_where_the_host_splits_the_batch_goes_on_in_turn(pack, caplog, monkeypatch):
     patcher = model()
     expected = sample(plain(patcher, layers=(1, 2)))
