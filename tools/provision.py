@@ -4,6 +4,7 @@ Safe to call again: every part is verified first and only a missing or damaged o
 COMFYUI_DIR and COMFYUI_PYTHON name a ComfyUI of yours instead; it is then used as it is and never written to.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -214,8 +215,20 @@ def _dev_site_ready() -> bool:
 
 
 def _make_dev_site() -> None:
-    arguments = ["-qq", "--disable-pip-version-check", "--upgrade", "--target", str(DEV_SITE)]
-    run(comfyui_python(), "-m", "pip", "install", *arguments, "-r", REQUIREMENTS[1])
+    arguments = ["-qq", "--disable-pip-version-check", "--no-deps", "--upgrade", "--target", str(DEV_SITE)]
+    run(comfyui_python(), "-m", "pip", "install", *arguments, *missing(comfyui_python(), REQUIREMENTS[1]))
+
+
+def missing(python: Path, requirements: Path) -> list[str]:
+    """What a Python lacks of the requirements and of what they depend on. What it has must not be shadowed: with
+    `--target` alone pip would install a torch of its own."""
+    options = ["--dry-run", "--quiet", "--disable-pip-version-check", "--report", "-"]
+    command = [python, "-m", "pip", "install", *options, "-r", requirements]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"[host] pip cannot find the tests' packages:\n{result.stderr}")
+    found = [package["metadata"] for package in json.loads(result.stdout)["install"]]
+    return [f"{package['name']}=={package['version']}" for package in found]
 
 
 def _link_packs() -> None:

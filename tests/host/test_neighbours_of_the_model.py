@@ -181,7 +181,10 @@ def test_context_windows(pack, batching):
     noise = normal(5, 1, 16, 7, 8, 8)
     positive, negative = case.conditioning(1), case.conditioning(2)
     options = {"batching": batching, "massive_ratio": 1.0}
-    guided = sample(detail_guider(pack, patched, options, positive=positive, negative=negative), noise=noise)
+    guider = detail_guider(pack, patched, options, positive=positive, negative=negative)
+    guided, report = reported(pack, guider, noise=noise)
+    assert report.steps_fired == report.steps == 2 and report.warnings == [] and report.plan == batching
+    assert list(report.channels) == [2] and report.channels[2] and len(report.peak_ratios) == 4
     find, view = lambda z: above_median(z, ratio=1.0), {"blocks": case.blocks, "streams": case.streams}
     plain = sample(PlainDetailGuider(patched, positive, negative, 4.0, w=1.5, find=find, **view), noise=noise)
     assert relative_error(guided, plain) <= 1e-5

@@ -20,6 +20,14 @@ def test_files_of_a_wheel(tmp_path):
         assert brick.read_bytes() == whole
 
 
+def test_what_a_python_has_is_not_installed_again(tmp_path, monkeypatch):
+    """The tests' packages beside a Python of the user's must not shadow its own, torch first of all."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("torch\npytest\n")
+    assert provision.missing(provision.comfyui_python(), requirements) == []
+
+
 def test_a_half_downloaded_wheel_is_fetched_again(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # "fetched" from the cache of the provisioned host
     monkeypatch.setenv("PIP_FIND_LINKS", str(provision.HOST / "cache"))
