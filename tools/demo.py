@@ -266,7 +266,7 @@ def draw(images: list[tuple[str, int, dict[str, np.ndarray], np.ndarray]], out: 
                 axis.set_title(text, fontsize=10)
             if column == 0:
                 axis.set_ylabel(labels[row], fontsize=10, rotation=0, ha="right", va="center")
-    figure.savefig(out / "comparison.png", dpi=130)
+    figure.savefig(out / "comparison.png", dpi=130, bbox_inches="tight")  # long labels would be cut
     plt.close(figure)
 
 
