@@ -15,56 +15,21 @@ from pathlib import Path
 import patch_pca
 import photographs
 import torch
-from comfy_classes import DEVICE, initialise
+from comfy_classes import DEVICE
 from safetensors.torch import save_file
-from text_encoder import WIDTH, TextEncoder, Tokenizer
+from text_encoder import TextEncoder, Tokenizer
 from torch import Tensor, nn
-
-import comfy.ops  # isort: skip
-from comfy.ldm.modules.diffusionmodules.mmdit import (  # isort: skip
-    OpenAISignatureMMDITWrapper,
-    get_2d_sincos_pos_embed_torch,
-)
+from train_mmdit import PROMPT_DROPOUT, build_mmdit
 
 FOLDER = Path(__file__).resolve().parents[2] / ".host/training"
 HEAD = 64  # the host's MMDiT has one attention head for each 64 of its width
-MAX_SIDE = 16  # positions for pictures of up to 256 pixels
 BATCH = 32
-PROMPT_DROPOUT = 0.1
 LEARNING_RATE = 1e-3
 WARM_UP = 500  # steps
 DECAY = 0.25  # share of the steps over which the learning rate falls to zero: until then a training can be prolonged
 AVERAGING = 0.9995
 SAVED_EVERY = 250  # steps
 KEPT_EVERY = 2_500
-
-
-def build(width: int, blocks: int) -> nn.Module:
-    model = OpenAISignatureMMDITWrapper(
-        input_size=None,
-        in_channels=patch_pca.CHANNELS,
-        depth=width // HEAD,
-        num_blocks=blocks,
-        adm_in_channels=WIDTH,
-        context_embedder_config={
-            "target": "torch.nn.Linear",
-            "params": {"in_features": WIDTH, "out_features": width},
-        },
-        num_patches=MAX_SIDE**2,
-        pos_embed_max_size=MAX_SIDE,
-        dtype=torch.float32,
-        device="cpu",
-        operations=comfy.ops.disable_weight_init,
-    )
-    initialise(model)
-    model.pos_embed.copy_(get_2d_sincos_pos_embed_torch(width, MAX_SIDE, MAX_SIDE))
-    for module in model.modules():  # AdaLN-zero: every block starts as the identity
-        if hasattr(module, "adaLN_modulation"):
-            nn.init.zeros_(module.adaLN_modulation[-1].weight)
-            nn.init.zeros_(module.adaLN_modulation[-1].bias)
-    nn.init.zeros_(model.final_layer.linear.weight)
-    nn.init.zeros_(model.final_layer.linear.bias)
-    return model.to(DEVICE)
 
 
 class Textures:
@@ -116,7 +81,9 @@ def skip_at_random(model: nn.Module, probability: float) -> dict:
 def main(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
     data = Textures()
-    trained = nn.ModuleList([build(arguments.width, arguments.blocks), TextEncoder(len(data.words)).to(DEVICE)])
+    trained = nn.ModuleList(
+        [build_mmdit(arguments.width // HEAD, arguments.blocks), TextEncoder(len(data.words)).to(DEVICE)]
+    )
     average = copy.deepcopy(trained).requires_grad_(False)
     optimizer = torch.optim.AdamW(
         trained.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True

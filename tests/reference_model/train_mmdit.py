@@ -38,13 +38,15 @@ MEASURED_EVERY = 300  # steps
 GROWTH = Path(__file__).parent / "growth.json"
 
 
-def build_mmdit(depth: int) -> nn.Module:
+def build_mmdit(depth: int, blocks: int | None = None) -> nn.Module:
+    """Of width 64 · depth, with as many blocks unless told otherwise."""
     width = 64 * depth
     context = {"target": "torch.nn.Linear", "params": {"in_features": WIDTH, "out_features": width}}
     model = OpenAISignatureMMDITWrapper(
         input_size=None,
         in_channels=patch_pca.CHANNELS,
         depth=depth,
+        num_blocks=blocks,
         adm_in_channels=WIDTH,
         context_embedder_config=context,
         num_patches=MAX_SIDE**2,
