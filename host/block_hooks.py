@@ -18,7 +18,8 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from torch.nn import Module, ModuleDict
 
-from .families import Family, Key, Stage
+from .families import Family
+from .layout import Key, Stage
 
 # Not every one of these families tells its blocks transformer_options. A context variable is each thread's own.
 _replacements: ContextVar[Mapping[Key, Callable]] = ContextVar("block replacements", default=MappingProxyType({}))

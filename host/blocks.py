@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..detail_guidance.massive import peak_ratio
-from .families import Block, Key, Layout
-from .forward import Args, Chunk, Inner, Patch
-from .rows import spread, take
+from .forward import Args, Chunk, ChunkKey, Inner, Patch
+from .layout import Block, Key, Order, Reading
+from .rows import copied, rows_of, spread, take, together
 from .task import Task
 
 Labels = dict[str, list[Any]]  # what transformer_options says of the chunks
@@ -27,17 +27,17 @@ Labels = dict[str, list[Any]]  # what transformer_options says of the chunks
 
 @dataclass(frozen=True)
 class Handover:
-    """What a conditional chunk leaves for its detail rows.
+    """What a chunk leaves: a conditional one for its detail rows, another one where it is to stand beside them again.
 
     Attributes:
-        found: what the rules observed, per block.
+        found: what the rules observed, per block; nothing in others.
         streams: its streams at the first rule's block, where its detail rows come later.
         outputs: what blocks before that returned, per block; only where later blocks are given it too.
     """
 
     found: dict[int, Tensor] = field(default_factory=dict)
-    streams: dict[str, Tensor] = field(default_factory=dict)
-    outputs: dict[int, Tensor] = field(default_factory=dict)
+    streams: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[int, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -46,20 +46,24 @@ class Trace:
     is not of the whole step has a key for each condition.
 
     Attributes:
-        handovers: by the conditional chunk's id.
+        handovers: by the chunk's key.
         weakened: whether any detail chunk was.
         peak_ratios: per block, of the first conditional chunk that came by, where the task wants them.
+        orders: of kinds of blocks, where the streams show another one than the table's.
+        sights: what the first block was given, by the conditional chunk's id, where the task wants it (see layout.py).
         compiled: whether torch.compile around the whole model was set aside.
     """
 
-    handovers: dict[UUID, Handover] = field(default_factory=dict)
+    handovers: dict[ChunkKey, Handover] = field(default_factory=dict)
     weakened: bool = False
     peak_ratios: dict[int, Tensor] = field(default_factory=dict)
+    orders: dict[str, Order] = field(default_factory=dict)
+    sights: dict[UUID, Tensor] = field(default_factory=dict)
     compiled: bool = False
 
     def of(self, chunk: Chunk) -> Handover:
-        """What a conditional chunk leaves."""
-        return self.handovers.setdefault(chunk.uuid, Handover())
+        """What a chunk leaves."""
+        return self.handovers.setdefault(chunk.key, Handover())
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,11 @@ class Forward:
     """One forward of a step.
 
     Attributes:
-        layout: where it has its picture.
+        reading: where it has its picture.
     """
 
     task: Task
-    layout: Layout
+    reading: Reading
     trace: Trace
 
     @property
@@ -89,7 +93,7 @@ class Forward:
 
     def picture(self, block: int, args: Args, chunk: Chunk) -> Tensor:
         """A view of the picture's tokens of a chunk at a block's input."""
-        return self.layout.picture_of(self.blocks[block].stage, args, chunk.rows)
+        return self.reading.picture(self.blocks[block].stage, args, chunk.rows)
 
     def observed(self, block: int, args: Args, conditional: Chunk) -> Tensor:
         """What the rule finds at a block's input; also noted in the trace."""
@@ -102,32 +106,21 @@ class Forward:
         else holds on to the image stream."""
         name = self.blocks[block].stage.image
         if not ours:
-            args = {**args, name: args[name].clone()}
+            args = {**args, name: copied(args[name])}
         for detail, seen in found.items():
             picture = self.picture(block, args, detail)
             picture.copy_(self.task.rules[block].weaken(picture, seen, self.task.keep))
             self.trace.weakened = True
         return args
 
-    def measured(self, patches: dict[int, Patch], conditional: Sequence[Chunk]) -> dict[int, Patch]:
-        """The patches, and at every block of the model its first conditional chunk measured before, where that is
-        wanted."""
-        if not self.task.measure or not conditional:
-            return patches
-
-        def measured_at(block: int, patch: Patch) -> Patch:
-            def run(args: Args, inner: Inner) -> Args:
-                if block not in self.trace.peak_ratios:
-                    self.trace.peak_ratios[block] = peak_ratio(self.picture(block, args, conditional[0]))
-                return patch(args, inner)
-
-            return run
-
-        return {block: measured_at(block, patches.get(block, _unchanged)) for block in range(len(self.blocks))}
-
-    def by_key(self, patches: dict[int, Patch]) -> dict[Key, Patch]:
+    def by_key(self, patches: dict[int, Patch], conditional: Sequence[Chunk] = ()) -> dict[Key, Patch]:
         """Under the host's keys, from the first patched block to the last of all: hosts keep a block's result until the
-        next patched block returns, so each empties the one before."""
+        next patched block returns, so each empties the one before.
+
+        Args:
+            conditional: chunks that are measured and compared with the table, where the task wants it.
+        """
+        watched = self._watched(patches, conditional)
         result: Args = {}
 
         def emptying(patch: Patch) -> Patch:
@@ -139,8 +132,52 @@ class Forward:
 
             return run
 
-        blocks = range(min(patches, default=len(self.blocks)), len(self.blocks))
-        return {self.blocks[block].key: emptying(patches.get(block, _unchanged)) for block in blocks}
+        blocks = range(min(watched, default=len(self.blocks)), len(self.blocks))
+        return {self.blocks[block].key: emptying(watched.get(block, _unchanged)) for block in blocks}
+
+    def _watched(self, patches: dict[int, Patch], conditional: Sequence[Chunk]) -> dict[int, Patch]:
+        """The patches, and around them what is to be seen of the streams."""
+        chunk = next(iter(conditional), None)
+        measured = chunk if self.task.measure else None
+
+        def watching(number: int, patch: Patch) -> Patch:
+            block = self.blocks[number]
+
+            def run(args: Args, inner: Inner) -> Args:
+                if block.first:
+                    self._enter(number, args, chunk)
+                if measured is None:
+                    return patch(args, inner)
+                if number not in self.trace.peak_ratios:
+                    self.trace.peak_ratios[number] = peak_ratio(self.picture(number, args, measured))
+                out = patch(args, inner)
+                if block.last:
+                    self.reading.leave(block, out, measured.rows)
+                return out
+
+            return run
+
+        every = measured is not None
+        alone = all(block.stage.order == "picture" for block in self.blocks)  # nothing to tell apart
+        seen = [n for n, block in enumerate(self.blocks) if every or (block.first and not alone)]
+        return patches | {number: watching(number, patches.get(number, _unchanged)) for number in seen}
+
+    def _enter(self, number: int, args: Args, chunk: Chunk | None) -> None:
+        """At the first block of a stage: the streams against the table."""
+        block, task = self.blocks[number], self.task
+        self.reading.count(block, args)
+        if chunk is None:
+            return
+        if number > 0 and task.measure:
+            self.reading.follow(block, args, chunk.rows)
+            self.trace.orders.update(self.reading.orders)
+        if number == 0 and task.sights is not None:
+            sight = self.reading.sight(block, args, chunk.rows)
+            if sight is not None:
+                self.trace.sights[chunk.uuid] = sight
+                earlier = task.sights.get(chunk.uuid)
+                if earlier is not None and earlier.shape == sight.shape:
+                    self.reading.compare(block, sight, earlier)
 
 
 def sharing(forward: Forward, chunks: list[Chunk], partner: dict[Chunk, Chunk]) -> dict[Key, Patch]:
@@ -160,7 +197,14 @@ def sharing(forward: Forward, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
 
         def share(args: Args, inner: Inner) -> Args:
             rows = {
-                name: take(args[name], computed_rows, total, stage.row_dim_of(name), name in stage.packed)
+                name: take(
+                    args[name],
+                    computed_rows,
+                    total,
+                    stage.row_dim_of(name),
+                    packed=name in stage.packed,
+                    groups=name in stage.grouped,
+                )
                 for name in stage.rows
                 if name in args
             }
@@ -188,25 +232,25 @@ def sharing(forward: Forward, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
     patches: dict[int, Patch] = {block: label for block in range(len(forward.blocks))}
     patches |= {block: share_at(block) for block in forward.prefix}
     patches |= {block: weaken_at(block) for block in forward.task.rules}
-    return forward.by_key(forward.measured(patches, list(partner.values())))
+    return forward.by_key(patches, list(partner.values()))
 
 
-def recording(forward: Forward, chunks: list[Chunk]) -> dict[Key, Patch]:
-    """Conditional rows whose detail rows come later: notes them in the trace, changes nothing."""
+def recording(forward: Forward, conditional: list[Chunk], others: list[Chunk]) -> dict[Key, Patch]:
+    """Conditional rows whose detail rows come later, and others: notes them in the trace, changes nothing."""
+    chunks = [*conditional, *others]
 
-    def rows_of(block: int, streams: Args, name: str, chunk: Chunk) -> Tensor:
-        dim = forward.blocks[block].stage.row_dim_of(name)
-        # A clone: blocks, ControlNets and other packs may change these in place.
-        return streams[name].narrow(dim, chunk.rows.start, chunk.size).clone()
+    def kept(block: int, streams: Args, name: str, chunk: Chunk) -> Any:
+        return rows_of(streams[name], chunk.rows, forward.blocks[block].stage.row_dim_of(name))
 
     def record_at(block: int) -> Patch:
         stage = forward.blocks[block].stage
 
         def patch(args: Args, inner: Inner) -> Args:
-            for chunk in chunks:
+            for chunk in conditional:
                 forward.observed(block, args, chunk)
-                if block == forward.task.first:
-                    streams = {name: rows_of(block, args, name, chunk) for name in stage.streams}
+            if block == forward.task.first:
+                for chunk in chunks:
+                    streams = {name: kept(block, args, name, chunk) for name in stage.streams}
                     forward.trace.of(chunk).streams.update(streams)
             return inner(args)
 
@@ -216,7 +260,7 @@ def recording(forward: Forward, chunks: list[Chunk]) -> dict[Key, Patch]:
         def patch(args: Args, inner: Inner) -> Args:
             out = inner(args)
             for chunk in chunks:
-                image = rows_of(block, out, forward.blocks[block].stage.image, chunk)
+                image = kept(block, out, forward.blocks[block].stage.image, chunk)
                 forward.trace.of(chunk).outputs[block] = image
             return out
 
@@ -224,15 +268,25 @@ def recording(forward: Forward, chunks: list[Chunk]) -> dict[Key, Patch]:
 
     patches = {block: record_output_of(block) for block in (forward.prefix if forward.long_skips else ())}
     patches |= {block: record_at(block) for block in forward.task.rules}
-    return forward.by_key(forward.measured(patches, chunks))
+    return forward.by_key(patches, conditional)
 
 
 def resuming(forward: Forward, handovers: dict[Chunk, Handover]) -> dict[Key, Patch]:
-    """Detail rows only: blocks before the rules do nothing, the first rule's starts from what was handed over."""
+    """Rows that were recorded: blocks before the rules do nothing, the first rule's starts from what was handed over,
+    and the detail rows among them are weakened."""
 
-    def restored(block: int, name: str, parts: list[Tensor], like: Tensor) -> Tensor:
-        dim = forward.blocks[block].stage.row_dim_of(name)
-        return torch.cat([part.to(like.device) for part in parts], dim)
+    def restored(block: int, name: str, parts: list[Any], device: torch.device) -> Any:
+        return together(parts, forward.blocks[block].stage.row_dim_of(name), device)
+
+    def state(block: int, args: Args, device: torch.device) -> Args:
+        stage = forward.blocks[block].stage
+        streams = [each.streams for each in handovers.values()]
+        states = {name: restored(block, name, [each[name] for each in streams], device) for name in stage.streams}
+        image = states[stage.image]
+        if forward.task.anatomy.family.behind and image.shape[1] > args[stage.image].shape[1]:
+            # A node that keeps the keys and values of references has dropped their tokens in the meantime.
+            states[stage.image] = image[:, : args[stage.image].shape[1]]
+        return states
 
     def pass_at(block: int) -> Patch:
         stage = forward.blocks[block].stage
@@ -240,9 +294,9 @@ def resuming(forward: Forward, handovers: dict[Chunk, Handover]) -> dict[Key, Pa
         def patch(args: Args, inner: Inner) -> Args:
             if forward.long_skips:
                 outputs = [each.outputs[block] for each in handovers.values()]
-                return {stage.image: restored(block, stage.image, outputs, args[stage.image])}
+                return {stage.image: restored(block, stage.image, outputs, args[stage.image].device)}
             if block == 0:  # hosts may keep the first block's input, and write into what it returns
-                return {name: args[name].clone() for name in stage.streams}
+                return {name: copied(args[name]) for name in stage.streams}
             return {name: args[name] for name in stage.streams}
 
         return patch
@@ -251,14 +305,10 @@ def resuming(forward: Forward, handovers: dict[Chunk, Handover]) -> dict[Key, Pa
         stage = forward.blocks[block].stage
 
         def patch(args: Args, inner: Inner) -> Args:
+            device = stage.image_of(args, slice(1)).device
             if block == forward.task.first:
-                states = {
-                    name: restored(block, name, [each.streams[name] for each in handovers.values()], args[name])
-                    for name in stage.streams
-                }
-                args = {**args, **states}
-            device = args[stage.image].device
-            found = {chunk: each.found[block].to(device) for chunk, each in handovers.items()}
+                args = {**args, **state(block, args, device)}
+            found = {chunk: each.found[block].to(device) for chunk, each in handovers.items() if block in each.found}
             return inner(forward.weakened(block, args, found, ours=block == forward.task.first))
 
         return patch

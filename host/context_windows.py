@@ -9,6 +9,7 @@ import torch
 from comfy.context_windows import ContextHandlerABC
 from torch import Tensor
 
+from .layout import Order
 from .step import asking
 from .task import Account, Conds, Outcome, Task
 
@@ -69,8 +70,14 @@ def _of_window(task: Task, shape: torch.Size, before: Sequence[Account]) -> Task
         shape=shape,
         batching="in turn" if before and before[-1].plan == "in turn" else task.batching,
         measure=task.measure and not any(part.peak_ratios for part in before),
+        orders={**task.orders, **_orders(before)},
+        sights=None,  # each window has another part of the picture
         difference=None,
     )
+
+
+def _orders(parts: Sequence[Account]) -> dict[str, Order]:
+    return {kind: order for part in parts for kind, order in part.orders.items()}
 
 
 def _of_all(parts: Sequence[Account]) -> Account:
@@ -83,6 +90,8 @@ def _of_all(parts: Sequence[Account]) -> Account:
         reused=False,  # see _of_window
         plan=parts[-1].plan,
         channels=channels,
+        orders=_orders(parts),
+        sights={},
         peak_ratios=next((part.peak_ratios for part in parts if part.peak_ratios), {}),
         uncompiled=any(part.uncompiled for part in parts),
     )

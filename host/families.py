@@ -1,107 +1,14 @@
 """The table of model families: everything this pack knows about each, and nothing else does."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import ceil, prod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Key = tuple[str, int]
-Before = Literal["nothing", "text", "references", "the rest"]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Successive blocks of one kind.
-
-    Attributes:
-        kind: of the blocks' keys, (kind, index), in the host's patches_replace.
-        blocks: the model's attribute with them.
-        streams: block arguments that the blocks update and return; the first one holds the picture's tokens. Its shape
-            is (rows, tokens, channels), or (…, channels) with rows at `row_dim` where it holds nothing else.
-        rows: block arguments with one row per picture in the batch.
-        row_dim: which dimension of an argument the rows are, where it is not the first.
-        packed: arguments with all the tokens of all rows in that dimension.
-        before: what stands before the picture's tokens in their stream; None where it holds nothing but the picture.
-        hooked: the host gives these blocks no block-replace hook, so this pack does (block_hooks.py).
-        gates: (block, its arguments) → AdaLN's residual gates α of the image stream, (rows, gates, channels), or None
-            where this model makes them elsewhere.
-    """
-
-    kind: str
-    blocks: str
-    streams: tuple[str, ...]
-    rows: tuple[str, ...]
-    row_dim: Mapping[str, int] = field(default_factory=dict)
-    packed: tuple[str, ...] = ()
-    before: Before | None = None
-    hooked: bool = False
-    gates: Callable[[Any, Mapping[str, Any]], Tensor | None] | None = None
-
-    @property
-    def image(self) -> str:
-        return self.streams[0]
-
-    def list_in(self, network: Any) -> Any:
-        """A network's list of these blocks."""
-        return attrgetter(self.blocks)(network)
-
-    def row_dim_of(self, name: str) -> int:
-        return self.row_dim.get(name, 0)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the picture's tokens lie in the streams of one forward.
-
-    Attributes:
-        picture: how many they are.
-        image: how many tokens the image stream has before text joins it: the picture's, and what stands beside them.
-    """
-
-    picture: int
-    image: int
-
-    def tokens(self, stage: Stage, length: int) -> slice:
-        """The picture's, in a stream of this length at a block of this stage."""
-        if stage.before is None:
-            return slice(None)
-        start = {
-            "nothing": 0,
-            "references": self.image - self.picture,
-            "text": length - self.image,
-            "the rest": length - self.picture,
-        }[stage.before]
-        return slice(start, start + self.picture)
-
-    def picture_of(self, stage: Stage, args: Mapping[str, Any], rows: slice) -> Tensor:
-        """A view of the picture's tokens of some rows, in the arguments of a block of this stage."""
-        stream = args[stage.image]
-        where = [slice(None)] * stream.ndim
-        where[1] = self.tokens(stage, stream.shape[1])
-        where[stage.row_dim_of(stage.image)] = rows
-        return stream[tuple(where)]
-
-    def text(self, length: int) -> slice:
-        """The text's, in a stream of this length where it stands before the image."""
-        return slice(0, length - self.image)
-
-
-@dataclass(frozen=True)
-class Block:
-    """One block: its key in the host's patches_replace, and its stage."""
-
-    key: Key
-    stage: Stage
-
-    @property
-    def name(self) -> str:
-        """For people: "double 12", "single 3"."""
-        kind, index = self.key
-        return f"{kind.removesuffix('_block').replace('_', ' ')} {index}"
+from .layout import Block, Layout, Order, Reading, Stage, tokens_in, tokens_of
 
 
 @dataclass(frozen=True)
@@ -113,32 +20,56 @@ class Family:
             picture is not known.
         stages: in execution order.
         when: tells models of one class apart.
-        references: model conditions that become tokens beside the picture's: latents, or lists of them.
+        patch: model → the sides of a token, in the latent's last dimensions; None where they are not counted.
+        ahead, behind: model conditions that become tokens before and after the picture's.
+        open: more tokens may follow, which no condition tells.
         mixed: model conditions whose tokens cannot be told from the picture's.
-        padded: the model's attribute with the number of tokens to whose multiples the image stream is padded.
+        padded: the model's attribute with the number of tokens to whose multiples images are padded.
         long_skips: later blocks also receive what the earlier ones returned.
-        not_together: model conditions with which rows cannot be shared: the host hands them to the blocks behind the
-            patches' back, or takes them for one row only.
+        together: rows can be shared at all.
+        not_together: model conditions with which they cannot: the host hands them to the blocks behind the patches'
+            back, or takes them for one row only.
+        one_row: (model, model conditions) → whether the host itself takes no second row with them.
+        prompt_cache: the model keeps the prompt's keys and values from step to step, except under block patches.
     """
 
     name: str
     model_classes: tuple[str, ...]
     stages: tuple[Stage, ...]
     when: Callable[[Any], bool] = lambda model: True
-    references: tuple[str, ...] = ()
+    patch: Callable[[Any], Any] | None = attrgetter("patch_size")
+    ahead: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
+    open: bool = False
     mixed: tuple[str, ...] = ()
     padded: str = ""
     long_skips: bool = False
+    together: bool = True
     not_together: tuple[str, ...] = ()
+    one_row: Callable[[Any, Mapping[str, Any]], bool] = lambda model, conditions: False
+    prompt_cache: bool = False
+
+    def shares_rows(self, model: Any, conditions: Mapping[str, Any]) -> bool:
+        """Whether a forward with these model conditions can have rows that share blocks."""
+        behind_our_back = any(conditions.get(name) is not None for name in self.not_together)
+        return self.together and not behind_our_back and not self.one_row(model, conditions)
 
     def blocks(self, model: Any) -> tuple[Block, ...]:
         """All blocks of a diffusion model, in execution order."""
-        return tuple(
-            Block((stage.kind, index), stage) for stage in self.stages for index in range(len(stage.list_in(model)))
-        )
+        blocks = []
+        for stage in self.stages:
+            last = len(stage.list_in(model)) - 1
+            blocks += [Block((stage.kind, index), stage, index == 0, index == last) for index in range(last + 1)]
+        return tuple(blocks)
 
-    def layout(self, model: Any, latent: Sequence[int], conditions: Mapping[str, Any]) -> Layout:
-        """Of a forward for a latent of this shape, (rows, channels, …, height, width), with these model conditions.
+    def reading(
+        self, model: Any, latent: torch.Size, conditions: Mapping[str, Any], orders: Mapping[str, Order]
+    ) -> Reading:
+        """Of the streams of a forward for a latent of this shape, (rows, channels, …, height, width), with these model
+        conditions.
+
+        Args:
+            orders: that this run has shown, by kind of block.
 
         Raises:
             ValueError: the picture cannot be told from a reference image.
@@ -149,31 +80,30 @@ class Family:
                 f"Detail Guidance cannot tell the picture from its reference image ({mixed[0]}) on {self.name}. Remove "
                 "the reference image, or Detail Guidance."
             )
-        if all(stage.before is None for stage in self.stages):
-            return Layout(0, 0)  # no stage asks
-        picture = image = _tokens(latent, model.patch_size)
-        for name in self.references:
-            given = conditions.get(name)
-            latents = given if isinstance(given, list) else [] if given is None else [given]
-            image += sum(_tokens(reference.shape, model.patch_size) for reference in latents)
-        multiple = vars(model).get(self.padded)
-        return Layout(picture, ceil(image / multiple) * multiple if multiple else image)
+        return Reading(self.name, self._layout(model, latent, conditions), orders)
+
+    def _layout(self, model: Any, latent: torch.Size, conditions: Mapping[str, Any]) -> Layout | None:
+        if self.patch is None:
+            return None
+        patch, multiple = self.patch(model), vars(model).get(self.padded) or 1
+
+        def tokens(names: tuple[str, ...]) -> int:
+            # each image of a list is padded on its own
+            given = [conditions.get(name) for name in names]
+            each = [one for value in given for one in (value if isinstance(value, list) else [value])]
+            return sum(-(-tokens_of(one, patch) // multiple) * multiple for one in each)
+
+        picture = tokens_in(latent, patch)
+        padding = -picture % multiple
+        return Layout(tokens(self.ahead), picture, padding + tokens(self.behind), counted=not self.open)
 
 
-def _tokens(latent: Sequence[int], patch: int | Sequence[int]) -> int:
-    """How many tokens a latent (rows, channels, …, height, width) becomes, with patches of these last sides."""
-    sides = [patch, patch] if isinstance(patch, int) else list(patch)
-    lengths = list(latent[2:])
-    sides = ([1] * len(lengths) + sides)[-len(lengths) :]
-    return prod(ceil(length / side) for length, side in zip(lengths, sides, strict=True))
+def _stage(kind: str, blocks: str, streams: str, rows: str, order: Order = "picture", **more: Any) -> Stage:
+    return Stage(kind, blocks, tuple(streams.split()), tuple(rows.split()), order, **more)
 
 
-def _stage(kind: str, blocks: str, streams: str, rows: str, before: Before | None = None, **more: Any) -> Stage:
-    return Stage(kind, blocks, tuple(streams.split()), tuple(rows.split()), before=before, **more)
-
-
-def _hooked_stage(kind: str, blocks: str, streams: str, rows: str, before: Before | None = None, **more: Any) -> Stage:
-    return _stage(kind, blocks, streams, rows, before, hooked=True, **more)
+def _hooked_stage(kind: str, blocks: str, streams: str, rows: str, order: Order = "picture", **more: Any) -> Stage:
+    return _stage(kind, blocks, streams, rows, order, hooked=True, **more)
 
 
 def _sd3_gates(block: Any, args: Mapping[str, Any]) -> Tensor:
@@ -189,18 +119,35 @@ def _flux_gates(block: Any, args: Mapping[str, Any]) -> Tensor | None:
     return torch.cat([each.gate for each in modulation(args["vec"]) if each is not None], dim=1)
 
 
+def _guided_at_time_zero(model: Any, conditions: Mapping[str, Any]) -> bool:
+    """References at time zero double the rows of the time, but not those of the guidance that is added to it."""
+    default = vars(model.params).get("default_ref_method")
+    at_zero = conditions.get("ref_latents_method", default) == "index_timestep_zero"
+    guided = model.params.guidance_embed and conditions.get("guidance") is not None
+    return guided and at_zero and bool(conditions.get("ref_latents"))
+
+
+def _packed(model: Any) -> int:
+    """Its latents are packed already: a token is one place."""
+    return 1
+
+
+def _cosmos_patch(model: Any) -> tuple[int, int, int]:
+    return model.patch_temporal, model.patch_spatial, model.patch_spatial
+
+
 _FLUX_STAGES = (
-    _stage("double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "nothing", gates=_flux_gates),
-    _stage("single_block", "single_blocks", "img", "img vec pe attn_mask", "text", gates=_flux_gates),
+    _stage("double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "image", gates=_flux_gates),
+    _stage("single_block", "single_blocks", "img", "img vec pe attn_mask", "text image", gates=_flux_gates),
 )
 _WAN = (
     "wan.model.WanModel",
     "wan.model.VaceWanModel",
     "wan.model.CameraWanModel",
-    "wan.model.WanModel_S2V",
     "wan.model_animate.AnimateWanModel",
+    "wan.model_wandancer.WanDancerModel",
 )
-_WAN_STAGES = (_stage("double_block", "blocks", "img", "img txt vec pe", "nothing"),)
+_WAN_STAGES = (_stage("double_block", "blocks", "img", "img txt vec pe", "image"),)
 
 FAMILIES = (
     Family(
@@ -208,35 +155,164 @@ FAMILIES = (
         ("modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",),
         (_stage("double_block", "joint_blocks", "img txt", "img txt vec", gates=_sd3_gates),),
     ),
-    Family("Flux / Flux.2", ("flux.model.Flux",), _FLUX_STAGES, references=("ref_latents",)),
+    Family("Flux / Flux.2", ("flux.model.Flux",), _FLUX_STAGES, behind=("ref_latents",), one_row=_guided_at_time_zero),
     Family("Chroma / Chroma Radiance", ("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"), _FLUX_STAGES),
     Family(
         "Qwen-Image",
         ("qwen_image.model.QwenImageTransformer2DModel",),
-        (_stage("double_block", "transformer_blocks", "img txt", "img txt vec pe", "nothing"),),
+        (_stage("double_block", "transformer_blocks", "img txt", "img txt vec pe", "image", grouped=("vec",)),),
+        behind=("ref_latents",),
+        not_together=("attention_mask",),  # it reaches the blocks behind the patches' back
+    ),
+    Family(
+        "Mage-Flow",
+        ("mage_flow.model.MageFlowTransformer2DModel",),
+        (_stage("double_block", "transformer_blocks", "img txt", "img txt vec pe", "image"),),
+        behind=("ref_latents",),
+        not_together=("attention_mask",),  # it reaches the blocks behind the patches' back
+    ),
+    Family(
+        "Lens",
+        ("lens.model.LensTransformer2DModel",),
+        (_stage("double_block", "transformer_blocks", "img txt", "img txt vec pe attn_mask"),),
+        patch=_packed,
+    ),
+    Family(
+        "JoyImage",
+        ("joyimage.model.JoyImageTransformer3DModel",),
+        (_stage("double_block", "double_blocks", "img txt", "img txt vec pe", "image"),),
+        behind=("ref_latents",),
+    ),
+    Family(
+        "Krea 2",
+        ("krea2.model.SingleStreamDiT",),
+        (_hooked_stage("block", "blocks", "x", "x vec freqs", "image", grouped=("vec",)),),
+        patch=attrgetter("patch"),
+        ahead=("context",),
+        behind=("ref_latents",),
+    ),
+    Family(
+        "Ernie-Image",
+        ("ernie.model.ErnieImageModel",),
+        (_hooked_stage("layer", "layers", "x", "x rotary_pos_emb temb attention_mask", "image"),),
+        behind=("context",),
+    ),
+    Family(
+        "Ideogram 4",
+        ("ideogram4.model.Ideogram4Transformer2DModel",),
+        (_hooked_stage("layer", "layers", "x", "x attn_mask freqs_cis adaln_input", "image"),),
+        patch=_packed,
+        ahead=("context",),
+    ),
+    Family(
+        "Boogu",
+        ("boogu.model.BooguTransformer2DModel",),
+        (
+            _hooked_stage("noise_refiner", "noise_refiner", "hidden_states", "hidden_states image_rotary_emb temb"),
+            _hooked_stage(
+                "double_stream_layer",
+                "double_stream_layers",
+                "img_hidden_states instruct_hidden_states",
+                "img_hidden_states instruct_hidden_states joint_rotary_emb img_rotary_emb temb",
+                "image",
+            ),
+            _hooked_stage(
+                "single_stream_layer",
+                "single_stream_layers",
+                "hidden_states",
+                "hidden_states image_rotary_emb temb",
+                "text image",
+            ),
+        ),
+        ahead=("ref_latents",),
+    ),
+    Family(
+        "CogVideoX",
+        ("cogvideo.model.CogVideoXTransformer3DModel",),
+        (
+            _hooked_stage(
+                "block",
+                "blocks",
+                "hidden_states encoder_hidden_states",
+                "hidden_states encoder_hidden_states temb",
+            ),
+        ),
+        patch=lambda model: (model.patch_size_t or 1, model.patch_size, model.patch_size),
+    ),
+    Family(
+        "Kandinsky 5",
+        ("kandinsky5.model.Kandinsky5",),
+        # The host has a hook for these blocks, but calls them by names that they do not have.
+        (
+            _hooked_stage(
+                "visual_block", "visual_transformer_blocks", "visual_embed", "visual_embed text_embed time_embed"
+            ),
+        ),
+    ),
+    Family(
+        "PixelDiT / PiD",
+        ("pixeldit.model.PixDiT_T2I", "pixeldit.pid.PidNet"),
+        (_hooked_stage("patch_block", "patch_blocks", "x y", "x y c"),),
+    ),
+    Family(
+        "HiDream-O1",
+        ("hidream_o1.model.HiDreamO1Transformer",),
+        (_stage("double_block", "language_model.layers", "x", "x", "image"),),
+        ahead=("input_ids",),
+        behind=("ref_patches",),
+        prompt_cache=True,
+    ),
+    Family(
+        "LTX-2",
+        ("lightricks.av_model.LTXAVModel",),
+        (_stage("double_block", "transformer_blocks", "img", ""),),
+        patch=None,  # masked frames leave the stream
+        together=False,  # its modulations hide their rows
+    ),
+    Family(
+        "MiniMax H3",
+        ("minimax.model.MiniMaxH3Model",),
+        (_stage("double_block", "blocks", "img", "", "text image", row_dim={"img": None}),),
+        together=False,  # it takes one row
     ),
     Family(
         "Wan HuMo",
         ("wan.model.HumoWanModel",),
         _WAN_STAGES,
+        behind=("reference_latent",),
         not_together=("audio_embed",),  # it reaches the blocks behind the patches' back, with the whole forward's rows
     ),
     Family(
         "Wan with a reference frame",
         _WAN,
-        (_stage("double_block", "blocks", "img", "img txt vec pe", "references"),),
+        _WAN_STAGES,
         when=lambda model: getattr(model, "ref_conv", None) is not None,
-        references=("reference_latent",),
+        ahead=("reference_latent",),
+        behind=("time_dim_concat",),
     ),
-    Family("Wan", _WAN, _WAN_STAGES),
+    Family("Wan", _WAN, _WAN_STAGES, behind=("time_dim_concat",)),
+    Family(
+        "Wan SCAIL",
+        ("wan.model.SCAILWanModel", "wan.model.SCAIL2WanModel"),
+        _WAN_STAGES,
+        ahead=("reference_latent",),
+        behind=("time_dim_concat", "pose_latents"),
+    ),
+    Family(
+        "Wan Animate 2",
+        ("wan.model_animate2.WanAnimate2Model",),
+        _WAN_STAGES,
+        not_together=("pose_latents",),  # their keys and values reach the blocks behind the patches' back
+    ),
+    Family("Wan", ("wan.model.WanModel_S2V",), _WAN_STAGES, behind=("reference_latent",), open=True),  # motion follows
     Family(
         "HunyuanVideo / HunyuanImage",
         ("hunyuan_video.model.HunyuanVideo",),
         (
-            _stage("double_block", "double_blocks", "img txt", "img txt vec pe attention_mask", "references"),
-            _stage("single_block", "single_blocks", "img", "img vec pe attention_mask", "references"),
+            _stage("double_block", "double_blocks", "img txt", "img txt vec pe attention_mask", "image"),
+            _stage("single_block", "single_blocks", "img", "img vec pe attention_mask", "text image"),
         ),
-        references=("ref_latent",),
+        ahead=("ref_latent",),
         # The host itself fails with these beside a second row.
         not_together=("attention_mask", "ref_latent", "guiding_frame_index"),
     ),
@@ -244,14 +320,15 @@ FAMILIES = (
         "AuraFlow",
         ("aura.mmdit.MMDiT",),
         (
-            _stage("double_block", "double_layers", "img txt", "img txt vec", "nothing"),
-            _stage("single_block", "single_layers", "img", "img vec", "the rest"),
+            _stage("double_block", "double_layers", "img txt", "img txt vec"),
+            _stage("single_block", "single_layers", "img", "img vec", "text image"),
         ),
     ),
     Family(
         "LTX-Video",
         ("lightricks.model.LTXVModel",),
         (_stage("double_block", "transformer_blocks", "img", "img txt attention_mask vec pe"),),
+        patch=None,  # masked frames leave the stream
     ),
     Family(
         "Mochi",
@@ -266,13 +343,23 @@ FAMILIES = (
     ),
     Family(
         "Lumina 2 / Z-Image",
-        ("lumina.model.NextDiT",),
+        ("lumina.model.NextDiT", "lumina.model.NextDiTPixelSpace"),
         (
-            _hooked_stage("noise_refiner", "noise_refiner", "x", "x x_mask freqs_cis adaln_input", "nothing"),
-            _hooked_stage("layer", "layers", "x", "x x_mask freqs_cis adaln_input", "text"),
+            _hooked_stage(
+                "noise_refiner",
+                "noise_refiner",
+                "x",
+                "x x_mask freqs_cis adaln_input",
+                "image",
+                grouped=("adaln_input",),
+            ),
+            _hooked_stage(
+                "layer", "layers", "x", "x x_mask freqs_cis adaln_input", "text image", grouped=("adaln_input",)
+            ),
         ),
         padded="pad_tokens_multiple",
-        mixed=("ref_latents", "ref_contexts", "siglip_feats"),  # newer hosts' references come before the picture
+        ahead=("ref_latents",),
+        not_together=("ref_contexts",),  # the host cannot repeat a text that no reference follows
     ),
     Family(
         "HiDream",
@@ -283,14 +370,14 @@ FAMILIES = (
                 "double_stream_blocks",
                 "image_tokens text_tokens",
                 "image_tokens image_tokens_masks text_tokens adaln_input rope",
-                "nothing",
+                "image",
             ),
             _hooked_stage(
                 "single_stream_block",
                 "single_stream_blocks",
                 "image_tokens",
                 "image_tokens image_tokens_masks adaln_input rope",
-                "nothing",
+                "image text",
             ),
         ),
         mixed=("image_cond",),  # HiDream-E1 puts its reference beside the picture, row by row
@@ -299,10 +386,8 @@ FAMILIES = (
         "OmniGen2",
         ("omnigen.omnigen2.OmniGen2Transformer2DModel",),
         (
-            _hooked_stage(
-                "noise_refiner", "noise_refiner", "hidden_states", "hidden_states image_rotary_emb temb", "nothing"
-            ),
-            _hooked_stage("layer", "layers", "hidden_states", "hidden_states image_rotary_emb temb", "the rest"),
+            _hooked_stage("noise_refiner", "noise_refiner", "hidden_states", "hidden_states image_rotary_emb temb"),
+            _hooked_stage("layer", "layers", "hidden_states", "hidden_states image_rotary_emb temb", "text image"),
         ),
     ),
     Family(
@@ -322,10 +407,11 @@ FAMILIES = (
                 row_dim={"x": 3, "crossattn_emb": 1},
             ),
         ),
+        patch=_cosmos_patch,
     ),
     Family(
-        "Cosmos Predict2",
-        ("cosmos.predict2.MiniTrainDIT",),
+        "Cosmos Predict2 / Anima",
+        ("cosmos.predict2.MiniTrainDIT", "anima.model.Anima"),
         (
             _hooked_stage(
                 "block",
@@ -334,6 +420,7 @@ FAMILIES = (
                 "x_B_T_H_W_D emb_B_T_D crossattn_emb adaln_lora_B_T_3D extra_per_block_pos_emb",
             ),
         ),
+        patch=_cosmos_patch,
     ),
 )
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from . import block_hooks
-from .families import Key
+from .layout import Key
 
 Args = dict[str, Any]
 Inner = Callable[[Args], Args]  # the rest of the chain at this block: others' patch or the block itself
 Patch = Callable[[Args, Inner], Args]
+ChunkKey = tuple[UUID, int]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Chunk:
     size: int
 
     @property
+    def key(self) -> ChunkKey:
+        """Of its condition."""
+        return self.uuid, self.index
+
+    @property
     def rows(self) -> slice:
         return slice(self.number * self.size, (self.number + 1) * self.size)
 
@@ -43,8 +49,8 @@ class Batch:
     """What a forward is given.
 
     Attributes:
-        latent: the shape of its input, (rows, channels, …, height, width).
-        conditions: model conditions by name.
+        latent: the shape of its picture, (rows, channels, …, height, width).
+        conditions: model conditions by name, "context" among them.
         transformer_options: the host's.
     """
 
@@ -81,7 +87,12 @@ def patched(
         transformer_options: dict[str, Any] = {},
         **conditions: Any,
     ) -> Tensor:
-        patches = patches_for(Batch(x.shape, conditions, transformer_options))
+        # Models of pictures and sound take both as one row of numbers; the picture is the first.
+        (latent, *_) = conditions.get("latent_shapes") or [x.shape]
+        batch = Batch(
+            torch.Size([*x.shape[:1], *latent[1:]]), {"context": c_crossattn, **conditions}, transformer_options
+        )
+        patches = patches_for(batch)
         if patches is None:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conditions)
         options = _chained(transformer_options, patches)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..instruments.recording import Sight
 from . import block_hooks
-from .families import Block, Key, Layout, anatomy
+from .families import anatomy
 from .forward import Args, Batch, Chunk, Inner, Patch, patched
+from .layout import Block, Key, Order, Reading
 from .patch import without
 
 KEY = "massive_activation_probe"
@@ -44,6 +45,7 @@ def watched(model: ModelPatcher, watcher: Watcher) -> ModelPatcher:
         guider: CFGGuider = executor.class_obj
         positive = {cond["uuid"] for cond in guider.conds["positive"]}
         seen: set[int] = set()  # steps
+        orders: dict[str, Order] = {}  # that the streams have shown
 
         def predict_noise(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             watcher.sigmas.append(float(timestep.max()))
@@ -56,9 +58,9 @@ def watched(model: ModelPatcher, watcher: Watcher) -> ModelPatcher:
             if not shown or step in seen:
                 return None
             seen.add(step)
-            layout = family.layout(of_model.network, batch.latent, batch.conditions)
+            reading = family.reading(of_model.network, batch.latent, batch.conditions, orders)
             return {
-                block.key: _showing(watcher, number, block, of_model.network, layout, shown[0], step)
+                block.key: _showing(watcher, number, block, of_model.network, reading, shown[0], step, orders)
                 for number, block in enumerate(of_model.blocks)
             }
 
@@ -72,23 +74,29 @@ def watched(model: ModelPatcher, watcher: Watcher) -> ModelPatcher:
 
 
 def _showing(
-    watcher: Watcher, number: int, block: Block, network: Any, layout: Layout, chunk: Chunk, step: int
+    watcher: Watcher,
+    number: int,
+    block: Block,
+    network: Any,
+    reading: Reading,
+    chunk: Chunk,
+    step: int,
+    orders: dict[str, Order],
 ) -> Patch:
     """A block patch that shows what a block is given and changes nothing."""
     stage, rows = block.stage, chunk.rows
 
     def show(args: Args, inner: Inner) -> Args:
-        image = layout.picture_of(stage, args, rows)
-        watcher.see(number, Sight(step, image.movedim(stage.row_dim_of(stage.image), 0), text(args), gates(args)))
-        return inner(args)
-
-    def text(args: Args) -> Tensor | None:
-        if len(stage.streams) > 1:
-            return args[stage.streams[1]][rows]
-        if stage.before == "text":
-            stream = args[stage.image]
-            return stream[rows, layout.text(stream.shape[1])]
-        return None
+        if block.first:
+            reading.count(block, args)
+            reading.follow(block, args, rows)
+            orders.update(reading.orders)
+        picture = reading.picture(stage, args, rows)
+        watcher.see(number, Sight(step, picture, reading.text_of(stage, args, rows), gates(args)))
+        out = inner(args)
+        if block.last:
+            reading.leave(block, out, rows)
+        return out
 
     def gates(args: Args) -> Tensor | None:
         if stage.gates is None:

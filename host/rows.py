@@ -1,6 +1,6 @@
-"""Rows of a forward's batch, in whatever a block is given."""
+"""Rows of a forward's batch, in whatever a block is given: tensors, in nested tuples, lists and dataclasses."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -9,37 +9,73 @@ import torch
 from torch import Tensor
 
 
-def take(value: Any, chosen: Sequence[slice], total: int, dim: int = 0, packed: bool = False) -> Any:
-    """The chosen rows, of `total`, of a tensor or of every tensor in nested tuples, lists and dataclasses.
+def each(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The value with every tensor in it replaced by the function's."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {item.name: attrgetter(item.name)(value) for item in fields(value)}
+        return replace(value, **{name: each(function, part) for name, part in parts.items()})
+    if isinstance(value, tuple | list):
+        return type(value)(each(function, item) for item in value)
+    return value
+
+
+def copied(value: Any) -> Any:
+    return each(torch.clone, value)
+
+
+def take(
+    value: Any, chosen: Sequence[slice], total: int, dim: int | None = 0, packed: bool = False, groups: bool = False
+) -> Any:
+    """The chosen rows, of `total`.
 
     Args:
-        dim: which dimension the rows are. A tensor of one row holds for all.
+        dim: which dimension the rows are; None where there are none. A tensor of one row holds for all.
         packed: each row is many entries of that dimension.
+        groups: all rows may come several times over.
 
     Raises:
         ValueError: a tensor with other rows than the batch.
     """
-    if isinstance(value, Tensor):
-        if value.shape[dim] == 1:
-            return value
-        each = value.shape[dim] // total if packed else 1
-        if value.shape[dim] != each * total:
+
+    def of(tensor: Tensor) -> Tensor:
+        if dim is None or tensor.shape[dim] == 1:
+            return tensor
+        times, rest = divmod(tensor.shape[dim], total)
+        if rest or (times != 1 and not packed and not groups):
             raise ValueError(
-                f"Detail Guidance cannot share rows here: a block of this model is given {value.shape[dim]} rows where "
-                f"the batch has {total}. Set batching to in turn."
+                f"Detail Guidance cannot share rows here: a block of this model is given {tensor.shape[dim]} rows "
+                f"where the batch has {total}. Set batching to in turn."
             )
-        return torch.cat(
-            [value.narrow(dim, rows.start * each, (rows.stop - rows.start) * each) for rows in chosen], dim
-        )
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {item.name: attrgetter(item.name)(value) for item in fields(value)}
-        return replace(value, **{name: take(part, chosen, total, dim, packed) for name, part in parts.items()})
-    if isinstance(value, tuple | list):
-        return type(value)(take(item, chosen, total, dim, packed) for item in value)
-    return value
+        if packed:
+            return torch.cat([tensor.narrow(dim, r.start * times, (r.stop - r.start) * times) for r in chosen], dim)
+        starts = [group * total for group in range(times)]
+        return torch.cat([tensor.narrow(dim, s + r.start, r.stop - r.start) for s in starts for r in chosen], dim)
+
+    return each(of, value)
 
 
-def spread(tensor: Tensor, chunks: int, sources: Sequence[int], dim: int = 0) -> Tensor:
-    """A tensor of equal chunks of rows → the chunks that `sources` names, in that order."""
-    parts = tensor.chunk(chunks, dim)
-    return torch.cat([parts[source] for source in sources], dim)
+def rows_of(value: Any, rows: slice, dim: int | None = 0) -> Any:
+    """A copy of some rows: blocks, ControlNets and other packs may change them in place."""
+    return each(lambda tensor: (tensor if dim is None else tensor.movedim(dim, 0)[rows].movedim(0, dim)).clone(), value)
+
+
+def spread(value: Any, chunks: int, sources: Sequence[int], dim: int | None = 0) -> Any:
+    """Equal chunks of rows → the chunks that `sources` names, in that order."""
+
+    def of(tensor: Tensor) -> Tensor:
+        if dim is None:
+            return tensor
+        parts = tensor.chunk(chunks, dim)
+        return torch.cat([parts[source] for source in sources], dim)
+
+    return each(of, value)
+
+
+def together(values: Sequence[Any], dim: int | None, device: torch.device) -> Any:
+    """Values of one structure, their rows one after another, on a device."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return first.to(device) if dim is None else torch.cat([value.to(device) for value in values], dim)
+    return type(first)(together(parts, dim, device) for parts in zip(*values, strict=True))

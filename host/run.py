@@ -1,9 +1,10 @@
 """One sampling run under Detail Guidance."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import inf, isfinite
 from typing import Any
+from uuid import UUID
 
 import torch
 from comfy.model_patcher import create_model_options_clone
@@ -18,6 +19,7 @@ from ..detail_guidance.settings import Batching, Settings
 from ..detail_guidance.window import Window, keep_factor
 from .context_windows import DetailedWindows
 from .families import anatomy
+from .layout import Order
 from .report import Report
 from .step import KEY, asking
 from .task import Outcome, Task
@@ -45,6 +47,9 @@ class Run:
         )
         self.batching: Batching = settings.options.batching  # in turn, once a step had to
         self.difference: Tensor | None = None  # (D − D_m) / σ of the last step that computed D_m
+
+        self.orders: dict[str, Order] = {}
+        self.sights: Mapping[UUID, Tensor] | None = {}  # none once two steps have been compared
 
         self.steps = self.inside = self.guided = self.fired = self.reused = 0
         self.uncompiled = False
@@ -74,18 +79,29 @@ class Run:
         (outcome,) = outcomes
         self._note(outcome, sigma)
         options = self.settings.options
+        shape = self._picture_shape(x)
+        x, picture, cond, disrupted = (_picture(each, shape) for each in (x, base, outcome.cond, outcome.disrupted))
         guided, strength = detail_guidance(
             x,
-            base,
-            outcome.cond,
-            outcome.disrupted,
+            picture,
+            cond,
+            disrupted,
             self.settings.dg_scale,
-            mask=None if options.mask is None else _mask_like(options.mask, base),
+            mask=None if options.mask is None else _mask_like(options.mask, picture),
             limit=options.limit,
             rescale=options.rescale,
         )
         self.strengths.append(strength)
-        return guided
+        if picture is base:
+            return guided
+        return torch.cat([guided.flatten(1), base.flatten(1)[:, guided[0].numel() :]], dim=1).view_as(base)
+
+    def _picture_shape(self, x: Tensor) -> torch.Size:
+        """Of the pictures' part in x. Models of pictures and sound take both as one row of numbers, the picture first;
+        the sound is left as it is."""
+        conds = self.guider.conds.get("positive") or [{}]
+        shapes = conds[0].get("model_conds", {}).get("latent_shapes")
+        return x.shape if shapes is None else torch.Size([len(x), *shapes.cond[0][1:]])
 
     def _task(self, x: Tensor, sigma: float) -> Task:
         options = self.settings.options
@@ -98,6 +114,8 @@ class Run:
             positive=[cond["uuid"] for cond in self.guider.conds.get("positive", [])],
             batching=self.batching,
             measure=not self.fired,  # once a run is enough to see where they are
+            orders=self.orders,
+            sights=self.sights,
             difference=self.difference,
         )
 
@@ -107,7 +125,10 @@ class Run:
         self.fired += account.fired
         self.reused += account.reused
         self.uncompiled |= account.uncompiled
+        self.orders.update(account.orders)
         if account.fired:
+            if self.sights is not None:
+                self.sights = None if self.sights else account.sights or None
             self.difference = (outcome.cond - outcome.disrupted) / sigma
         if account.plan == "in turn":
             self.batching = "in turn"
@@ -158,6 +179,11 @@ class Run:
             )
         if not isfinite(strength):
             yield "predictions are not finite numbers (NaN or infinite). Try other weights, or more precision."
+        if self.anatomy.family.prompt_cache and self.fired:
+            yield (
+                "this model keeps what it has computed of the prompt from step to step, but not under block patches: "
+                "guided steps compute it again."
+            )
         if self.uncompiled:
             yield "guided steps ran without torch.compile around the whole model. Compile its blocks instead."
         if self.settings.options.batching == "together" and self.fired and self.batching == "in turn":
@@ -180,6 +206,12 @@ def _with_task(model_options: dict[str, Any], task: Task, outcomes: list[Outcome
         options = create_model_options_clone(model_options)
         model_options = {**model_options, "context_handler": DetailedWindows(windows, task, options, outcomes)}
     return asking(model_options, task, outcomes)
+
+
+def _picture(packed: Tensor, shape: torch.Size) -> Tensor:
+    if packed.shape == shape:
+        return packed
+    return packed.flatten(1)[:, : shape[1:].numel()].unflatten(1, shape[1:])
 
 
 def _mask_like(mask: Tensor, x: Tensor) -> Tensor:

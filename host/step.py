@@ -13,11 +13,13 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from .blocks import Forward, Trace, recording, resuming, sharing
-from .families import Key
 from .forward import Batch, Chunk, Patch, patched
+from .layout import Key
 from .task import Account, Call, Conds, Outcome, Plan, Task
 
 KEY = "detail_guidance"  # of this pack's wrappers
+_ATTENTION_INPUTS = ("attn1_patch", "attn2_patch")
+_ATTENTION_OUTPUTS = ("attn1_output_patch", "attn2_output_patch")
 
 
 def asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> dict[str, Any]:
@@ -73,26 +75,33 @@ def together(task: Task, call: Call) -> Outcome:
 
 
 def in_turn(task: Task, call: Call) -> Outcome:
-    """The host's own call, which is recorded, then a call for the detail rows alone."""
+    """The host's own call, which is recorded, then a call for the detail rows: alone, or in the conditional rows' place
+    among the others, where another node's attention patches look at rows beside each other."""
     trace, partner = Trace(), _partners(call)
+    # Patches of attention's input may keep keys and values by the places of the rows.
+    beside = _rows_look_at_each_other(task, call) or _patched_at(_ATTENTION_INPUTS, call)
 
-    def patches_for(batch: Batch) -> dict[Key, Patch]:
+    def record(batch: Batch) -> dict[Key, Patch]:
         forward, chunks, conditional = _forward(task, call, batch, trace)
-        detail = [chunk for chunk in chunks if chunk.uuid in partner]
-        if detail:
-            # Nothing is left where a cache answered in the model's place.
-            left = {c: trace.handovers[partner[c.uuid]] for c in detail if partner[c.uuid] in trace.handovers}
-            return resuming(forward, left) if len(left) == len(chunks) else {}
-        if not conditional.keys().isdisjoint(trace.handovers):
+        if any(chunk.key in trace.handovers for chunk in conditional.values()):
             raise _in_parts("several forwards of one condition in one step")
-        return recording(forward, list(conditional.values()))
+        others = [chunk for chunk in chunks if beside and chunk not in conditional.values()]
+        return recording(forward, list(conditional.values()), others)
 
-    options = _patched(call, patches_for, trace)
-    predictions = call.predict(call.conds, options)
+    def resume(batch: Batch) -> dict[Key, Patch]:
+        forward, chunks, _ = _forward(task, call, batch, trace)
+        keys = {chunk: (partner.get(chunk.uuid, chunk.uuid), chunk.index) for chunk in chunks}
+        # Nothing is left where a cache answered in the model's place.
+        left = {chunk: trace.handovers[key] for chunk, key in keys.items() if key in trace.handovers}
+        return resuming(forward, left) if len(left) == len(chunks) else {}
+
+    predictions = call.predict(call.conds, _patched(call, record, trace))
     disrupted = predictions[call.index]
     if trace.handovers:
         # In the positive's place of the list: other packs' patches go by it.
-        disrupted = call.predict([None] * call.index + [_detail(call)], options)[call.index]
+        others = call.conds if beside else [None] * len(call.conds)
+        conds = [*others[: call.index], _detail(call), *(others[call.index + 1 :] if beside else [])]
+        disrupted = call.predict(conds, _patched(call, resume, trace))[call.index]
     return _outcome(task, call, predictions, disrupted, "in turn", trace)
 
 
@@ -109,6 +118,8 @@ def _outcome(task: Task, call: Call, predictions: list[Tensor], disrupted: Tenso
         plan=plan,
         channels=channels,
         peak_ratios=trace.peak_ratios,
+        orders=trace.orders,
+        sights=trace.sights,
         uncompiled=trace.compiled,
     )
     cond = predictions[call.index].clone()  # pre-CFG functions may write into theirs
@@ -154,10 +165,11 @@ def _forward(task: Task, call: Call, batch: Batch, trace: Trace) -> tuple[Forwar
     rows = sum(chunk.size for chunk in chunks)
     if batch.latent[0] != rows:
         raise _in_parts(f"a forward of {batch.latent[0]} rows where the host's batch has {rows}")
-    layout = task.anatomy.family.layout(task.anatomy.network, batch.latent, batch.conditions)
+    orders = {**task.orders, **trace.orders}
+    reading = task.anatomy.family.reading(task.anatomy.network, batch.latent, batch.conditions, orders)
     wanted = {cond["uuid"] for cond in call.positive}
     conditional = {chunk.uuid: chunk for chunk in chunks if chunk.index == call.index and chunk.uuid in wanted}
-    return Forward(task, layout, trace), chunks, conditional
+    return Forward(task, reading, trace), chunks, conditional
 
 
 def _patched(call: Call, patches_for: Callable[[Batch], dict[Key, Patch]], trace: Trace) -> dict[str, Any]:
@@ -188,10 +200,28 @@ def _in_parts(what: str) -> ValueError:
 def _may_go_together(task: Task, call: Call) -> bool:
     if task.batching == "in turn" or _others_around_the_model(call.model_options):
         return False
-    alone = task.anatomy.family.not_together
-    if any(name in cond["model_conds"] for cond in call.positive for name in alone):
+    if _rows_look_at_each_other(task, call):
         return False
+    for cond in call.positive:
+        conditions = {name: value.cond for name, value in cond["model_conds"].items()}
+        if not task.anatomy.family.shares_rows(task.anatomy.network, conditions):
+            return False
     return task.batching == "together" or _fit_together(call)
+
+
+def _rows_look_at_each_other(task: Task, call: Call) -> bool:
+    """Whether another node changes attention's output, which it may do by the places of the conditions in the batch (as
+    guidance within attention does), or has put a forward of its own into the blocks."""
+    if _patched_at(_ATTENTION_OUTPUTS, call):
+        return True
+    lists = tuple(f"diffusion_model.{stage.blocks}." for stage in task.anatomy.family.stages)
+    objects = call.model.current_patcher.object_patches
+    return any(name.startswith(lists) and name.endswith(".forward") for name in objects)
+
+
+def _patched_at(kinds: tuple[str, ...], call: Call) -> bool:
+    patches = call.model_options["transformer_options"].get("patches", {})
+    return any(patches.get(kind) for kind in kinds)
 
 
 def _others_around_the_model(model_options: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..detail_guidance.rule import Rule
 from ..detail_guidance.settings import Batching
 from .families import Anatomy
+from .layout import Order
 
 Conds = list[dict[str, Any]]
 Plan = Literal["together", "in turn"]
@@ -53,7 +54,11 @@ class Task:
         shape: of what is predicted, (pictures, …).
         positive: the ids of the guider's positive conditions.
         batching: which plan is wanted.
-        measure: whether it is wanted how far massive activations stand out at each block.
+        measure: whether it is wanted how far massive activations stand out at each block, and whether the streams are
+            what the table says.
+        orders: of kinds of blocks, where an earlier step has shown another one than the table's.
+        sights: what an earlier step has seen at the first block, by the condition's id (see layout.py); None where
+            nobody looks any more.
         difference: (D − D_m) / σ of the last step that computed D_m; None before it.
     """
 
@@ -65,6 +70,8 @@ class Task:
     positive: Sequence[UUID]
     batching: Batching
     measure: bool
+    orders: Mapping[str, Order]
+    sights: Mapping[UUID, Tensor] | None
     difference: Tensor | None
 
     @property
@@ -91,6 +98,7 @@ class Account:
             empty where the rule is not about channels.
         peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, (); empty where
             it was not wanted.
+        orders, sights: what the task's are, of this step.
         uncompiled: whether torch.compile around the whole model was set aside.
     """
 
@@ -99,6 +107,8 @@ class Account:
     plan: Plan
     channels: Mapping[int, Sequence[Tensor]]
     peak_ratios: Mapping[int, Tensor]
+    orders: Mapping[str, Order]
+    sights: Mapping[UUID, Tensor]
     uncompiled: bool
 
 

@@ -107,12 +107,22 @@ def subject(name: str) -> Subject:
     )
 
 
+# Of newer hosts' constructors, which want them; older ones refuse them.
+NEWER_SIZES = ("txt_ids_dims", "vec_in_dim", "use_x0", "use_sequential_txt_ids", "meanflow_sum")
+
+
 def built(config: type, sizes: dict[str, Any], dtype: torch.dtype = torch.float32) -> ModelPatcher:
     """A model of the host's configuration class, computing in float32; its weights, of `dtype`, are not set."""
     configured = config(dict(sizes))
     configured.set_inference_dtype(dtype, None if dtype is torch.float32 else torch.float32)
     cpu = torch.device("cpu")
-    return ModelPatcher(configured.get_model({}, "", cpu), cpu, cpu)
+    try:
+        return ModelPatcher(configured.get_model({}, "", cpu), cpu, cpu)
+    except TypeError as refused:
+        for name in NEWER_SIZES:
+            if f"unexpected keyword argument '{name}'" in str(refused):
+                return built(config, {key: value for key, value in sizes.items() if key != name}, dtype)
+        raise
 
 
 @cache
@@ -122,6 +132,7 @@ def flux() -> ModelPatcher:
         supported_models.Flux,
         {
             "image_model": "flux",
+            "txt_ids_dims": [],
             "in_channels": 16,
             "out_channels": 16,
             "vec_in_dim": CONTEXT,

@@ -38,7 +38,7 @@ class PlainDetailGuider(CFGGuider):
     `host_cfg` leaves the CFG part to the host, with whatever functions other packs have put there. `blocks` and
     `streams` say where another family than SD3's has its blocks, and these their picture; `embedder` which module makes
     the picture's tokens, where their number has to be seen; `rows` how many pictures a forward has, where the host
-    cuts the batch.
+    cuts the batch; `picture` which of a latent's numbers are the picture's, where the others are sound.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class PlainDetailGuider(CFGGuider):
         streams=(Stream(1),) * 4,
         embedder=None,
         rows=None,
+        picture=slice(None),
     ):
         super().__init__(model)
         self.inner_set_conds({"positive": positive, **({} if negative is None else {"negative": negative})})
@@ -63,6 +64,7 @@ class PlainDetailGuider(CFGGuider):
         self.w, self.layers, self.keep, self.host_cfg = w, layers, keep, host_cfg
         self.find = find or above_median
         self.blocks, self.streams, self.embedder, self.rows = blocks, streams, embedder, rows
+        self.picture = picture
 
     def predict(self, conditions, x, timestep, model_options):
         (out,) = calc_cond_batch(self.inner_model, [conditions], x, timestep, model_options)
@@ -90,7 +92,8 @@ class PlainDetailGuider(CFGGuider):
             base = c
         else:
             base = c + (self.cfg - 1) * (c - self.predict(self.conds["negative"], x, timestep, model_options))
-        return base + self.w * (c - d)
+        base[..., self.picture] += self.w * (c - d)[..., self.picture]
+        return base
 
 
 def above_median(z, ratio=8.0, at_most=4):

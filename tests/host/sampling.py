@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import comfy.samplers
+import comfy.utils
 from models import conditioning, latent
 from plain import Stream
 
@@ -16,7 +17,8 @@ def sample(guider, batch=1, sampler="euler", steps=STEPS, size=16, noise=None, *
     sampling = guider.model_patcher.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
     latents = arguments.pop("latent_image", noise * 0)
-    return guider.sample(noise, latents, comfy.samplers.sampler_object(sampler), sigmas, seed=5, **arguments)
+    samples = guider.sample(noise, latents, comfy.samplers.sampler_object(sampler), sigmas, seed=5, **arguments)
+    return comfy.utils.pack_latents(samples.unbind())[0] if samples.is_nested else samples  # pictures and sound
 
 
 def detail_guider(pack, patcher, options=None, **inputs):

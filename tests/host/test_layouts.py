@@ -1,0 +1,230 @@
+"""The table against the streams: a wrong row is followed where they show what is right, and an error where not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from comfy.samplers import CFGGuider, calc_cond_batch
+from comparison import PLANS
+from family_models import CASES
+from plain import above_median, relative_error
+from sampling import reported, sample, stock_guider
+from test_families import CACHED, FAMILIES, guided, of_cases, plain, setting, skipped_without
+
+OTHER = {"image text": "text image", "text image": "image text"}
+
+
+def wrong_order(family):
+    stages = tuple(replace(stage, order=OTHER.get(stage.order, stage.order)) for stage in family.stages)
+    return replace(family, stages=stages)
+
+
+def wrong_count(family):
+    """Tokens of twice the sides."""
+    if family.patch is None:
+        return family
+    sides = family.patch
+
+    def doubled(model):
+        patch = sides(model)
+        return patch * 2 if isinstance(patch, int) else [side * 2 for side in patch]
+
+    return replace(family, patch=doubled)
+
+
+def wrong_offset(family):
+    """What stands before the picture is taken to be behind it, and the other way round."""
+    return replace(family, ahead=family.behind, behind=family.ahead)
+
+
+def missing_neighbours(family):
+    """Nothing is known of what stands beside the picture."""
+    return replace(family, ahead=(), behind=())
+
+
+# The sound's tokens stand before the picture's and change with them; how many there are before those, nothing tells.
+UNSEEN = {("MiniMax H3", wrong_count), ("MiniMax H3 with a reference", wrong_count)}
+
+
+@FAMILIES
+@pytest.mark.parametrize("wrong", [wrong_order, wrong_count, wrong_offset, missing_neighbours])
+def test_a_wrong_row_is_never_wrong_in_silence(pack, monkeypatch, name, wrong):
+    case, patcher, batch, inputs = setting(name)
+    families = pack.module("host.families")
+    right = families.family_of(patcher.model.diffusion_model)
+    rows = [wrong(family) if family is right else family for family in families.FAMILIES]
+    if rows == list(families.FAMILIES):
+        pytest.skip("this row has nothing of the kind")
+    if (name, wrong) in UNSEEN:
+        pytest.skip("cannot be seen")
+    monkeypatch.setattr(families, "FAMILIES", tuple(rows))
+    noise, layers = case.noise(batch), (case.depth - 1,)
+    expected = sample(plain(case, patcher, **inputs, layers=layers), noise=noise)
+    try:
+        actual = sample(guided(pack, patcher, case.depth, layers, **inputs), noise=noise)
+    except pack.module("host.layout").UnknownLayout as error:
+        assert right.name in str(error) and "ComfyUI 0." in str(error) and "Update Detail Guidance" in str(error)
+    else:
+        assert relative_error(actual, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["Flux Kontext", "HunyuanVideo", "Lumina 2", "AuraFlow", "OmniGen2"])
+@PLANS
+def test_another_order_is_followed(pack, monkeypatch, name, batching):
+    """What stands in one kind of block is found again in the next."""
+    case, patcher, batch, inputs = setting(name)
+    families = pack.module("host.families")
+    right = families.family_of(patcher.model.diffusion_model)
+    monkeypatch.setattr(families, "FAMILIES", (wrong_order(right),))
+    noise, layers = case.noise(batch), (case.depth - 1,)
+    expected = sample(plain(case, patcher, **inputs, layers=layers), noise=noise)
+    actual = sample(guided(pack, patcher, case.depth, layers, batching, **inputs), noise=noise)
+    assert relative_error(actual, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["Flux Kontext", "Qwen-Image Edit", "Wan with a reference frame"])
+def test_the_wrong_end_is_an_error(pack, monkeypatch, name):
+    case, patcher, batch, inputs = setting(name)
+    families = pack.module("host.families")
+    right = families.family_of(patcher.model.diffusion_model)
+    monkeypatch.setattr(families, "FAMILIES", (wrong_offset(right),))
+    guider = guided(pack, patcher, case.depth, (1,), **inputs)
+    with pytest.raises(ValueError, match="other tokens change from step to step than the picture's"):
+        sample(guider, noise=case.noise(batch))
+    monkeypatch.undo()
+    unharmed = sample(guider, noise=case.noise(batch))
+    assert (
+        relative_error(unharmed, sample(plain(case, patcher, **inputs, layers=(1,)), noise=case.noise(batch))) <= 1e-5
+    )
+
+
+def test_tokens_that_a_control_net_changes_on_their_way_are_not_a_wrong_row(pack):
+    """They are then found nowhere, and the table is believed."""
+    case, patcher, batch, inputs = setting("Flux")
+    noise = case.noise(batch)
+    changed = patcher.clone()
+
+    def add(args, extra):
+        out = extra["original_block"](args)
+        return {**out, "img": out["img"] + 0.1}
+
+    def around(executor, x, timestep, context, *args, **kwargs):
+        return executor(x, timestep, context, *args, **kwargs)
+
+    changed.set_model_patch_replace(add, "dit", "double_block", 1)
+    changed.add_wrapper_with_key("diffusion_model", "test", around)
+    _, report = reported(pack, guided(pack, changed, case.depth, (3,), **inputs), noise=noise)
+    assert report.steps_fired == 2
+
+
+@of_cases("LTX-2", "LTX-2.3", "MiniMax H3")
+def test_sound_is_left_as_it_is(pack, name):
+    """The detail term is the picture's alone; the sound's own next steps hear the picture."""
+    case, patcher, batch, inputs = setting(name)
+    stock = sample(stock_guider(patcher, **inputs), noise=case.noise(batch), steps=1)
+    actual = sample(guided(pack, patcher, case.depth, (2,), **inputs), noise=case.noise(batch), steps=1)
+    assert torch.equal(actual[..., case.numbers :], stock[..., case.numbers :])
+    assert relative_error(actual[..., : case.numbers], stock[..., : case.numbers]) > 1e-3
+
+
+class PlainBesideTheNegative(CFGGuider):
+    """Denoised = c + (cfg − 1)(c − u) + w(c − d), where forwards depend on those before.
+
+    `FluxKVCache` keeps the references' keys and values of a run's first forward, row by row, and leaves their tokens
+    out of every later one. So d comes beside u: in the forward of c (`together`), or in another one in c's place.
+    """
+
+    name, w, layer = CACHED, 1.5, 2
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        case = CASES[self.name]
+        stream, block = case.streams[self.layer], case.blocks(self.inner_model.diffusion_model)[self.layer]
+        channels, order, size = [], [], len(x)
+
+        def noting(apply_model, args):
+            order[:] = args["cond_or_uncond"]
+            return apply_model(args["input"], args["timestep"], **args["c"])
+
+        def weakening(detail):
+            """Of the rows of one condition, by the channels of condition 0 where that is there."""
+
+            def hook(block, args, kwargs):
+                args, kwargs = list(args), dict(kwargs)
+                arguments, key = stream.find(block, args, kwargs)
+                arguments[key] = arguments[key].clone()
+                z = stream.picture(arguments[key], 0)
+                rows = {condition: z[row * size : (row + 1) * size] for row, condition in enumerate(order)}
+                if not channels:
+                    channels[:] = above_median(rows[0].numpy(), ratio=1.0)
+                if detail is not None:
+                    rows[detail][..., channels] *= 0.25
+                return tuple(args), kwargs
+
+            return hook
+
+        def predict(conds, detail):
+            handle = block.register_forward_pre_hook(weakening(detail), with_kwargs=True)
+            try:
+                return calc_cond_batch(self.inner_model, conds, x, timestep, options)
+            finally:
+                handle.remove()
+
+        options = {**model_options, "model_function_wrapper": noting}
+        conds = [self.conds["positive"], self.conds["negative"]]
+        if self.together:
+            c, u, d = predict([*conds, self.conds["positive"]], 2)
+        else:
+            c, u = predict(conds, None)
+            d, _ = predict(conds, 0)
+        return c + (self.cfg - 1) * (c - u) + self.w * (c - d)
+
+
+@of_cases(CACHED)
+@PLANS
+def test_references_whose_keys_and_values_are_kept(pack, name, batching):
+    case, patcher, batch, inputs = setting(name)
+    expected = PlainBesideTheNegative(patcher)
+    expected.set_conds(inputs["positive"], inputs["negative"])
+    expected.set_cfg(inputs["cfg"])
+    expected.together = batching == "together"
+    noise = case.noise(batch)
+    guider = guided(pack, patcher, case.depth, (2,), batching, **inputs)
+    actual, report = reported(pack, guider, noise=noise, steps=3)
+    assert relative_error(actual, sample(expected, noise=noise, steps=3)) <= 1e-5
+    assert report.steps_fired == 3 and report.plan == batching and report.warnings == []
+
+
+# Guidance within attention, as core's NAGuidance (0.13 and later) and others have it: it finds the positive's rows by
+# their place among the conditions, and needs the negative's in the same forward.
+
+
+def attention_guidance(out, extra_options):
+    places = extra_options["cond_or_uncond"]
+    if 0 not in places or 1 not in places:
+        return out
+    size = len(out) // len(places)
+    positive, negative = (slice(places.index(which) * size, (places.index(which) + 1) * size) for which in (0, 1))
+    out = out.clone()
+    out[positive] = 1.5 * out[positive] - 0.5 * out[negative]
+    return out
+
+
+class OnWan(PlainBesideTheNegative):
+    together = False
+    name = "Wan text to video"
+
+
+@pytest.mark.parametrize("name", [pytest.param("Wan text to video", marks=skipped_without(CASES["Wan SCAIL"]))])
+@PLANS
+def test_guidance_within_attention(pack, name, batching):
+    """D and D_m both get it."""
+    case, patcher, batch, inputs = setting(name)
+    patcher = patcher.clone()
+    patcher.set_model_attn1_output_patch(attention_guidance)
+    noise = case.noise(batch)
+    expected = OnWan(patcher)
+    expected.set_conds(inputs["positive"], inputs["negative"])
+    expected.set_cfg(inputs["cfg"])
+    actual, report = reported(pack, guided(pack, patcher, case.depth, (2,), batching, **inputs), noise=noise)
+    assert report.plan == "in turn"
+    assert relative_error(actual, sample(expected, noise=noise)) <= 1e-5
