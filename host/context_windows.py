@@ -48,8 +48,8 @@ class DetailedWindows(ContextHandlerABC):
 
         def calc_window(model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict) -> list[Tensor]:
             window: list[Outcome] = []
-            options = asking(model_options, _of_window(self.task, x.shape, parts), window)
-            out = calc_cond_batch(model, conds[:-1], x, timestep, options)
+            with asking(model_options, _of_window(self.task, x.shape, parts), window):
+                out = calc_cond_batch(model, conds[:-1], x, timestep, model_options)
             (outcome,) = window  # the positive is among the conditions of every window
             parts.append(outcome.account)
             return [*out, outcome.disrupted]

@@ -1,18 +1,22 @@
 """Putting Detail Guidance on a model."""
 
 import logging
+from contextvars import ContextVar
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ..detail_guidance.settings import Settings
 from . import block_hooks
 from .families import Family, anatomy
-from .run import Run
+from .run import Run, unasked
 from .step import KEY
 
 log = logging.getLogger(KEY)
+
+# Whether this thread samples under Detail Guidance: guiders may load a second model, whose wrappers nobody calls.
+_guided: ContextVar[bool] = ContextVar("guided", default=False)
 
 
 def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> ModelPatcher:
@@ -41,11 +45,20 @@ def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> Model
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         run = Run(settings, executor.class_obj)
         run.install()
-        samples = executor(*args, **kwargs)
+        token = _guided.set(True)
+        try:
+            samples = executor(*args, **kwargs)
+        finally:
+            _guided.reset(token)
         run.report(node_id).publish()
         return samples
 
+    def before_run(model: ModelPatcher) -> None:
+        if not _guided.get():
+            unasked(of_model, settings, node_id).publish()
+
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    clone.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, before_run)
     return clone
 
 
@@ -54,5 +67,6 @@ def without(model: ModelPatcher, family: Family) -> ModelPatcher:
     clone = model.clone()
     if clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
         clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+        clone.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
         block_hooks.remove(clone, family)
     return clone

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import inf, isfinite
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from ..detail_guidance.layers import block_range
 from ..detail_guidance.settings import Batching, Settings
 from ..detail_guidance.window import Window, keep_factor
 from .context_windows import DetailedWindows
-from .families import anatomy
+from .families import Anatomy, anatomy
 from .layout import Order
 from .report import Report
 from .step import KEY, asking
@@ -73,7 +74,8 @@ class Run:
             return executor(x, timestep, model_options, seed)
         self.inside += 1
         outcomes: list[Outcome] = []
-        base = executor(x, timestep, _with_task(model_options, self._task(x, sigma), outcomes), seed)
+        with _asking(model_options, self._task(x, sigma), outcomes):
+            base = executor(x, timestep, model_options, seed)
         if not outcomes:
             return base  # the report says so
         (outcome,) = outcomes
@@ -200,12 +202,42 @@ class Run:
                 )
 
 
-def _with_task(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> dict[str, Any]:
+def unasked(of_model: Anatomy, settings: Settings, node_id: str | None) -> Report:
+    """Of a run that loads the model, but does not predict the positive with it."""
+    layers = block_range(settings.layer_start, settings.layer_end, len(of_model.blocks))
+    return Report(
+        node=node_id,
+        family=of_model.family.name,
+        block_count=len(of_model.blocks),
+        block_names=[block.name for block in of_model.blocks],
+        first_block=layers.start,
+        last_block=layers.stop - 1,
+        channels={},
+        peak_ratios={},
+        steps=0,
+        steps_guided=0,
+        steps_fired=0,
+        plan="together",
+        relative_strength=0.0,
+        warnings=[
+            "nothing was guided: the guider loads this model, but predicts the positive with another one (as "
+            "DualModelGuider does). Put the node on that one."
+        ],
+    )
+
+
+@contextmanager
+def _asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> Iterator[None]:
     windows = model_options.get("context_handler")
     if windows is not None:
         options = create_model_options_clone(model_options)
-        model_options = {**model_options, "context_handler": DetailedWindows(windows, task, options, outcomes)}
-    return asking(model_options, task, outcomes)
+        model_options["context_handler"] = DetailedWindows(windows, task, options, outcomes)
+    try:
+        with asking(model_options, task, outcomes):
+            yield
+    finally:
+        if windows is not None:
+            model_options["context_handler"] = windows
 
 
 def _picture(packed: Tensor, shape: torch.Size) -> Tensor:

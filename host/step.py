@@ -1,13 +1,14 @@
 """One guided step: two plans to get the detail prediction D_m beside the conditional one, D."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 from uuid import UUID, uuid5
 
-from comfy.model_management import get_free_memory
+from comfy.model_management import OOM_EXCEPTION, get_free_memory
 from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
@@ -22,9 +23,13 @@ _ATTENTION_INPUTS = ("attn1_patch", "attn2_patch")
 _ATTENTION_OUTPUTS = ("attn1_output_patch", "attn2_output_patch")
 
 
-def asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> dict[str, Any]:
-    """A copy of the host's model options with which the host, when it asks for D, is also asked for D_m: adds the
-    outcome to `outcomes`, once. Where it never asks, there is none."""
+@contextmanager
+def asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> Iterator[None]:
+    """While it lasts, these model options of the host's make it ask for D_m when it asks for D: adds the outcome to
+    `outcomes`, once. Where it never asks, there is none.
+
+    The options stay the object that they are: other nodes keep their own state in them from step to step.
+    """
 
     def calc_cond_batch(
         executor: Any, model: Any, conds: list[Conds | None], x: Tensor, timestep: Tensor, model_options: dict[str, Any]
@@ -37,17 +42,25 @@ def asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -
         outcomes.append(answer(task, Call(executor, model, conds, x, timestep, model_options, index)))
         return outcomes[0].predictions
 
-    return with_wrapper(model_options, WrappersMP.CALC_COND_BATCH, calc_cond_batch)
+    transformer_options = model_options.setdefault("transformer_options", {})
+    before = transformer_options.get("wrappers", {})
+    ours = {WrappersMP.CALC_COND_BATCH: {**before.get(WrappersMP.CALC_COND_BATCH, {}), KEY: [calc_cond_batch]}}
+    transformer_options["wrappers"] = {**before, **ours}
+    try:
+        yield
+    finally:
+        transformer_options["wrappers"] = before
 
 
 def answer(task: Task, call: Call) -> Outcome:
     """D and D_m, by the plan that is wanted and possible.
 
     Raises:
-        ValueError: another node asks for parts of the latent or of the batch.
-        RuntimeError: the model ignores its block patches.
+        ValueError: another node asks for parts of the latent or of the batch, or counts the calls of the model.
+        RuntimeError: the model ignores its block patches, or another node's wrapper fails with the detail rows.
     """
-    outcome = together(task, call) if _may_go_together(task, call) else in_turn(task, call)
+    with _neighbour_named(call):
+        outcome = together(task, call) if _may_go_together(task, call) else in_turn(task, call)
     return outcome if outcome.account.fired else _unseen(task, call, outcome)
 
 
@@ -173,17 +186,14 @@ def _forward(task: Task, call: Call, batch: Batch, trace: Trace) -> tuple[Forwar
 
 
 def _patched(call: Call, patches_for: Callable[[Batch], dict[Key, Patch]], trace: Trace) -> dict[str, Any]:
+    """A copy of the call's model options with which forwards are patched."""
+
     def was_compiled() -> None:
         trace.compiled = True
 
+    options = create_model_options_clone(call.model_options)
     wrapper = patched(patches_for, was_compiled)
-    return with_wrapper(call.model_options, WrappersMP.APPLY_MODEL, wrapper)
-
-
-def with_wrapper(model_options: dict[str, Any], kind: str, wrapper: Callable) -> dict[str, Any]:
-    """A copy of the host's model options with a wrapper of this pack's."""
-    options = create_model_options_clone(model_options)
-    add_wrapper_with_key(kind, KEY, wrapper, options, is_model_options=True)
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, wrapper, options, is_model_options=True)
     return options
 
 
@@ -192,6 +202,36 @@ def _in_parts(what: str) -> ValueError:
         f"Detail Guidance cannot work in parts of the latent or of the batch, and another node asks for {what}. Remove "
         "that node (tiled diffusion, say), or remove Detail Guidance."
     )
+
+
+# What other packs call the caches of theirs that keep a state for the positive and for the negative, call by call.
+_COUNTERS = ("teacache", "fbcache", "fb_cache", "firstblockcache", "magcache")
+
+
+@contextmanager
+def _neighbour_named(call: Call) -> Iterator[None]:
+    """Errors of another node's wrapper around the model say whose they are; one that counts calls is refused."""
+    wrapper = call.model_options.get("model_function_wrapper")
+    if wrapper is None:
+        yield
+        return
+    kind = type(wrapper) if not hasattr(wrapper, "__qualname__") else wrapper
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    remedy = "Remove that node, or Detail Guidance."
+    if any(counter in name.lower() for counter in _COUNTERS):
+        raise ValueError(
+            f"Detail Guidance cannot work beside {name}: it keeps a state for the positive and one for the negative, "
+            f"from call to call, and the detail rows are neither. {remedy}"
+        )
+    try:
+        yield
+    except OOM_EXCEPTION:
+        raise
+    except (LookupError, TypeError, RuntimeError) as error:
+        raise RuntimeError(
+            f"{name}, another node's wrapper around the model, failed beside Detail Guidance: "
+            f"{type(error).__name__}: {error}. {remedy}"
+        ) from error
 
 
 # Which plan

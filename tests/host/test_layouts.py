@@ -134,7 +134,7 @@ class PlainBesideTheNegative(CFGGuider):
     out of every later one. So d comes beside u: in the forward of c (`together`), or in another one in c's place.
     """
 
-    name, w, layer = CACHED, 1.5, 2
+    name, w, layer, keep = CACHED, 1.5, 2, 0.25
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):
         case = CASES[self.name]
@@ -157,7 +157,7 @@ class PlainBesideTheNegative(CFGGuider):
                 if not channels:
                     channels[:] = above_median(rows[0].numpy(), ratio=1.0)
                 if detail is not None:
-                    rows[detail][..., channels] *= 0.25
+                    rows[detail][..., channels] *= self.keep
                 return tuple(args), kwargs
 
             return hook

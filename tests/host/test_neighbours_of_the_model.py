@@ -23,7 +23,8 @@ from comparison import PLANS, assert_equal
 from family_models import CASES, load, normal
 from models import conditioning, latent
 from plain import PlainDetailGuider, above_median, relative_error
-from sampling import counting_backend, detail_guider, reported, sample, stock_guider
+from sampling import counting_backend, detail_guider, reported, reports, sample, stock_guider
+from test_layouts import OnWan
 
 # Weights
 
@@ -403,3 +404,105 @@ def test_runs_queued_one_after_another_do_not_see_each_others_channels(pack):
     (first, of_first), (second, of_second), (again, of_again) = run(1), run(3), run(1)
     assert of_first != of_second and of_first == of_again
     assert torch.equal(first, again) and not torch.equal(first, second)
+
+
+# Small neighbours of a kind, where the packs themselves cannot be had
+
+
+@PLANS
+def test_guidance_that_keeps_its_state_in_the_model_options(pack, subject, batching):
+    """As MomentumGuidance and SlidingModeControlCFG of sd-perturbed-attention do, from step to step."""
+
+    def with_momentum(args):
+        update = args["cond_denoised"] - args["uncond_denoised"]
+        options = args["model_options"]
+        options["momentum"] = update + 0.5 * options.get("momentum", 0)
+        return args["denoised"] + 0.3 * options["momentum"]
+
+    patched = subject.model.clone()
+    patched.set_model_sampler_post_cfg_function(with_momentum)
+    assert_equal(pack, subject, patched, batching, steps=3)
+
+
+@PLANS
+def test_a_forward_within_a_block_that_halves_the_batch(pack, batching):
+    """As KJ's WanVideoNAG does: the first half of the rows is the positive's, where there is a second one."""
+    case, patcher = CASES["Wan text to video"], load("Wan text to video").clone()
+    halved = []
+    for number in range(case.depth):
+        name = f"diffusion_model.blocks.{number}.cross_attn.forward"
+        original = patcher.get_model_object(name)
+
+        def forward(x, context, *args, original=original, **kwargs):
+            if len(x) == 1:
+                return original(x, context, *args, **kwargs)
+            (one, other), contexts = x.chunk(2), context.chunk(2)
+            halved.append(len(x))
+            parts = original(one, contexts[0], *args, **kwargs), original(other, contexts[1], *args, **kwargs)
+            return torch.cat([1.5 * parts[0] - 0.5 * parts[1], parts[1]])
+
+        patcher.add_object_patch(name, forward)
+    noise = normal(5, 1, *case.latent)
+    inputs = {"positive": case.conditioning(1), "negative": case.conditioning(2), "cfg": 4.0}
+    options = {"massive_ratio": 1.0, "max_channels": 4, "batching": batching}
+    guider = detail_guider(pack, patcher, options, layer_start=0.6, layer_end=0.6, **inputs)
+    actual, report = reported(pack, guider, noise=noise)
+    expected = OnWan(patcher)
+    expected.keep = 0.0
+    expected.set_conds(inputs["positive"], inputs["negative"])
+    expected.set_cfg(4.0)
+    assert relative_error(actual, sample(expected, noise=noise)) <= 1e-5
+    assert set(halved) == {2} and report.plan == "in turn"
+
+
+@PLANS
+def test_a_cache_that_keeps_a_state_for_each_of_two_conditions_is_refused(pack, subject, batching):
+    """As TeaCache does in its wrapper around the model."""
+
+    class TeaCache:
+        def __call__(self, apply_model, args):
+            return apply_model(args["input"], args["timestep"], **args["c"])
+
+    patched = subject.model.clone()
+    patched.set_model_unet_function_wrapper(TeaCache())
+    guider = detail_guider(pack, patched, {"batching": batching})
+    with pytest.raises(ValueError, match=r"cannot work beside .*TeaCache: it keeps a state"):
+        sample(guider)
+    assert sample(stock_guider(patched)).isfinite().all()
+
+
+def test_a_wrapper_that_fails_is_named(pack, subject):
+    states = {0: [], 1: []}
+
+    def by_condition(apply_model, args):
+        for condition in args["cond_or_uncond"]:
+            states[condition].append(args["input"])
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    patched = subject.model.clone()
+    patched.set_model_unet_function_wrapper(by_condition)
+    with pytest.raises(
+        RuntimeError, match=r"by_condition, another node's wrapper around the model, failed .*KeyError: 2"
+    ):
+        sample(detail_guider(pack, patched, {"batching": "together"}))
+
+
+def test_the_node_on_the_model_that_is_not_asked(pack, subject):
+    """Of a guider that predicts the negative with a model of its own, as core's DualModelGuider does."""
+
+    class TwoModels(CFGGuider):
+        def outer_sample(self, *args, **kwargs):
+            other.pre_run()
+            return super().outer_sample(*args, **kwargs)
+
+    other = pack.run("DetailGuidance", model=subject.model)
+    guider = TwoModels(subject.model)
+    guider.set_conds(conditioning(1), conditioning(2))
+    with reports(pack) as published:
+        sample(guider)
+    (report,) = published
+    assert report.steps == 0 and "predicts the positive with another one" in report.warnings[0]
+    guider.model_patcher = pack.run("DetailGuidance", model=subject.model)
+    with reports(pack) as published:
+        sample(guider)
+    assert [report.steps_fired for report in published] == [2]
