@@ -165,6 +165,15 @@ FAMILIES = (
         not_together=("attention_mask",),  # it reaches the blocks behind the patches' back
     ),
     Family(
+        "Qwen-Image 2.1",
+        ("qwen_image21.model.QwenImage21Transformer2DModel",),
+        (_stage("single_block", "transformer_blocks", "img", "", "image"),),
+        patch=_packed,
+        ahead=("context", "ref_latents"),
+        together=False,  # one modulation of the whole forward's rows for all blocks, behind the patches' back
+        prompt_cache=True,
+    ),
+    Family(
         "Mage-Flow",
         ("mage_flow.model.MageFlowTransformer2DModel",),
         (_stage("double_block", "transformer_blocks", "img txt", "img txt vec pe", "image"),),
@@ -288,9 +297,9 @@ FAMILIES = (
         _WAN_STAGES,
         when=lambda model: getattr(model, "ref_conv", None) is not None,
         ahead=("reference_latent",),
-        behind=("time_dim_concat",),
+        behind=("time_dim_concat", "context_latents"),
     ),
-    Family("Wan", _WAN, _WAN_STAGES, behind=("time_dim_concat",)),
+    Family("Wan", _WAN, _WAN_STAGES, behind=("time_dim_concat", "context_latents")),
     Family(
         "Wan SCAIL",
         ("wan.model.SCAILWanModel", "wan.model.SCAIL2WanModel"),

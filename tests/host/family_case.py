@@ -64,8 +64,10 @@ class Case:
     @property
     def lacking(self) -> str | None:
         """Why this host cannot run it."""
-        file, text = self.needs or ("supported_models.py", f"class {self.config}(")
-        return None if text in host_source(file) else f"this host's comfy/{file} has no {text}"
+        for file, text in (("supported_models.py", f"class {self.config}("), *([self.needs] if self.needs else [])):
+            if text not in host_source(file):
+                return f"this host's comfy/{file} has no {text}"
+        return None
 
     @property
     def class_of_config(self) -> type:

@@ -94,6 +94,16 @@ QWEN = {
     "joint_attention_dim": CONTEXT,
     "axes_dims_rope": (8, 12, 12),
 }
+QWEN21 = {
+    "image_model": "qwen_image21",
+    "in_channels": 64,
+    "out_channels": 64,
+    "num_layers": 4,
+    "attention_head_dim": 32,
+    "num_attention_heads": 2,
+    "context_in_dim": CONTEXT,
+    "axes_dims_rope": (8, 12, 12),
+}
 WAN = {
     "image_model": "wan2.1",
     "model_type": "t2v",

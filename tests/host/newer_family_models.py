@@ -26,6 +26,7 @@ from family_sizes import (
     PID,
     PIXELDIT,
     QWEN,
+    QWEN21,
     TEXT,
     WAN,
     Z_IMAGE,
@@ -123,6 +124,14 @@ NEWER = {
         [Stream("visual_embed", slice(0, 48))] * 4,  # the first frame's 16 tokens are the given picture's
         lambda seed: {"time_dim_replace": normal(9, 1, 16, 1, 8, 8), "concat_mask": torch.ones(1, 1, 3, 8, 8)},
     ),
+    # Read in 0.38's code, not run yet: no host here has it.
+    "Qwen-Image 2.1": Case(
+        "QwenImage21",
+        QWEN21,
+        (64, 4, 4),
+        transformer_blocks,
+        [Stream("x", slice(-16, None))] * 4,
+    ),
     "Mage-Flow": Case(
         "MageFlow", MAGE_FLOW, (128, 4, 4), transformer_blocks, [Stream("hidden_states", slice(0, 16))] * 4
     ),
@@ -217,6 +226,15 @@ NEWER = {
             "minimax_refs": [{"kind": "image", "latent_h": 4, "latent_w": 8, "latent": normal(9, 1, 24, 1, 4, 8)}]
         },
         one_row=True,
+    ),
+    "Wan with references in context": Case(
+        "WAN21_T2V",
+        WAN,
+        (16, 2, 8, 8),
+        blocks,
+        [Stream("x", slice(0, 32))] * 4,
+        lambda seed: {"context_latents": [normal(9, 1, 16, 1, 8, 8), normal(10, 1, 16, 1, 4, 8)]},
+        needs=("ldm/wan/model.py", "context_latents"),
     ),
     "Wan SCAIL": Case(
         "WAN21_SCAIL",
