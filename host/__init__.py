@@ -1,6 +1,7 @@
 """What knows ComfyUI.
 
     families.py        the table: what is known of each model family, and of nothing else
+    layout.py          where the picture lies in a forward's streams: the table's word against what they show
     patch.py           puts Detail Guidance on a model
     run.py             one sampling run: which steps are guided, the formula, the report's figures
     task.py            what one guided step is asked for, and what it answers

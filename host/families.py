@@ -87,15 +87,16 @@ class Family:
             return None
         patch, multiple = self.patch(model), vars(model).get(self.padded) or 1
 
-        def tokens(names: tuple[str, ...]) -> int:
-            # each image of a list is padded on its own
+        def images(names: tuple[str, ...]) -> list[int]:
             given = [conditions.get(name) for name in names]
             each = [one for value in given for one in (value if isinstance(value, list) else [value])]
-            return sum(-(-tokens_of(one, patch) // multiple) * multiple for one in each)
+            return [tokens_of(one, patch) for one in each]
 
-        picture = tokens_in(latent, patch)
-        padding = -picture % multiple
-        return Layout(tokens(self.ahead), picture, padding + tokens(self.behind), counted=not self.open)
+        # What stands before the picture is padded image by image, the picture with what follows it.
+        ahead = sum(tokens + -tokens % multiple for tokens in images(self.ahead))
+        picture, behind = tokens_in(latent, patch), sum(images(self.behind))
+        padding = -(picture + behind) % multiple
+        return Layout(ahead, picture, behind + padding, counted=not self.open)
 
 
 def _stage(kind: str, blocks: str, streams: str, rows: str, order: Order = "picture", **more: Any) -> Stage:
@@ -368,6 +369,7 @@ FAMILIES = (
         ),
         padded="pad_tokens_multiple",
         ahead=("ref_latents",),
+        behind=("ref_frames",),  # Ming-Image's
         not_together=("ref_contexts",),  # the host cannot repeat a text that no reference follows
     ),
     Family(

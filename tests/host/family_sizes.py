@@ -95,7 +95,7 @@ QWEN = {
     "axes_dims_rope": (8, 12, 12),
 }
 QWEN21 = {
-    "image_model": "qwen_image21",
+    "image_model": "qwen_image_2.1",
     "in_channels": 64,
     "out_channels": 64,
     "num_layers": 4,
