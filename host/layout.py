@@ -238,14 +238,15 @@ class Reading:
         stream = stage.image_of(args, rows)[0]
 
         def shown(order: Order) -> bool:
+            """One of the two tokens is enough: a mask may have kept the other node from one of them only."""
             tokens = layout.tokens(order, len(stream))
-            return (
-                tokens.start >= 0 and tokens.stop <= len(stream) and stream[[tokens.start, tokens.stop - 1]].equal(ends)
-            )
+            if tokens.start < 0 or tokens.stop > len(stream):
+                return False
+            return bool((stream[[tokens.start, tokens.stop - 1]] == ends).all(dim=-1).any())
 
-        orders: tuple[Order, ...] = ("image text", "text image") if stage.joined else ("image",)
-        if shown(self.order(stage)) or not (stream == ends[0]).all(dim=-1).any():
+        if shown(self.order(stage)) or not (stream[:, None] == ends).all(dim=-1).any():
             return
+        orders: tuple[Order, ...] = ("image text", "text image") if stage.joined else ("image",)
         others = [order for order in orders if shown(order)]
         if len(others) != 1:
             raise UnknownLayout(self.family, block.name, "the picture is not where the blocks before left it")

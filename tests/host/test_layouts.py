@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from comfy.controlnet import ControlBase
 from comfy.samplers import CFGGuider, calc_cond_batch
 from comparison import PLANS
 from family_models import CASES
@@ -98,23 +99,33 @@ def test_the_wrong_end_is_an_error(pack, monkeypatch, name):
     )
 
 
-def test_tokens_that_a_control_net_changes_on_their_way_are_not_a_wrong_row(pack):
-    """They are then found nowhere, and the table is believed."""
+class Residual(ControlBase):
+    """A ControlNet that adds to some tokens of the picture behind the last double block."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        self.tokens = tokens
+
+    def get_control(self, x, timestep, cond, batched_number, transformer_options):
+        added = torch.zeros(len(x), 16, 64)
+        added[:, self.tokens] = 0.1
+        return {"input": [None, added], "output": []}
+
+    def copy(self):
+        return self
+
+
+@pytest.mark.parametrize("tokens", [slice(None), slice(8, None), slice(8)])
+@PLANS
+def test_tokens_that_another_node_changes_on_their_way_are_not_a_wrong_row(pack, batching, tokens):
+    """All of the picture's, or those under a mask."""
     case, patcher, batch, inputs = setting("Flux")
+    for conditions in (inputs["positive"], inputs["negative"]):
+        conditions[0][1]["control"] = Residual(tokens)
     noise = case.noise(batch)
-    changed = patcher.clone()
-
-    def add(args, extra):
-        out = extra["original_block"](args)
-        return {**out, "img": out["img"] + 0.1}
-
-    def around(executor, x, timestep, context, *args, **kwargs):
-        return executor(x, timestep, context, *args, **kwargs)
-
-    changed.set_model_patch_replace(add, "dit", "double_block", 1)
-    changed.add_wrapper_with_key("diffusion_model", "test", around)
-    _, report = reported(pack, guided(pack, changed, case.depth, (3,), **inputs), noise=noise)
-    assert report.steps_fired == 2
+    expected = sample(plain(case, patcher, **inputs, layers=(3,)), noise=noise)
+    actual, report = reported(pack, guided(pack, patcher, case.depth, (3,), batching, **inputs), noise=noise)
+    assert relative_error(actual, expected) <= 1e-5 and report.warnings == []
 
 
 @of_cases("LTX-2", "LTX-2.3", "MiniMax H3")
