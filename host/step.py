@@ -94,27 +94,27 @@ def in_turn(task: Task, call: Call) -> Outcome:
     # Patches of attention's input may keep keys and values by the places of the rows.
     beside = _rows_look_at_each_other(task, call) or _patched_at(_ATTENTION_INPUTS, call)
 
-    def record(batch: Batch) -> dict[Key, Patch]:
+    def noting(batch: Batch) -> dict[Key, Patch]:
         forward, chunks, conditional = _forward(task, call, batch, trace)
         if any(chunk.key in trace.handovers for chunk in conditional.values()):
             raise _in_parts("several forwards of one condition in one step")
         others = [chunk for chunk in chunks if beside and chunk not in conditional.values()]
         return recording(forward, list(conditional.values()), others)
 
-    def resume(batch: Batch) -> dict[Key, Patch]:
+    def resumed(batch: Batch) -> dict[Key, Patch]:
         forward, chunks, _ = _forward(task, call, batch, trace)
         keys = {chunk: (partner.get(chunk.uuid, chunk.uuid), chunk.index) for chunk in chunks}
         # Nothing is left where a cache answered in the model's place.
         left = {chunk: trace.handovers[key] for chunk, key in keys.items() if key in trace.handovers}
         return resuming(forward, left) if len(left) == len(chunks) else {}
 
-    predictions = call.predict(call.conds, _patched(call, record, trace))
+    predictions = call.predict(call.conds, _patched(call, noting, trace))
     disrupted = predictions[call.index]
     if trace.handovers:
         # In the positive's place of the list: other packs' patches go by it.
         others = call.conds if beside else [None] * len(call.conds)
         conds = [*others[: call.index], _detail(call), *(others[call.index + 1 :] if beside else [])]
-        disrupted = call.predict(conds, _patched(call, resume, trace))[call.index]
+        disrupted = call.predict(conds, _patched(call, resumed, trace))[call.index]
     return _outcome(task, call, predictions, disrupted, "in turn", trace)
 
 

@@ -15,6 +15,7 @@ OF_THE_HOST = (
     r"Failed to load resource",  # ours are looked at by their address, below
     r"Cannot read properties of undefined \(reading 'id'\)\s+at onChange",  # 1.32.9, at every file dropped
     r"cleanup event listeners for graph that was never set up",  # 1.32.9, at every subgraph
+    r"ComfyApp graph accessed before initialization",  # 1.49.6, as it opens, also without this pack
     r"Error fetching file size",  # of weights that a workflow names, where there is no internet
     r"fetchJobsRaw|fetchHistoryPage|fetchQueue",  # newer pages ask for what host 0.3.75 does not have
 )
