@@ -11,7 +11,6 @@ detail rows: copies of a conditional chunk that get weakened. Each forward is pa
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 import torch
 from torch import Tensor
@@ -50,7 +49,8 @@ class Trace:
         weakened: whether any detail chunk was.
         peak_ratios: per block, of the first conditional chunk that came by, where the task wants them.
         orders: of kinds of blocks, where the streams show another one than the table's.
-        sights: what the first block was given, by the conditional chunk's id, where the task wants it (see layout.py).
+        fingerprints: of the first block's tokens (see layout.py), by the condition and its window; None once two were
+            compared.
         compiled: whether torch.compile around the whole model was set aside.
     """
 
@@ -58,7 +58,7 @@ class Trace:
     weakened: bool = False
     peak_ratios: dict[int, Tensor] = field(default_factory=dict)
     orders: dict[str, Order] = field(default_factory=dict)
-    sights: dict[UUID, Tensor] = field(default_factory=dict)
+    fingerprints: dict[ChunkKey, Tensor | None] = field(default_factory=dict)
     compiled: bool = False
 
     def of(self, chunk: Chunk) -> Handover:
@@ -137,15 +137,14 @@ class Forward:
 
     def _watched(self, patches: dict[int, Patch], conditional: Sequence[Chunk]) -> dict[int, Patch]:
         """The patches, and around them what is to be seen of the streams."""
-        chunk = next(iter(conditional), None)
-        measured = chunk if self.task.measure else None
+        measured = next(iter(conditional), None) if self.task.measure else None
 
         def watching(number: int, patch: Patch) -> Patch:
             block = self.blocks[number]
 
             def run(args: Args, inner: Inner) -> Args:
                 if block.first:
-                    self._enter(number, args, chunk)
+                    self._enter(number, args, conditional)
                 if measured is None:
                     return patch(args, inner)
                 if number not in self.trace.peak_ratios:
@@ -162,22 +161,26 @@ class Forward:
         seen = [n for n, block in enumerate(self.blocks) if every or (block.first and not alone)]
         return patches | {number: watching(number, patches.get(number, _unchanged)) for number in seen}
 
-    def _enter(self, number: int, args: Args, chunk: Chunk | None) -> None:
+    def _enter(self, number: int, args: Args, conditional: Sequence[Chunk]) -> None:
         """At the first block of a stage: the streams against the table."""
-        block, task = self.blocks[number], self.task
+        block, task, trace = self.blocks[number], self.task, self.trace
         self.reading.count(block, args)
-        if chunk is None:
-            return
-        if number > 0 and task.measure:
-            self.reading.follow(block, args, chunk.rows)
-            self.trace.orders.update(self.reading.orders)
-        if number == 0 and task.sights is not None:
-            sight = self.reading.sight(block, args, chunk.rows)
-            if sight is not None:
-                self.trace.sights[chunk.uuid] = sight
-                earlier = task.sights.get(chunk.uuid)
-                if earlier is not None and earlier.shape == sight.shape:
-                    self.reading.compare(block, sight, earlier)
+        if number > 0 and task.measure and conditional:
+            self.reading.follow(block, args, conditional[0].rows)
+            trace.orders.update(self.reading.orders)
+        for chunk in conditional if number == 0 else ():
+            key = (chunk.uuid, task.window)
+            earlier = task.fingerprints.get(key)
+            if key in task.fingerprints and earlier is None:
+                continue  # compared before
+            now = self.reading.fingerprint(block, args, chunk.rows)
+            if now is None:
+                continue
+            if earlier is not None and earlier.shape == now.shape:
+                self.reading.compare(block, now, earlier)
+                trace.fingerprints[key] = None
+            else:
+                trace.fingerprints[key] = now
 
 
 def sharing(forward: Forward, chunks: list[Chunk], partner: dict[Chunk, Chunk]) -> dict[Key, Patch]:

@@ -71,7 +71,7 @@ def _of_window(task: Task, shape: torch.Size, before: Sequence[Account]) -> Task
         batching="in turn" if before and before[-1].plan == "in turn" else task.batching,
         measure=task.measure and not any(part.peak_ratios for part in before),
         orders={**task.orders, **_orders(before)},
-        sights=None,  # each window has another part of the picture
+        window=len(before),
         difference=None,
     )
 
@@ -91,7 +91,7 @@ def _of_all(parts: Sequence[Account]) -> Account:
         plan=parts[-1].plan,
         channels=channels,
         orders=_orders(parts),
-        sights={},
+        fingerprints={key: value for part in parts for key, value in part.fingerprints.items()},
         peak_ratios=next((part.peak_ratios for part in parts if part.peak_ratios), {}),
         uncompiled=any(part.uncompiled for part in parts),
     )

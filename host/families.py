@@ -80,7 +80,8 @@ class Family:
                 f"Detail Guidance cannot tell the picture from its reference image ({mixed[0]}) on {self.name}. Remove "
                 "the reference image, or Detail Guidance."
             )
-        return Reading(self.name, self._layout(model, latent, conditions), orders)
+        held = any(name.endswith("denoise_mask") for name in conditions)
+        return Reading(self.name, self._layout(model, latent, conditions), orders, held)
 
     def _layout(self, model: Any, latent: torch.Size, conditions: Mapping[str, Any]) -> Layout | None:
         if self.patch is None:

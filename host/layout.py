@@ -147,7 +147,8 @@ class UnknownLayout(ValueError):
     def __init__(self, family: str, block: str, what: str) -> None:
         super().__init__(
             f"Detail Guidance does not know where {family} has its picture in ComfyUI {comfyui_version}: at {block}, "
-            f"{what}. Nothing was changed. Update Detail Guidance; until then, remove it or use another model."
+            f"{what}. Either this ComfyUI has changed the model: update Detail Guidance. Or another node adds tokens: "
+            "remove it, or Detail Guidance."
         )
 
 
@@ -158,12 +159,14 @@ class Reading:
         family: its name.
         layout: as the table and the model's conditions have it; None where that is not counted.
         orders: of kinds of blocks, where an earlier forward of this run has shown another one than the table's.
+        held: parts of the picture may stay as they are from step to step, under a mask.
     """
 
-    def __init__(self, family: str, layout: Layout | None, orders: Mapping[str, Order]) -> None:
+    def __init__(self, family: str, layout: Layout | None, orders: Mapping[str, Order], held: bool) -> None:
         self.family = family
         self.layout = layout
         self.orders = dict(orders)
+        self.held = held
         self.text: int | None = None  # tokens of the text's stream
         self.returned: Tensor | None = None  # the picture's first and last token, as the last block of a stage had them
 
@@ -190,7 +193,8 @@ class Reading:
         return self.layout.tokens(self.order(stage), length)
 
     def count(self, block: Block, args: Mapping[str, Any]) -> None:
-        """At the first block of a stage: are there as many tokens as the parts have?
+        """At the first block of a stage: are there as many tokens as the parts have? What stands beside the picture may
+        be missing, as where a cache has its keys and values; it is then left out of the layout.
 
         Raises:
             UnknownLayout: no.
@@ -205,7 +209,6 @@ class Reading:
         if stage.order == "picture":
             right, expected = length == layout.picture, layout.picture
         elif not stage.joined:
-            # References that the conditions name need not be here: a cache may have their keys and values.
             if length == layout.ahead + layout.picture:
                 self.layout = layout = replace(layout, behind=0)
             elif length == layout.picture:
@@ -252,21 +255,20 @@ class Reading:
             raise UnknownLayout(self.family, block.name, "the picture is not where the blocks before left it")
         self.orders[stage.kind] = others[0]
 
-    def sight(self, block: Block, args: Mapping[str, Any], rows: slice) -> Tensor | None:
-        """At the first block: one number for each token, (tokens,); None where the picture is alone."""
+    def fingerprint(self, block: Block, args: Mapping[str, Any], rows: slice) -> Tensor | None:
+        """At the first block: one number for each token, (tokens,); None where the picture is alone, or held."""
         stream = block.stage.image_of(args, rows)
-        if self.layout is None or block.stage.order == "picture" or stream.shape[1] == self.layout.picture:
-            return None
-        return stream[0].double().sum(dim=-1)
+        alone = self.layout is None or block.stage.order == "picture" or stream.shape[1] == self.layout.picture
+        return None if alone or self.held else stream[0].float().sum(dim=-1)
 
-    def compare(self, block: Block, sight: Tensor, earlier: Tensor) -> None:
-        """With what an earlier step had: what changes is the picture. Others may change too (a token of the timestep, a
+    def compare(self, block: Block, now: Tensor, earlier: Tensor) -> None:
+        """Two steps' fingerprints: what changes is the picture. Others may change too (a token of the timestep, a
         reference with noise), so that alone says nothing where all tokens are counted.
 
         Raises:
             UnknownLayout: tokens beside the picture change, and tokens of the picture do not.
         """
-        changed = (sight != earlier.to(sight.device)).cpu()
+        changed = (now != earlier.to(now.device)).cpu()
         believed = torch.zeros_like(changed)
         believed[self._tokens(block.stage, len(changed))] = True
         counted = self.layout is None or self.layout.counted

@@ -1,7 +1,7 @@
 """One sampling run under Detail Guidance."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
 from typing import Any
@@ -50,7 +50,7 @@ class Run:
         self.difference: Tensor | None = None  # (D − D_m) / σ of the last step that computed D_m
 
         self.orders: dict[str, Order] = {}
-        self.sights: Mapping[UUID, Tensor] | None = {}  # none once two steps have been compared
+        self.fingerprints: dict[tuple[UUID, int], Tensor | None] = {}
 
         self.steps = self.inside = self.guided = self.fired = self.reused = 0
         self.uncompiled = False
@@ -74,7 +74,7 @@ class Run:
             return executor(x, timestep, model_options, seed)
         self.inside += 1
         outcomes: list[Outcome] = []
-        with _asking(model_options, self._task(x, sigma), outcomes):
+        with asking_in_windows(model_options, self._task(x, sigma), outcomes):
             base = executor(x, timestep, model_options, seed)
         if not outcomes:
             return base  # the report says so
@@ -117,7 +117,8 @@ class Run:
             batching=self.batching,
             measure=not self.fired,  # once a run is enough to see where they are
             orders=self.orders,
-            sights=self.sights,
+            window=0,
+            fingerprints=self.fingerprints,
             difference=self.difference,
         )
 
@@ -129,8 +130,7 @@ class Run:
         self.uncompiled |= account.uncompiled
         self.orders.update(account.orders)
         if account.fired:
-            if self.sights is not None:
-                self.sights = None if self.sights else account.sights or None
+            self.fingerprints.update(account.fingerprints)
             self.difference = (outcome.cond - outcome.disrupted) / sigma
         if account.plan == "in turn":
             self.batching = "in turn"
@@ -220,14 +220,14 @@ def unasked(of_model: Anatomy, settings: Settings, node_id: str | None) -> Repor
         plan="together",
         relative_strength=0.0,
         warnings=[
-            "nothing was guided: the guider loads this model, but predicts the positive with another one (as "
-            "DualModelGuider does). Put the node on that one."
+            "nothing was guided: the guider loads this model, but does not ask it for the positive in a way that this "
+            "pack extends. If it has two models, as DualModelGuider, put the node on the positive's."
         ],
     )
 
 
 @contextmanager
-def _asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> Iterator[None]:
+def asking_in_windows(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> Iterator[None]:
     windows = model_options.get("context_handler")
     if windows is not None:
         options = create_model_options_clone(model_options)

@@ -4,11 +4,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from inspect import getsourcefile, isroutine, unwrap
 from itertools import chain
+from pathlib import PurePath
+from traceback import walk_tb
 from typing import Any
 from uuid import UUID, uuid5
 
-from comfy.model_management import OOM_EXCEPTION, get_free_memory
+from comfy.model_management import get_free_memory
 from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
@@ -132,7 +136,7 @@ def _outcome(task: Task, call: Call, predictions: list[Tensor], disrupted: Tenso
         channels=channels,
         peak_ratios=trace.peak_ratios,
         orders=trace.orders,
-        sights=trace.sights,
+        fingerprints=trace.fingerprints,
         uncompiled=trace.compiled,
     )
     cond = predictions[call.index].clone()  # pre-CFG functions may write into theirs
@@ -215,8 +219,11 @@ def _neighbour_named(call: Call) -> Iterator[None]:
     if wrapper is None:
         yield
         return
-    kind = type(wrapper) if not hasattr(wrapper, "__qualname__") else wrapper
-    name = f"{kind.__module__}.{kind.__qualname__}"
+    while isinstance(wrapper, partial):
+        wrapper = wrapper.func
+    function = wrapper if isroutine(wrapper) else type(wrapper).__call__
+    # The host names a pack's modules by the path of its folder.
+    name = f"{PurePath(function.__module__).name}.{function.__qualname__.removesuffix('.__call__')}"
     remedy = "Remove that node, or Detail Guidance."
     if any(counter in name.lower() for counter in _COUNTERS):
         raise ValueError(
@@ -225,9 +232,10 @@ def _neighbour_named(call: Call) -> Iterator[None]:
         )
     try:
         yield
-    except OOM_EXCEPTION:
-        raise
     except (LookupError, TypeError, RuntimeError) as error:
+        (*_, (deepest, _)) = walk_tb(error.__traceback__)
+        if deepest.f_code.co_filename != getsourcefile(unwrap(function)):
+            raise
         raise RuntimeError(
             f"{name}, another node's wrapper around the model, failed beside Detail Guidance: "
             f"{type(error).__name__}: {error}. {remedy}"

@@ -57,8 +57,9 @@ class Task:
         measure: whether it is wanted how far massive activations stand out at each block, and whether the streams are
             what the table says.
         orders: of kinds of blocks, where an earlier step has shown another one than the table's.
-        sights: what an earlier step has seen at the first block, by the condition's id (see layout.py); None where
-            nobody looks any more.
+        window: number of the part of the latent that this is, where the host cuts it.
+        fingerprints: of an earlier step's tokens (see layout.py), by the condition and its window; None where two steps
+            were compared.
         difference: (D − D_m) / σ of the last step that computed D_m; None before it.
     """
 
@@ -71,7 +72,8 @@ class Task:
     batching: Batching
     measure: bool
     orders: Mapping[str, Order]
-    sights: Mapping[UUID, Tensor] | None
+    window: int
+    fingerprints: Mapping[tuple[UUID, int], Tensor | None]
     difference: Tensor | None
 
     @property
@@ -98,7 +100,7 @@ class Account:
             empty where the rule is not about channels.
         peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, (); empty where
             it was not wanted.
-        orders, sights: what the task's are, of this step.
+        orders, fingerprints: what the task's are, of this step.
         uncompiled: whether torch.compile around the whole model was set aside.
     """
 
@@ -108,7 +110,7 @@ class Account:
     channels: Mapping[int, Sequence[Tensor]]
     peak_ratios: Mapping[int, Tensor]
     orders: Mapping[str, Order]
-    sights: Mapping[UUID, Tensor]
+    fingerprints: Mapping[tuple[UUID, int], Tensor | None]
     uncompiled: bool
 
 

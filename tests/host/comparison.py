@@ -1,7 +1,11 @@
 """DetailGuider against the plain implementation, with whatever else is on the model."""
 
+from inspect import signature
+
 import pytest
 import torch
+from comfy.context_windows import ContextFuseMethods, ContextSchedules
+from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from models import conditioning
 from plain import relative_error
 from sampling import detail_guider, sample, stock_guider
@@ -30,3 +34,19 @@ def assert_term_is_added(pack, subject, batching, guider_of):
     term = sample(plain, steps=1) - sample(stock_guider(subject.model, cfg=1.0), steps=1)
     added = sample(guider_of(patched), steps=1) - sample(guider_of(subject.model), steps=1)
     torch.testing.assert_close(added, term, rtol=1e-3, atol=1e-4)
+
+
+def with_context_windows(patcher, frames):
+    """The host's own, over a video's frames."""
+    windows = {
+        "model": patcher,
+        "context_length": frames,
+        "context_overlap": 1,
+        "context_schedule": ContextSchedules.STATIC_STANDARD,
+        "context_stride": 1,
+        "closed_loop": False,
+        "fuse_method": ContextFuseMethods.PYRAMID,
+        "dim": 2,
+    }
+    newer = {"freenoise"} & signature(ContextWindowsManualNode.execute).parameters.keys()
+    return ContextWindowsManualNode.execute(**windows, **dict.fromkeys(newer, False))[0]

@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 from comfy.controlnet import ControlBase
+from comfy.nested_tensor import NestedTensor
 from comfy.samplers import CFGGuider, calc_cond_batch
-from comparison import PLANS
+from comparison import PLANS, with_context_windows
+from family_case import host_source, normal
 from family_models import CASES
 from plain import above_median, relative_error
 from sampling import reported, sample, stock_guider
-from test_families import CACHED, FAMILIES, guided, of_cases, plain, setting, skipped_without
+from test_families import CACHED, FAMILIES, guided, of_cases, plain, setting
 
 OTHER = {"image text": "text image", "text image": "image text"}
 
@@ -43,12 +45,18 @@ def missing_neighbours(family):
     return replace(family, ahead=(), behind=())
 
 
+def nothing_beside(family):
+    """The picture is taken to be alone in its first stream."""
+    first, *others = family.stages
+    return replace(family, stages=(replace(first, order="picture"), *others))
+
+
 # The sound's tokens stand before the picture's and change with them; how many there are before those, nothing tells.
 UNSEEN = {("MiniMax H3", wrong_count), ("MiniMax H3 with a reference", wrong_count)}
 
 
 @FAMILIES
-@pytest.mark.parametrize("wrong", [wrong_order, wrong_count, wrong_offset, missing_neighbours])
+@pytest.mark.parametrize("wrong", [wrong_order, wrong_count, wrong_offset, missing_neighbours, nothing_beside])
 def test_a_wrong_row_is_never_wrong_in_silence(pack, monkeypatch, name, wrong):
     case, patcher, batch, inputs = setting(name)
     families = pack.module("host.families")
@@ -64,7 +72,7 @@ def test_a_wrong_row_is_never_wrong_in_silence(pack, monkeypatch, name, wrong):
     try:
         actual = sample(guided(pack, patcher, case.depth, layers, **inputs), noise=noise)
     except pack.module("host.layout").UnknownLayout as error:
-        assert right.name in str(error) and "ComfyUI 0." in str(error) and "Update Detail Guidance" in str(error)
+        assert right.name in str(error) and "ComfyUI 0." in str(error) and "update Detail Guidance" in str(error)
     else:
         assert relative_error(actual, expected) <= 1e-5
 
@@ -97,6 +105,58 @@ def test_the_wrong_end_is_an_error(pack, monkeypatch, name):
     assert (
         relative_error(unharmed, sample(plain(case, patcher, **inputs, layers=(1,)), noise=case.noise(batch))) <= 1e-5
     )
+
+
+@PLANS
+def test_the_wrong_end_in_context_windows_is_an_error(pack, monkeypatch, batching):
+    """Of one window, from step to step."""
+    case, patcher, _, inputs = setting("Wan with a reference frame")
+    families = pack.module("host.families")
+    right = families.family_of(patcher.model.diffusion_model)
+    windowed = with_context_windows(patcher, frames=3)
+    noise = normal(5, 1, 16, 7, 8, 8)
+    sample(guided(pack, windowed, case.depth, (1,), batching, **inputs), noise=noise)
+    monkeypatch.setattr(families, "FAMILIES", (wrong_offset(right),))
+    with pytest.raises(ValueError, match="other tokens change from step to step"):
+        sample(guided(pack, windowed, case.depth, (1,), batching, **inputs), noise=noise)
+
+
+def test_the_wrong_end_of_a_reference_that_comes_later_is_an_error(pack, monkeypatch):
+    case, patcher, batch, inputs = setting("Flux Kontext")
+    families = pack.module("host.families")
+    right = families.family_of(patcher.model.diffusion_model)
+    early = [[inputs["positive"][0][0], {**inputs["positive"][0][1], "end_percent": 0.4}]]
+    del early[0][1]["reference_latents"]
+    late = [[inputs["positive"][0][0], {**inputs["positive"][0][1], "start_percent": 0.4}]]
+    inputs["positive"] = early + late
+    noise = case.noise(batch)
+    sample(guided(pack, patcher, case.depth, (1,), **inputs), noise=noise, steps=6)
+    monkeypatch.setattr(families, "FAMILIES", (wrong_offset(right),))
+    with pytest.raises(ValueError, match="other tokens change from step to step"):
+        sample(guided(pack, patcher, case.depth, (1,), **inputs), noise=noise, steps=6)
+
+
+@of_cases("MiniMax H3")
+def test_a_picture_that_a_mask_holds_is_not_a_wrong_row(pack, name):
+    """Its tokens stay as they are, and the sound's change."""
+    case, patcher, batch, inputs = setting(name)
+    mask = NestedTensor([torch.ones(1, 1, *case.latent[0][1:]), torch.ones(1, *case.latent[1])])
+    mask.tensors[0][:, :, :1] = 0
+    guider = guided(pack, patcher, case.depth, (2,), **inputs)
+    _, report = reported(pack, guider, noise=case.noise(batch), denoise_mask=mask)
+    assert report.steps_fired == 2
+
+
+@of_cases("Flux Kontext", "Wan with a reference frame", "Krea 2")
+def test_nothing_needs_float64(pack, monkeypatch, name):
+    """Some devices have none (Apple's)."""
+    case, patcher, batch, inputs = setting(name)
+
+    def refused(*args, **kwargs):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    monkeypatch.setattr(torch.Tensor, "double", refused)
+    sample(guided(pack, patcher, case.depth, (2,), **inputs), noise=case.noise(batch))
 
 
 class Residual(ControlBase):
@@ -225,7 +285,11 @@ class OnWan(PlainBesideTheNegative):
     name = "Wan text to video"
 
 
-@pytest.mark.parametrize("name", [pytest.param("Wan text to video", marks=skipped_without(CASES["Wan SCAIL"]))])
+IN_WAN = "attn1_output_patch" in host_source("ldm/wan/model.py")
+
+
+@pytest.mark.skipif(not IN_WAN, reason="this host's comfy/ldm/wan/model.py has no attn1_output_patch")
+@pytest.mark.parametrize("name", ["Wan text to video"])
 @PLANS
 def test_guidance_within_attention(pack, name, batching):
     """D and D_m both get it."""

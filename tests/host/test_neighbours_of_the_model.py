@@ -1,7 +1,6 @@
 """What changes the model itself, its weights, its calls or their order, beside Detail Guidance."""
 
 import threading
-from inspect import signature
 
 import comfy.hooks
 import comfy.ops
@@ -10,17 +9,15 @@ import comfy.sd
 import models
 import pytest
 import torch
-from comfy.context_windows import ContextFuseMethods, ContextSchedules
 from comfy.model_patcher import create_model_options_clone
 from comfy.samplers import CFGGuider
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from comfy_extras.nodes_cfg import CFGZeroStar
-from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_advanced import RescaleCFG
 from comfy_extras.nodes_tcfg import TCFG
-from comparison import PLANS, assert_equal
+from comparison import PLANS, assert_equal, with_context_windows
 from family_models import CASES, load, normal
 from models import conditioning, latent
 from plain import PlainDetailGuider, Stream, above_median, relative_error
@@ -177,18 +174,7 @@ def test_two_stages_with_split_sigmas(pack, subject, batching):
 def test_context_windows(pack, batching):
     """Overlapping parts of a video's frames are blended; the detail prediction like the others."""
     case = CASES["Wan text to video"]
-    windows = {
-        "model": load("Wan text to video"),
-        "context_length": 3,
-        "context_overlap": 1,
-        "context_schedule": ContextSchedules.STATIC_STANDARD,
-        "context_stride": 1,
-        "closed_loop": False,
-        "fuse_method": ContextFuseMethods.PYRAMID,
-        "dim": 2,
-    }
-    newer = {"freenoise"} & signature(ContextWindowsManualNode.execute).parameters.keys()
-    patched = ContextWindowsManualNode.execute(**windows, **dict.fromkeys(newer, False))[0]
+    patched = with_context_windows(load("Wan text to video"), frames=3)
     noise = normal(5, 1, 16, 7, 8, 8)
     positive, negative = case.conditioning(1), case.conditioning(2)
     options = {"batching": batching, "massive_ratio": 1.0}
@@ -498,6 +484,26 @@ def test_a_wrapper_that_fails_is_named(pack, subject):
         sample(detail_guider(pack, patched, {"batching": "together"}))
 
 
+def test_a_wrapper_is_not_blamed_for_others_errors(pack, subject):
+    def passing(apply_model, args):
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    patched = subject.model.clone()
+    patched.set_model_unet_function_wrapper(passing)
+    wrong = [[torch.zeros(1, 7, 5), conditioning(1)[0][1]]]
+    with pytest.raises(RuntimeError) as error:
+        sample(detail_guider(pack, patched, positive=wrong, negative=wrong))
+    assert "another node" not in str(error.value)
+
+
+def test_off_over_an_earlier_node_says_nothing(pack, subject):
+    guided = pack.run("DetailGuidance", model=subject.model)
+    off = pack.run("DetailGuidance", model=guided, dg_scale=0.0)
+    with reports(pack) as published:
+        sample(stock_guider(off))
+    assert published == []
+
+
 def test_the_node_on_the_model_that_is_not_asked(pack, subject):
     """Of a guider that predicts the negative with a model of its own, as core's DualModelGuider does."""
 
@@ -512,7 +518,7 @@ def test_the_node_on_the_model_that_is_not_asked(pack, subject):
     with reports(pack) as published:
         sample(guider)
     (report,) = published
-    assert report.steps == 0 and "predicts the positive with another one" in report.warnings[0]
+    assert report.steps == 0 and "If it has two models" in report.warnings[0]
     guider.model_patcher = pack.run("DetailGuidance", model=subject.model)
     with reports(pack) as published:
         sample(guider)
