@@ -120,16 +120,14 @@ class Layout:
 
 
 def tokens_of(condition: Any, patch: int | Sequence[int]) -> int:
-    """How many tokens a model condition becomes: a latent (rows, channels, …, height, width), a list of them, or tokens
-    as they are, (rows, tokens) or (rows, tokens, channels).
+    """How many tokens a model condition becomes: a latent (rows, channels, …, height, width), or tokens as they are,
+    (rows, tokens) or (rows, tokens, channels); None is none.
 
     Args:
         patch: the sides of a token, the last dimensions' last.
     """
     if condition is None:
         return 0
-    if isinstance(condition, list):
-        return sum(tokens_of(each, patch) for each in condition)
     return condition.shape[1] if condition.ndim < 4 else tokens_in(condition.shape, patch)
 
 

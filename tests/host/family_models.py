@@ -9,7 +9,21 @@ from functools import cache
 import torch
 from comfy.model_patcher import ModelPatcher
 from family_case import Case, blocks, double_and_single, host_source, normal, reference, text_first
-from family_sizes import CHROMA, CONTEXT, COSMOS, FLUX, FLUX2, HUNYUAN_VIDEO, LUMINA, QWEN, RADIANCE, TEXT, WAN
+from family_sizes import (
+    CHROMA,
+    CONTEXT,
+    COSMOS,
+    FLUX,
+    FLUX2,
+    HUNYUAN_VIDEO,
+    LUMINA,
+    PREDICT2,
+    QWEN,
+    RADIANCE,
+    TEXT,
+    WAN,
+    Z_IMAGE,
+)
 from models import built, random_weights
 from newer_family_models import NEWER
 from plain import Stream
@@ -279,15 +293,7 @@ CASES = {
     ),
     "Z-Image": Case(  # text and picture are padded to multiples of 8 tokens
         "ZImage",
-        {
-            **LUMINA,
-            "dim": 256,
-            "n_heads": 8,
-            "n_kv_heads": 8,
-            "z_image_modulation": True,
-            "pad_tokens_multiple": 8,
-            "time_scale": 1000.0,
-        },
+        Z_IMAGE,
         (16, 6, 6),
         lambda model: [*model.noise_refiner, *model.layers],
         [Stream("x", slice(0, 9))] + [Stream("x", slice(8, 17))] * 3,
@@ -375,18 +381,7 @@ CASES = {
     ),
     "Cosmos Predict2": Case(
         "CosmosT2IPredict2",
-        {
-            **COSMOS,
-            "image_model": "cosmos_predict2",
-            "pos_emb_learnable": True,
-            "min_fps": 1,
-            "max_fps": 30,
-            "extra_per_block_abs_pos_emb": False,
-            "extra_h_extrapolation_ratio": 1.0,
-            "extra_w_extrapolation_ratio": 1.0,
-            "extra_t_extrapolation_ratio": 1.0,
-            "rope_enable_fps_modulation": False,
-        },
+        PREDICT2,
         (16, 1, 8, 8),
         blocks,
         [Stream("x_B_T_H_W_D")] * 4,

@@ -257,9 +257,9 @@ MINIMAX_H3 = {
     "time_embed_dim": 32,
     "rope_inv_freq_len": 4,
 }
-ANIMA = {
+PREDICT2 = {
     **COSMOS,
-    "image_model": "anima",
+    "image_model": "cosmos_predict2",
     "pos_emb_learnable": True,
     "min_fps": 1,
     "max_fps": 30,
@@ -269,6 +269,7 @@ ANIMA = {
     "extra_t_extrapolation_ratio": 1.0,
     "rope_enable_fps_modulation": False,
 }
+ANIMA = {**PREDICT2, "image_model": "anima"}
 KREA2 = {
     "image_model": "krea2",
     "features": 64,
