@@ -9,17 +9,17 @@ endif
 
 PYTEST = $(HOST_PYTHON) -m pytest -c tests/pytest.ini --rootdir tests
 
-.PHONY: demo test test-host host page pictures bench evidence check
+.PHONY: demo test test-host host page bench evidence check
 
 # DEMO="--pairs 4": further arguments of tools/demo.py.
 demo: host
 	$(HOST_PYTHON) tools/demo.py $(DEMO)
 
-test: page pictures check
+test: page check
 	$(PYTEST) tests
 
 # What needs neither a browser nor Node.js.
-test-host: pictures
+test-host: host
 	$(PYTEST) tests/mathematics tests/host
 
 host:
@@ -28,11 +28,9 @@ host:
 page: host
 	@$(PYTHON) tools/provision_page.py
 
-pictures: host
-	@$(PYTHON) tools/provision_evidence.py
-
-evidence: pictures
-	$(HOST_PYTHON) tools/evidence
+# EVIDENCE="--model sd3.5_medium.safetensors …": another model's page; tools/evidence says what it takes.
+evidence: host
+	$(HOST_PYTHON) tools/evidence $(EVIDENCE)
 
 # BENCH="--only SD3 --rounds 3": further arguments of tools/bench.py.
 bench: host

@@ -1,8 +1,8 @@
 """Detail Guidance on the reference model through a real ComfyUI server: `make demo`.
 
-Runs workflows/detail_guidance_demo.json for several prompts and seeds, each without Detail Guidance and with it, and as
-the evidence's fair comparison with equal energy taken from the massive channels (softened) and from ordinary ones (the
-control). Writes pictures and figures to demo/. Real pictures pass through the reference model's autoencoder.
+Runs workflows/detail_guidance_demo.json for several prompts and seeds: without Detail Guidance, with it, and with the
+control, which takes as much energy from ordinary channels as Detail Guidance takes from the massive ones. Writes
+pictures and figures to demo/. Real pictures pass through the reference model's autoencoder.
 """
 
 import argparse
@@ -13,27 +13,25 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+import photographs
 import torch
 from comfy_server import Server
-from control import ordinary, removed
+from control import ordinary
 from in_process import REFERENCE_MODEL, reference_model, start
 from PIL import Image
 from rooms import metrics
 from tqdm import tqdm
 
 start(cpu=True)
-sys.path.insert(0, str(REFERENCE_MODEL))
 from references import REALS_EACH, Autoencoder  # noqa: E402
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
-import photographs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,7 +54,7 @@ PROMPTS = [
     "asphalt",
     "door garage red",
 ]
-VARIANTS = ("baseline", "detail", "softened", "control")
+VARIANTS = ("baseline", "detail", "control")
 
 
 class Graph:
@@ -113,39 +111,15 @@ class Watch:
         return statistics.median(b - a for a, b in zip(self.steps, self.steps[1:], strict=False))
 
 
-@dataclass(frozen=True)
-class Fair:
-    """The comparison at equal energy, at one block.
-
-    Attributes:
-        share: of the block's energy that both lose.
-        keep: the massive channels' factor with which they lose it.
-        ordinary: channels that hold it.
-    """
-
-    share: float
-    keep: float
-    ordinary: list[int]
-
-    @property
-    def options(self) -> dict[str, dict[str, Any]]:
-        """Of the variants."""
-        return {
-            "softened": {"keep_start": self.keep, "keep_end": self.keep},
-            "control": {"channels": ", ".join(map(str, self.ordinary))},
-        }
-
-
-def fair(block: int, massive: list[int]) -> Fair:
+def control(block: int, massive: list[int]) -> list[int]:
+    """Ordinary channels with the massive ones' energy."""
     energy = torch.tensor(json.loads((REFERENCE_MODEL / "activations.json").read_text())["energy"][block])
-    share = removed(energy, massive)
-    keep = (1 - share / float(energy[massive].sum() / energy.sum())) ** 0.5
-    return Fair(share, round(keep, 3), sorted(ordinary(energy, massive, seed=block)))
+    return sorted(ordinary(energy, massive, seed=block))
 
 
 def figures(pictures: dict[str, np.ndarray], shown: np.ndarray, reals: list[np.ndarray]) -> dict[str, float]:
     """Of one prompt and seed, against real pictures of the prompt; and of one more real picture, against the same."""
-    base, detail, softened, control = (pictures[variant] for variant in VARIANTS)
+    base, detail, control = (pictures[variant] for variant in VARIANTS)
     reference = np.mean([metrics.log_spectrum(real) for real in reals], axis=0)
 
     def gain(picture: np.ndarray, cutoff: float) -> float:
@@ -155,11 +129,11 @@ def figures(pictures: dict[str, np.ndarray], shown: np.ndarray, reals: list[np.n
         "energy_eighth_gain": gain(detail, 1 / 8),
         "energy_quarter_gain": gain(detail, 1 / 4),
         "low_pass_correlation": metrics.low_pass_correlation(base, detail),
-        "softened_energy_eighth_gain": gain(softened, 1 / 8),
         "control_energy_eighth_gain": gain(control, 1 / 8),
         "control_low_pass_correlation": metrics.low_pass_correlation(base, control),
         "spectrum_distance_baseline": metrics.spectrum_distance(base, reference),
         "spectrum_distance_detail": metrics.spectrum_distance(detail, reference),
+        "spectrum_distance_control": metrics.spectrum_distance(control, reference),
         "spectrum_distance_real": metrics.spectrum_distance(shown, reference),
     }
 
@@ -187,14 +161,14 @@ async def demonstrate(
         graph = Graph(await server.api_format(json.loads(WORKFLOW.read_text())), options)
         if layer is not None:
             graph.node["DetailGuider"]["inputs"] |= {"layer_start": layer, "layer_end": layer}
-        equal: Fair | None = None
+        equal: list[int] = []  # the control's channels
         bar = tqdm(total=len(jobs) * len(VARIANTS), unit="picture", desc="demo", mininterval=1)
         for text, seed in jobs:
             pictures: dict[str, np.ndarray] = {}
             pace: dict[str, float] = {}
             for variant in VARIANTS:
                 watch = Watch()
-                chosen = {} if equal is None else equal.options.get(variant, {})
+                chosen = {"channels": ", ".join(map(str, equal))} if variant == "control" else {}
                 prompt = graph.variant(text, seed, 0.0 if variant == "baseline" else scale, chosen)
                 result = await server.run(prompt, watch)
                 (png,) = result.values()
@@ -203,11 +177,10 @@ async def demonstrate(
                 if variant == "detail":
                     assert watch.report is not None, "the pack sent no report"
                     reports.append(watch.report)
-                    if equal is None:
-                        found = watch.report["channels"][str(watch.report["first_block"])]
-                        if not found:
-                            sys.exit(f"No massive channel at block {watch.report['first_block']}: nothing to compare.")
-                        equal = fair(watch.report["first_block"], found)
+                    found = watch.report["channels"][str(watch.report["first_block"])]
+                    if not found:
+                        sys.exit(f"No massive channel at block {watch.report['first_block']}: nothing to compare.")
+                    equal = control(watch.report["first_block"], found)
                 bar.update()
             shown, *others = reals(text)
             ratio = pace["detail"] / pace["baseline"]
@@ -225,7 +198,7 @@ async def demonstrate(
         "block": first["first_block"],
         "blocks": first["block_count"],
         "relative_strength": statistics.median(r["relative_strength"] for r in reports),
-        "equal_energy": asdict(equal) if equal else None,
+        "control_channels": equal,
         "median": {name: statistics.median(row[name] for row in rows) for name in names},
         "images": rows,
     }
@@ -250,7 +223,6 @@ def draw(images: list[tuple[str, int, dict[str, np.ndarray], np.ndarray]], out: 
     titles = {
         "baseline": "without",
         "detail": "Detail\nGuidance",
-        "softened": "softened",
         "control": "control:\nequal energy\nof ordinary\nchannels",
     }
     labels = [*titles.values(), "photograph"]

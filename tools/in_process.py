@@ -10,7 +10,7 @@ import provision
 
 REFERENCE_MODEL = provision.ROOT / "tests/reference_model"
 
-sys.path.insert(0, str(provision.comfyui_dir()))
+sys.path[:0] = [str(provision.comfyui_dir()), str(REFERENCE_MODEL)]  # its photographs are the tools' too
 
 
 def start(cpu: bool) -> None:

@@ -1,22 +1,22 @@
-"""Train the reference model's autoencoder: TAESD's architecture, 16 latent channels, on 64-pixel crops.
+"""Train the reference model's autoencoder: TAESD's architecture, 16 latent channels, on 64-pixel crops of textures.
 
-    .host/venv/bin/python tests/reference_model/train_autoencoder.py --minutes 40
+    .host/venv/bin/python tests/reference_model/train_autoencoder.py --steps 4000
 
-The encoder is computed (patch_pca.py), the decoder is trained. Resumes from `.host/training/autoencoder.pt`; writes
-`weights/autoencoder.safetensors` (fp16) at the end, or at once from the last checkpoint with `--export`.
+The encoder is computed (patch_pca.py), the decoder is trained. Goes on from `<folder>/autoencoder.pt` when it was
+interrupted; writes `weights/autoencoder.safetensors` (fp16) at the end.
 """
 
 import argparse
+from pathlib import Path
 
-import composites
 import patch_pca
 import photographs
 import torch
 from comfy_classes import DEVICE, initialise
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, l1_loss
-from training import WEIGHTS, Training
+from training import FOLDER, WEIGHTS, Training
 
 from comfy.latent_formats import SD3  # isort: skip
 from comfy.taesd.taesd import TAESD  # isort: skip
@@ -44,37 +44,32 @@ def reconstruction_loss(decoded: Tensor, picture: Tensor) -> Tensor:
     return l1_loss(decoded, picture) + 0.5 * texture
 
 
-def main(minutes: float, export_only: bool) -> None:
+def main(arguments: argparse.Namespace) -> None:
     torch.manual_seed(0)
-    data = composites.load()
-    pca = patch_pca.fit(data.textures)
+    textures = list(photographs.load().values())
+    pca = patch_pca.fit(photographs.load())
     model = TAESD(latent_channels=patch_pca.CHANNELS).to(DEVICE, memory_format=torch.channels_last)
     initialise(model)
+    if arguments.start:
+        model.load_state_dict(load_file(arguments.start))
     patch_pca.write_into(model.taesd_encoder, pca)
     decoder = model.taesd_decoder
     optimizer = torch.optim.AdamW(decoder.parameters(), weight_decay=1e-4)
-    training = Training("autoencoder", minutes, decoder=decoder, optimizer=optimizer)
-    generator = torch.Generator().manual_seed(training.step)
-    average, first = 0.0, training.step
-    for step in () if export_only else training.steps():
+    training = Training(arguments.folder / "autoencoder.pt", arguments.steps, decoder=decoder, optimizer=optimizer)
+    for _ in training.steps():
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * training.rate
-        prompts = data.prompts(BATCH, generator)
-        top, left = torch.randint(photographs.PICTURE - CROP + 1, (2,), generator=generator)
-        picture = torch.stack([data.picture(prompt, generator) for prompt in prompts])
-        picture = picture[:, :, top : top + CROP, left : left + CROP]
+        chosen = torch.randint(len(textures), (BATCH,)).tolist()
+        picture = torch.cat([photographs.crops(textures[i], 1, torch.default_generator, CROP) for i in chosen])
         latent = pca.encode(picture)
         noisy = latent + LATENT_NOISE * torch.randn_like(latent)
-        with torch.autocast(DEVICE.type, torch.bfloat16):
-            decoded = decoder(noisy.to(DEVICE, memory_format=torch.channels_last)).float()
+        decoded = decoder(noisy.to(DEVICE, memory_format=torch.channels_last))
         loss = reconstruction_loss(decoded, picture.to(DEVICE))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimizer.step()
-        average += (loss.item() - average) / min(step - first + 1, 100)
-        if step % 50 == 0:
-            print(f"step {step}  {training.seconds / 60:.1f} min  loss {average:.4f}", flush=True)
+        training.lost(loss)
     export(model)
 
 
@@ -91,8 +86,8 @@ def export(model: TAESD) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=40)
-    parser.add_argument("--export", action="store_true")
-    arguments = parser.parse_args()
-    main(arguments.minutes, arguments.export)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--start", type=Path, help="an autoencoder to start from")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the checkpoint is kept")
+    main(parser.parse_args())

@@ -1,8 +1,9 @@
-"""What both training scripts share: a time budget, a log line now and then, and a checkpoint to resume from."""
+"""What both training scripts share: steps with a learning rate, a log line now and then, a checkpoint to go on from."""
 
-import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,55 +12,58 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 
 class Training:
-    """Counts the steps and the seconds of one training, over interruptions and further runs.
+    """Counts the steps and the seconds of one training, over interruptions.
 
-    A run has a budget, and a learning rate that rises at first and falls to zero over it (cosine). Called again, an
-    interrupted run goes on, and a finished training begins another run.
+    Until the learning rate begins to fall, a training can be prolonged or shortened: call it with other `steps`.
 
     Args:
-        name: names the checkpoint, `.host/training/<name>.pt`.
-        minutes: time budget of this run.
+        file: of the checkpoint.
+        steps: of the whole training.
         parts: everything with a `state_dict` that a checkpoint has to hold.
     """
 
-    WARM_UP = 200  # steps
+    WARM_UP = 50  # steps
+    DECAY = 0.4  # share of the steps over which the learning rate falls to zero
+    SAVED_EVERY = 100  # steps
 
-    def __init__(self, name: str, minutes: float, **parts):
-        self.file = FOLDER / f"{name}.pt"
-        self.parts = parts
-        self.step = self.first = 0
-        self.seconds = self.begin = 0.0
-        self.end = minutes * 60
-        if self.file.exists():
-            saved = torch.load(self.file, weights_only=True)
+    def __init__(self, file: Path, steps: int, **parts: Any):
+        self.file, self.length, self.parts = file, steps, parts
+        self.step, self.seconds = 0, 0.0
+        self.loss = self._seen = 0.0  # a mean over some hundred steps
+        if file.exists():
+            saved = torch.load(file, weights_only=True)
             self.step, self.seconds = saved["step"], saved["seconds"]
-            self.first, self.begin, self.end = saved["run"]
-            if self.seconds >= self.end:
-                self.first, self.begin, self.end = self.step, self.seconds, self.seconds + minutes * 60
+            torch.set_rng_state(saved["random"])
             for part, state in saved["parts"].items():
                 parts[part].load_state_dict(state)
-            print(f"resumed at step {self.step}, {self.seconds / 60:.1f} min", flush=True)
+            print(f"{file.stem} goes on from step {self.step}, {self.seconds / 60:.1f} min", flush=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
 
     @property
     def rate(self) -> float:
         """The learning rate's share of its highest value."""
-        progress = (self.seconds - self.begin) / (self.end - self.begin)
-        return min(1.0, (self.step - self.first + 1) / self.WARM_UP) * (1 + math.cos(math.pi * progress)) / 2
+        return min(1.0, (self.step + 1) / self.WARM_UP, (self.length - self.step) / (self.DECAY * self.length))
 
-    def steps(self, every: int = 250):
-        """Yield step numbers until the budget is spent; save a checkpoint every `every` steps and at the end."""
-        while self.seconds < self.end:
+    def steps(self) -> Iterator[None]:
+        """Until the training is complete; the checkpoint is saved now and then and at the end."""
+        while self.step < self.length:
             start = time.monotonic()
-            yield self.step
+            yield
             self.step += 1
             self.seconds += time.monotonic() - start
-            if self.step % every == 0 or self.seconds >= self.end:
-                self.save()
+            if self.step % 50 == 0:
+                print(f"step {self.step}  {self.seconds / 60:.1f} min  loss {self.loss:.4f}", flush=True)
+            if self.step % self.SAVED_EVERY == 0 or self.step == self.length:
+                self._save()
 
-    def save(self) -> None:
-        FOLDER.mkdir(parents=True, exist_ok=True)
+    def lost(self, loss: torch.Tensor) -> None:
+        """Note a step's loss."""
+        self._seen = min(self._seen + 1, 500)
+        self.loss += (loss.item() - self.loss) / self._seen
+
+    def _save(self) -> None:
         part = self.file.with_suffix(".part")
         states = {name: part_.state_dict() for name, part_ in self.parts.items()}
-        run = (self.first, self.begin, self.end)
-        torch.save({"step": self.step, "seconds": self.seconds, "run": run, "parts": states}, part)
+        saved = {"step": self.step, "seconds": self.seconds, "random": torch.get_rng_state(), "parts": states}
+        torch.save(saved, part)
         part.replace(self.file)

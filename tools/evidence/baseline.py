@@ -1,20 +1,14 @@
-"""What the experiments compare with: the reference model with CFG alone."""
+"""What the experiments compare with: the reference model with CFG alone, and how two settings are compared."""
 
 from functools import cache
 
-from finding import NOT_HERE, verdict
 from judge import Estimate, Judge, Judged, estimate
-from laboratory import Laboratory, Size
-
-
-def pictures(size: Size) -> int:
-    return size.pairs
+from laboratory import Laboratory, Pairs
 
 
 @cache
-def baseline(laboratory: Laboratory, judge: Judge) -> Judged:
-    """Of all pairs; an experiment takes the first so many."""
-    return judge(laboratory.pictures(laboratory.model(), laboratory.size.pairs))
+def baseline(laboratory: Laboratory, judge: Judge, pairs: Pairs) -> Judged:
+    return judge.sampled(laboratory.model(), pairs)
 
 
 SPECTRUM = "Δ spectrum distance"
@@ -23,8 +17,7 @@ HIGH = "Δ log energy 1/4 to 1/2 cycle/px"
 LAYOUT = "layout correlation"
 UNLIKE = "perceptual distance"
 TEXTURE = "Δ log p texture"
-OBJECT = "Δ log p object"
-HEAD = [SPECTRUM, KERNEL, HIGH, LAYOUT, UNLIKE, TEXTURE, OBJECT]
+HEAD = [SPECTRUM, KERNEL, HIGH, LAYOUT, UNLIKE, TEXTURE]
 
 
 def changes(judge: Judge, judged: Judged, base: Judged) -> dict[str, Estimate]:
@@ -36,22 +29,8 @@ def changes(judge: Judge, judged: Judged, base: Judged) -> dict[str, Estimate]:
         LAYOUT: estimate(judged.layout(base)),
         UNLIKE: estimate(judged.unlike(base)),
         TEXTURE: estimate(judged.texture - base.texture),
-        OBJECT: estimate(judged.object - base.object),
     }
 
 
 def cells(change: dict[str, Estimate]) -> list[str]:
     return [each.signed if name.startswith("Δ") else str(each) for name, each in change.items()]
-
-
-def closer_to_real(change: dict[str, Estimate]) -> str:
-    """Holds if the spectrum and the features come closer to real pictures', in part if one does; not if anything that
-    tells real pictures is worse for certain."""
-    better = [change[name].below_zero for name in (SPECTRUM, KERNEL)]
-    worse = [change[name].above_zero for name in (SPECTRUM, KERNEL)]
-    worse += [change[name].below_zero for name in (TEXTURE, OBJECT)]
-    return NOT_HERE if any(worse) else verdict(*better)
-
-
-def reason(change: dict[str, Estimate]) -> str:
-    return ", ".join(f"{name} {change[name].signed}" for name in (SPECTRUM, KERNEL, TEXTURE, OBJECT)) + "."

@@ -8,20 +8,21 @@ from pathlib import Path
 import numpy as np
 import scipy.stats
 import torch
-from finding import COLOURS, GREY, ORANGE, Finding, plots, save, table, verdict
+from finding import GREY, ORANGE, Finding, plots, save, table, verdict
 from judge import Estimate
-from laboratory import Laboratory, Size
+from laboratory import LATENT, Laboratory, Size
 from massive_activations import channels
+from matplotlib import cm
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from weakened import gates_of, observing
 
-TITLE = "2. The gate says where, the timestep how large, the text hardly matters"
+TITLE = "2. The gates say where, the timestep how large, the text hardly matters"
 DRAWS = 200
 
 
 def pictures(size: Size) -> int:
-    return size.prompts
+    return size.crossed[0] * size.crossed[1]
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Cause:
     """Of one block's input.
 
     Attributes:
-        magnitude: mean |z| of the massive channel over a picture's tokens, (prompts, timesteps).
-        gate: mean |α| of the block before, (channels,).
+        magnitude: mean |z| of the massive channel over a picture's tokens, (prompts, noises, timesteps).
+        gate: mean |α| of each of the blocks before, summed: what the hidden state accumulates, (channels,).
         profile: mean |z|, (channels,).
         channel: the massive one.
     """
@@ -55,13 +56,14 @@ class Cause:
 
     @property
     def variation(self) -> float:
-        """Standard deviation over prompts, divided by the mean."""
-        return float((self.magnitude.std(axis=0) / self.magnitude.mean(axis=0)).mean())
+        """Standard deviation over prompts, of the mean over their noises, divided by the mean."""
+        by_prompt = self.magnitude.mean(axis=1)
+        return float((by_prompt.std(axis=0) / by_prompt.mean(axis=0)).mean())
 
 
 def causes(laboratory: Laboratory) -> dict[int, Cause]:
-    """Block → what was seen at its input; all blocks but the first."""
-    model, count, steps = laboratory.model(), laboratory.size.prompts, laboratory.size.steps
+    """Block → what was seen at its input; all blocks but the first. Every prompt meets every noise."""
+    model, (prompts, noises), steps = laboratory.model(), laboratory.size.crossed, laboratory.size.steps
     found = channels(laboratory)
     magnitude: dict[int, list[Tensor]] = defaultdict(list)  # batch after batch, each step after step
     profile: dict[int, list[Tensor]] = defaultdict(list)
@@ -76,14 +78,18 @@ def causes(laboratory: Laboratory) -> dict[int, Cause]:
         gates[block].append(gate.abs().mean(dim=(0, 1)))
 
     network = model.model.diffusion_model
+    names = list(laboratory.textures)[:prompts]
+    noise = torch.randn((noises, *LATENT), generator=torch.Generator().manual_seed(4))
     with observing(network, see), gates_of(network, see_gates):
-        laboratory.latents(model, count, cfg=1.0)
-    seen = {}
+        laboratory.sampled(model, [n for n in names for _ in noise], noise.repeat(prompts, 1, 1, 1), cfg=1.0)
+    seen, gate = {}, torch.zeros(())
     for block in range(1, len(network.joint_blocks)):
+        gate = gate + torch.stack(gates[block - 1]).mean(dim=0)
         batches = [magnitude[block][first : first + steps] for first in range(0, len(magnitude[block]), steps)]
+        by_picture = torch.cat([torch.stack(batch, dim=1) for batch in batches])
         seen[block] = Cause(
-            magnitude=torch.cat([torch.stack(batch, dim=1) for batch in batches]).numpy(),
-            gate=torch.stack(gates[block - 1]).mean(dim=0).numpy(),
+            magnitude=by_picture.view(prompts, noises, steps).numpy(),
+            gate=gate.numpy(),
             profile=torch.stack(profile[block]).mean(dim=0).numpy(),
             channel=found[block][0],
         )
@@ -92,51 +98,48 @@ def causes(laboratory: Laboratory) -> dict[int, Cause]:
 
 def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
     seen = causes(laboratory)
-    count, steps = laboratory.size.prompts, laboratory.size.steps
-    rows, falls = [], []
+    (prompts, noises), steps = laboratory.size.crossed, laboratory.size.steps
+    rows, grows = [], []
     for block, cause in seen.items():
-        by_step = cause.magnitude.mean(axis=0)
-        falls.append(by_step[-1] < by_step[0])
+        by_step = cause.magnitude.mean(axis=(0, 1))
+        grows.append(by_step[-1] > by_step[0])
         rows.append([block, cause.channel, f"{cause.rank} of {len(cause.gate)}", f"{cause.correlation:.2f}"])
         rows[-1] += [each.percent for each in cause.shares]
         rows[-1] += [f"{cause.variation:.0%}", f"{by_step[0]:.3g} → {by_step[-1]:.3g}"]
-    by_timestep, by_prompt, _ = zip(*(cause.shares for cause in seen.values()), strict=True)
+    by_timestep, by_prompt, by_noise, _ = zip(*(cause.shares for cause in seen.values()), strict=True)
 
     def listed(values: Iterable[object]) -> str:
         return ", ".join(map(str, values))
 
     verdicts = {
-        "The gate says where": (
-            verdict(
-                all(cause.rank == 1 for cause in seen.values()),
-                all(cause.correlation > 0.5 for cause in seen.values()),
-            ),
-            f"The massive channel's gate in the block before is number {listed(c.rank for c in seen.values())} of "
-            f"{len(seen[1].gate)} by size at blocks 1 to {len(seen)} (holds: number 1); over all channels, the ranks "
-            f"of gate and magnitude correlate by {listed(f'{c.correlation:.2f}' for c in seen.values())} (holds: above "
-            "0.5).",
+        "The gates say where": (
+            verdict(*(cause.rank == 1 for cause in seen.values())),
+            f"By the gates of all blocks before it, the massive channel is number "
+            f"{listed(c.rank for c in seen.values())} of {len(seen[1].gate)} at blocks 1 to {len(seen)} (holds: number "
+            "1). Over all channels, the ranks of gate and magnitude correlate by "
+            f"{listed(f'{c.correlation:.2f}' for c in seen.values())}.",
         ),
-        "The timestep says how large, growing towards the image": (
-            verdict(all(share.low > 0.5 for share in by_timestep), not any(falls)),
-            f"It explains {listed(f'{share.mean:.0%}' for share in by_timestep)} of the variance (holds: above half); "
-            f"from the first step to the last the magnitude falls at {sum(falls)} of {len(falls)} blocks (holds: "
-            "none).",
+        "The magnitude grows from noise to image": (
+            verdict(*grows),
+            f"From the first step to the last it grows at {sum(grows)} of {len(grows)} blocks. The timestep explains "
+            f"{listed(f'{share.mean:.0%}' for share in by_timestep)} of the variance.",
         ),
-        "Text hardly matters": (
-            verdict(all(share.high < 0.2 for share in by_prompt), all(c.variation < 0.1 for c in seen.values())),
-            f"The prompt, with the noise that each has of its own, explains "
-            f"{listed(f'{share.mean:.0%}' for share in by_prompt)} of the variance (holds: below a fifth); the "
-            f"standard deviation over prompts is {listed(f'{c.variation:.0%}' for c in seen.values())} of the mean "
-            "(holds: below a tenth).",
+        "It barely depends on the prompt": (
+            verdict(*(cause.variation < 0.1 for cause in seen.values())),
+            f"The standard deviation over prompts is {listed(f'{c.variation:.0%}' for c in seen.values())} of the mean "
+            "(holds: below a tenth everywhere). The prompt explains "
+            f"{listed(f'{share.mean:.0%}' for share in by_prompt)} of the variance, the noise "
+            f"{listed(f'{share.mean:.0%}' for share in by_noise)}.",
         ),
     }
     head = [
         "block",
         "channel",
-        "its gate before",
+        "its gates before",
         "gates and magnitudes correlate",
         "timestep",
-        "prompt and noise",
+        "prompt",
+        "noise",
         "rest",
         "std / mean over prompts",
     ]
@@ -144,11 +147,10 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
         TITLE,
         "massive channels are those at which AdaLN's gate α spikes; their magnitude is nearly constant over 1,000 "
         "prompts and grows from noise to image ([DG], figure 4).",
-        f"{count} prompts, each with its own noise, × {steps} timesteps of sampling without guidance: mean |z| of "
-        "the massive channel over a picture's tokens, its variance over the table of prompts × timesteps split into "
-        "the two main effects and the rest (95 % by bootstrap over prompts); rank of the channel among the block's "
-        "gates, and the rank correlation of |α| and |z| over channels. Gates of all blocks before add up in z; only "
-        "those of the last one are ranked.",
+        f"{prompts} prompts × {noises} noises, each with each, × {steps} timesteps of sampling without guidance: mean "
+        "|z| of the massive channel over a picture's tokens, its variance split into the three main effects and the "
+        "rest (95 % by bootstrap over prompts); rank of the channel by |α| summed over all blocks before, of attention "
+        "and MLP, which is what z accumulates.",
         verdicts,
         [table([*head, "mean, first → last step"], rows)],
         [_draw(seen, folder)],
@@ -156,12 +158,11 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
 
 
 def shares_of(values: np.ndarray) -> list[Estimate]:
-    """Shares of the variance of (prompts, timesteps): the timestep's, the prompt's, the rest's."""
+    """Shares of the variance of (prompts, noises, timesteps): the timestep's, the prompt's, the noise's, the rest's."""
 
     def split(sample: np.ndarray) -> np.ndarray:
-        total = sample.var()
-        step, prompt = sample.mean(axis=0).var(), sample.mean(axis=1).var()
-        return np.array([step, prompt, total - step - prompt]) / total
+        effects = [sample.mean(axis=axes).var() for axes in ((0, 1), (1, 2), (0, 2))]
+        return np.array([*effects, sample.var() - sum(effects)]) / sample.var()
 
     numbers = np.random.default_rng(0)
     draws = [split(values[numbers.integers(len(values), size=len(values))]) for _ in range(DRAWS)]
@@ -172,19 +173,16 @@ def shares_of(values: np.ndarray) -> list[Estimate]:
 def _draw(seen: dict[int, Cause], folder: Path) -> str:
     figure, (axes,) = plots(2, height=3.6)
     for block, cause in seen.items():
-        low, middle, high = np.percentile(cause.magnitude, [5, 50, 95], axis=0)
-        steps = range(1, len(middle) + 1)
-        axes[0].fill_between(steps, low, high, color=COLOURS[block], alpha=0.25, linewidth=0)
-        axes[0].plot(steps, middle, color=COLOURS[block], label=f"block {block}")
-    axes[0].set(xlabel="sampling step (noise to image)", ylabel="mean |z| of the massive channel", ylim=(0, None))
+        by_step = np.median(cause.magnitude, axis=(0, 1))
+        axes[0].plot(range(1, len(by_step) + 1), by_step, color=cm.viridis(block / len(seen)), label=f"{block}")
+    axes[0].set(xlabel="sampling step (noise to image)", ylabel="median |z| of the massive channel", ylim=(0, None))
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].set_title("median and 5 to 95 % of the prompts", fontsize=10)
-    axes[0].legend(fontsize=9, frameon=False)
+    axes[0].legend(fontsize=8, frameon=False, title="block", ncols=2)
     last = max(seen)
     cause = seen[last]
     axes[1].scatter(cause.gate, cause.profile, s=8, color=GREY)
     axes[1].scatter(cause.gate[cause.channel], cause.profile[cause.channel], s=30, color=ORANGE)
     axes[1].annotate(f" {cause.channel}", (cause.gate[cause.channel], cause.profile[cause.channel]), fontsize=9)
-    axes[1].set(xlabel=f"mean |α| of block {last - 1}", ylabel=f"mean |z| at block {last}'s input", yscale="log")
+    axes[1].set(xlabel=f"|α| summed over blocks 0 to {last - 1}", ylabel=f"|z| at block {last}'s input", yscale="log")
     axes[1].set_title("a point for each channel; orange: massive", fontsize=10)
     return save(figure, folder, "2-causes.png")

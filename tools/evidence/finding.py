@@ -16,7 +16,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 ORANGE, BLUE, GREEN, RED, GREY = "#e69f00", "#0072b2", "#009e73", "#d55e00", "#999999"
 COLOURS = (ORANGE, BLUE, GREEN, RED, "#cc79a7", "#56b4e9", "#f0e442", GREY, "#000000")
 
-HOLDS, IN_PART, NOT_HERE = "holds here", "holds in part", "does not hold here"
+HOLDS, IN_PART, CONTRADICTED = "holds", "holds in part", "contradicted"
+INCONCLUSIVE, NOT_TESTABLE, MEASURED = "inconclusive", "not testable here", "measured"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,25 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def verdict(*holds: bool) -> str:
-    return HOLDS if all(holds) else IN_PART if any(holds) else NOT_HERE
+    """Of a claim whose parts are facts about this model, seen without doubt."""
+    return HOLDS if all(holds) else IN_PART if any(holds) else CONTRADICTED
+
+
+def above(found: Any, threshold: float) -> str:
+    """Of a claim that something is more than a threshold."""
+    return HOLDS if found.low > threshold else CONTRADICTED if found.high < threshold else INCONCLUSIVE
+
+
+def falls(change: Any, least: float) -> str:
+    """Of a claim that something falls, by its change with an interval and the smallest effect worth reporting (> 0).
+
+    A change that is certainly smaller than that, or a rise, contradicts the claim; a wide interval is inconclusive.
+    """
+    if change.high < 0:
+        return HOLDS if change.mean <= -least else IN_PART
+    if change.low > -least:
+        return CONTRADICTED
+    return INCONCLUSIVE
 
 
 def plots(columns: int, rows: int = 1, height: float = 3.2) -> tuple[Any, np.ndarray]:

@@ -3,12 +3,14 @@
 import zlib
 from dataclasses import dataclass, fields
 from functools import cache
+from typing import Any
 
 import numpy as np
 import perceptual
+import photographs
 import scipy.linalg
 import torch
-from laboratory import Laboratory
+from laboratory import Laboratory, Pairs
 from references import REALS_EACH
 from rooms import metrics
 from torch import Tensor, nn
@@ -47,10 +49,7 @@ class Estimate:
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """By bootstrap over pictures, without those that have no such figure (NaN: no object to recognise)."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return Estimate(np.nan, np.nan, np.nan)
+    """By bootstrap over pictures."""
     draws = np.random.default_rng(0).choice(values, (DRAWS, len(values))).mean(axis=1)
     return Estimate(float(values.mean()), *np.percentile(draws, [2.5, 97.5]))
 
@@ -60,21 +59,21 @@ class Judged:
     """Figures of the pictures of one setting, of each picture unless it says otherwise: (n,).
 
     Attributes:
+        pairs: what they are of.
         pictures: (n, height, width, 3).
         distance: mean |log ratio| of the radial spectrum to the geometric mean of real pictures'; smaller is better.
         bands: log of the energy in each of `metrics.OCTAVES`, minus the mean of the real pictures', (n, octaves).
-        texture, object: log probability that the probe gives to what the prompt names; NaN where it names none.
-        texture_right, object_right: whether that is the most probable one.
+        texture: log probability that the probe gives to what the prompt names.
+        right: whether that is the most probable one.
         features: (n, features).
     """
 
+    pairs: Pairs
     pictures: np.ndarray
     distance: np.ndarray
     bands: np.ndarray
     texture: np.ndarray
-    object: np.ndarray
-    texture_right: np.ndarray
-    object_right: np.ndarray
+    right: np.ndarray
     features: np.ndarray
 
     def first(self, count: int) -> "Judged":
@@ -94,57 +93,47 @@ class Judge:
     """Fitted to real pictures once.
 
     Attributes:
-        held_out: the probes' accuracy on real pictures they were not fitted to: texture, object.
+        held_out: the probe's accuracy on real pictures it was not fitted to.
     """
 
     def __init__(self, laboratory: Laboratory):
         self.laboratory = laboratory
-        data, size = laboratory.data, laboratory.size
+        self.names = list(laboratory.textures)
         generator = torch.Generator().manual_seed(2)
-        prompts = data.prompts(size.reals, generator)
+        prompts = [self.names[n % len(self.names)] for n in range(laboratory.size.reals)]
         features = torch.from_numpy(self.features(self._drawn(prompts, generator)))
         self.centre, self.spread = features.mean(dim=0), features.std(dim=0) + 1e-6
-        held_out = slice(size.reals * 5 // 6, None)
-        self.probes, self.held_out = {}, {}
-        for what, names in (("texture", list(data.textures)), ("object", list(data.objects))):
-            labels = torch.tensor([self._label(prompt, what) for prompt in prompts])
-            named = labels >= 0
-            used = named.clone()
-            used[held_out] = False
-            probe = _fit(self._standard(features[used]), labels[used], len(names))
-            self.probes[what] = probe
-            tested = named & ~used
-            guess = probe(self._standard(features[tested])).argmax(dim=1)
-            self.held_out[what] = float((guess == labels[tested]).float().mean())
-        self.components = torch.linalg.svd(self._standard(features), full_matrices=False).Vh[:DIMENSIONS]
+        standard, labels = self._standard(features), torch.tensor([self.names.index(prompt) for prompt in prompts])
+        fitted = len(prompts) * 2 // 3
+        self.probe = _fit(standard[:fitted], labels[:fitted], len(self.names))
+        guess = self.probe(standard[fitted:]).argmax(dim=1)
+        self.held_out = float((guess == labels[fitted:]).float().mean())
+        self.components = torch.linalg.svd(standard, full_matrices=False).Vh[:DIMENSIONS]
 
-    def __call__(self, pictures: np.ndarray) -> Judged:
-        """Of the laboratory's first prompts."""
-        prompts = self.laboratory.prompts[: len(pictures)]
+    def __call__(self, pictures: np.ndarray, pairs: Pairs) -> Judged:
+        prompts = [self.laboratory.prompt(pair) for pair in pairs]
         features = self.features(pictures)
-        found = {}
-        for what in self.probes:
-            labels = torch.tensor([self._label(prompt, what) for prompt in prompts])
-            with torch.no_grad():
-                likely = self.probes[what](self._standard(torch.from_numpy(features))).log_softmax(dim=1)
-            right = (likely.argmax(dim=1) == labels).float()
-            likely = likely.gather(1, labels.clamp(min=0)[:, None])[:, 0]
-            found[what] = torch.where(labels >= 0, likely, torch.nan).numpy()
-            found[what + "_right"] = torch.where(labels >= 0, right, torch.nan).numpy()
+        labels = torch.tensor([self.names.index(prompt) for prompt in prompts])
+        with torch.no_grad():
+            likely = self.probe(self._standard(torch.from_numpy(features))).log_softmax(dim=1)
         logs = [self._logs(prompt) for prompt in prompts]
         bands = np.array([_log_bands(picture) for picture in pictures])
+        distances = [
+            metrics.spectrum_distance(picture.astype(float), spectrum)
+            for picture, (spectrum, _) in zip(pictures, logs, strict=True)
+        ]
         return Judged(
+            pairs=pairs,
             pictures=pictures,
-            distance=np.array(
-                [
-                    metrics.spectrum_distance(picture.astype(float), spectrum)
-                    for picture, (spectrum, _) in zip(pictures, logs, strict=True)
-                ]
-            ),
+            distance=np.array(distances),
             bands=bands - [band for _, band in logs],
+            texture=likely.gather(1, labels[:, None])[:, 0].numpy(),
+            right=(likely.argmax(dim=1) == labels).float().numpy(),
             features=features,
-            **found,
         )
+
+    def sampled(self, model: Any, pairs: Pairs, **arguments: Any) -> Judged:
+        return self(self.laboratory.pictures(model, pairs, **arguments), pairs)
 
     @cache  # noqa: B019  there is one judge
     def reals(self, prompt: str) -> np.ndarray:
@@ -152,9 +141,10 @@ class Judge:
         generator = torch.Generator().manual_seed(zlib.crc32(prompt.encode()))
         return self._drawn([prompt] * REALS_EACH, generator)
 
-    def other_reals(self, count: int) -> np.ndarray:
-        """One more real picture of each of the first prompts, (count, height, width, 3)."""
-        return self._drawn(self.laboratory.prompts[:count], torch.Generator().manual_seed(3))
+    def other_reals(self, pairs: Pairs) -> Judged:
+        """One more real picture of each pair's prompt."""
+        prompts = [self.laboratory.prompt(pair) for pair in pairs]
+        return self(self._drawn(prompts, torch.Generator().manual_seed(3)), pairs)
 
     def frechet(self, judged: Judged) -> float:
         """Distance to real pictures of the same prompts."""
@@ -169,11 +159,11 @@ class Judge:
         return kernel_change(ours, theirs, real)
 
     def _reals(self, judged: Judged) -> np.ndarray:
-        return self._real_features(len(judged.features))
+        return self._real_features(frozenset(self.laboratory.prompt(pair) for pair in judged.pairs))
 
     @cache  # noqa: B019
-    def _real_features(self, count: int) -> np.ndarray:
-        return self.features(np.concatenate([self.reals(prompt) for prompt in self.laboratory.prompts[:count]]))
+    def _real_features(self, prompts: frozenset[str]) -> np.ndarray:
+        return self.features(np.concatenate([self.reals(prompt) for prompt in sorted(prompts)]))
 
     @cache  # noqa: B019
     def _logs(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
@@ -185,15 +175,9 @@ class Judge:
         )
 
     def _drawn(self, prompts: list[str], generator: torch.Generator) -> np.ndarray:
-        drawn = [self.laboratory.data.picture(prompt, generator) for prompt in prompts]
-        return np.concatenate([self.laboratory.autoencoder.reconstructed(torch.stack(part)) for part in batched(drawn)])
-
-    def _label(self, prompt: str, what: str) -> int:
-        """Number of the prompt's texture or object, −1 where it has none."""
-        name, texture = self.laboratory.data.parts(prompt)
-        if what == "texture":
-            return list(self.laboratory.data.textures).index(texture)
-        return list(self.laboratory.data.objects).index(name) if name else -1
+        textures = self.laboratory.textures
+        drawn = torch.cat([photographs.crops(textures[prompt], 1, generator) for prompt in prompts])
+        return np.concatenate([self.laboratory.autoencoder.reconstructed(part) for part in drawn.split(64)])
 
     @torch.inference_mode()
     def features(self, pictures: np.ndarray) -> np.ndarray:
@@ -223,10 +207,6 @@ def _fit(features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
 
     optimizer.step(loss)
     return probe
-
-
-def batched(items: list, size: int = 64) -> list[list]:
-    return [items[first : first + size] for first in range(0, len(items), size)]
 
 
 def _log_bands(picture: np.ndarray) -> np.ndarray:

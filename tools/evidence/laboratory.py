@@ -1,6 +1,5 @@
 """What every experiment works with: the reference models in the real host, prompts, noise, pictures."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -8,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import photographs
 import torch
-from in_process import REFERENCE_MODEL, Pack, reference_model
+from in_process import Pack, reference_model
 from references import Autoencoder
 from rooms import block_at
 from torch import Tensor
@@ -17,15 +17,12 @@ from torch import Tensor
 import comfy.samplers  # isort: skip
 import nodes as comfy_nodes  # isort: skip
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REFERENCE_MODEL))
-import composites  # noqa: E402
-
-DEPTHS = (2, 3, 4)
-DEPTH = 4  # where nothing else is said
-BATCH = 64
+BATCH = 43
 LATENT = (16, 16, 16)
 CFG = 3.0
+
+Pairs = range  # numbers of prompt–seed pairs: the prompt follows from the number, which is the seed
+JUDGING = 10_000  # pairs from here on have chosen nothing: other prompts than those before, and other noise
 
 
 @dataclass(frozen=True)
@@ -33,91 +30,135 @@ class Size:
     """How much is measured.
 
     Attributes:
-        pairs, half, few: prompt–seed pairs of the main comparison, of the others, and of each setting of a sweep.
-        prompts: of the decomposition of variance.
-        reals: real pictures that the features' judges are fitted to.
+        primary: prompt–seed pairs of the primary outcomes, of other judged comparisons, of each setting of a choice.
+        half, few: of other judged comparisons; of each setting of a choice.
+        crossed: prompts, and noises of each of them, in the decomposition of variance.
+        teacher: real pictures that are noised.
+        reals: real pictures that the features' judge is fitted to.
         steps: of sampling.
     """
 
-    pairs: int
+    primary: int
     half: int
     few: int
-    prompts: int
+    crossed: tuple[int, int]
+    teacher: int
     reals: int
     steps: int
 
 
-FULL = Size(pairs=128, half=96, few=48, prompts=1024, reals=2400, steps=20)
-QUICK = Size(pairs=6, half=6, few=6, prompts=6, reals=96, steps=2)
+FULL = Size(primary=126, half=63, few=42, crossed=(16, 8), teacher=129, reals=1290, steps=20)
+QUICK = Size(primary=6, half=6, few=6, crossed=(3, 2), teacher=6, reals=129, steps=2)
 
 
 class Laboratory:
     """
     Attributes:
-        data: objects and textures; `prompts` is drawn from them once, an experiment takes the first so many.
+        textures: photographs by prompt.
+        deep, shallow: the reference models' names.
         advance: told of each picture that was sampled.
     """
 
     def __init__(self, size: Size, pack: Pack):
         self.size = size
         self.pack = pack
-        self.data = composites.load()
-        drawn = self.data.prompts(2 * max(size.pairs, size.prompts), torch.Generator().manual_seed(1))
-        self.prompts = list(dict.fromkeys(drawn))[: max(size.pairs, size.prompts)]  # all different
+        self.textures = photographs.load()
         self.advance: Callable[[int], object] = lambda pictures: None
         self._reference = reference_model()
-        self.autoencoder = Autoencoder(self._reference, self.data.textures)
+        self.deep, self.shallow = self._reference.DEEP, self._reference.SHALLOW
+        self.autoencoder = Autoencoder(self._reference, self.textures)
 
-    def model(self, depth: int = DEPTH) -> Any:
-        """One object for each depth: hooks on it are hooks on what is sampled."""
-        return self._model(depth)
+    def prompt(self, pair: int) -> str:
+        """Every second texture is for choosing, the others for judging."""
+        names = list(self.textures)[pair >= JUDGING :: 2]
+        return names[pair % len(names)]
+
+    def model(self, name: str | Path | None = None) -> Any:
+        """One object for each: hooks on it are hooks on what is sampled. A name, or a file that a training has kept."""
+        return self._model(name or self.deep)
 
     @cache  # noqa: B019  there is one laboratory
-    def _model(self, depth: int) -> Any:
-        return self._reference.load_model(depth)
+    def _model(self, name: str | Path) -> Any:
+        return self._reference.load_model(name)
 
     @cache  # noqa: B019
-    def _clip(self, depth: int) -> Any:
-        return self._reference.load_clip(depth)
+    def clip(self, name: str | Path) -> Any:
+        return self._reference.load_clip(name)
 
-    def default_block(self, depth: int = DEPTH) -> int:
+    def depth(self, name: str | Path | None = None) -> int:
+        return len(self.model(name).model.diffusion_model.joint_blocks)
+
+    def block(self, name: str | Path | None = None) -> int:
         """The block that the nodes' default layer names."""
-        return block_at(self.default("DetailGuidance", "layer_start"), depth)
+        return block_at(self.default("DetailGuidance", "layer_start"), self.depth(name))
 
-    def conditioning(self, prompts: list[str], depth: int = DEPTH) -> list[Any]:
+    def conditioning(self, prompts: list[str], name: str | Path | None = None) -> list[Any]:
         """One conditioning for a batch: each picture has its own prompt."""
-        each = [comfy_nodes.CLIPTextEncode().encode(self._clip(depth), prompt)[0][0] for prompt in prompts]
+        clip = self.clip(name or self.deep)
+        each = [comfy_nodes.CLIPTextEncode().encode(clip, prompt)[0][0] for prompt in prompts]
         pooled = torch.cat([extra["pooled_output"] for _, extra in each])
-        return [[torch.cat([context for context, _ in each]), {"pooled_output": pooled}]]
+        return [[torch.cat([context for context, _ in each]), {"pooled_output": pooled, "prompts": prompts}]]
 
-    def latents(self, model: Any, count: int, cfg: float = CFG, steps: int | None = None, depth: int = DEPTH) -> Tensor:
-        """Sampled by Euler's method, a pair after the other: prompt n with noise of seed n."""
+    def denoised(self, name: str | Path, x: Tensor, sigma: Tensor, prompts: list[str]) -> Tensor:
+        """A model's conditional prediction, without sampling."""
+        ((context, extra),) = self.conditioning(prompts, name)
+        return self.model(name).model.apply_model(x, sigma, c_crossattn=context, y=extra["pooled_output"])
+
+    def latents(
+        self, model: Any, pairs: Pairs, cfg: float = CFG, steps: int | None = None, name: str | Path | None = None
+    ) -> Tensor:
+        """Sampled by Euler's method, each from the noise of its number."""
+        prompts = [self.prompt(pair) for pair in pairs]
+        noise = torch.stack([torch.randn(LATENT, generator=torch.Generator().manual_seed(pair)) for pair in pairs])
+        return self.sampled(model, prompts, noise, cfg, steps, name)
+
+    def sampled(
+        self,
+        model: Any,
+        prompts: list[str],
+        noise: Tensor,
+        cfg: float = CFG,
+        steps: int | None = None,
+        name: str | Path | None = None,
+    ) -> Tensor:
         result = []
         sampling = model.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps or self.size.steps)
         sampler = comfy.samplers.sampler_object("euler")
-        for first in range(0, count, BATCH):
-            numbers = range(first, min(first + BATCH, count))
-            noise = torch.stack(
-                [torch.randn(LATENT, generator=torch.Generator().manual_seed(number)) for number in numbers]
-            )
+        for first in range(0, len(noise), BATCH):
+            part = noise[first : first + BATCH]
             guider = comfy.samplers.CFGGuider(model)
-            positive = self.conditioning([self.prompts[number] for number in numbers], depth)
-            guider.set_conds(positive, self.conditioning([""], depth))
+            positive = self.conditioning(prompts[first : first + BATCH], name)
+            guider.set_conds(positive, self.conditioning([""], name))
             guider.set_cfg(cfg)
-            result.append(guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True))
-            self.advance(len(noise))
+            result.append(guider.sample(part, torch.zeros_like(part), sampler, sigmas, disable_pbar=True))
+            self.advance(len(part))
         return torch.cat(result)
 
-    def pictures(self, model: Any, count: int, **arguments: Any) -> np.ndarray:
-        """The same, decoded: (count, height, width, 3), 0 to 1."""
-        return self.autoencoder.decoded(self.latents(model, count, **arguments))
+    def pictures(self, model: Any, pairs: Pairs, **arguments: Any) -> np.ndarray:
+        """The same, decoded: (pairs, height, width, 3), 0 to 1."""
+        return self.autoencoder.decoded(self.latents(model, pairs, **arguments))
 
-    def detail_guidance(self, depth: int = DEPTH, options: dict[str, Any] | None = None, **settings: Any) -> Any:
-        """The reference model with this pack's node; what is not given is the node's default."""
+    def detail_guidance(
+        self, name: str | Path | None = None, options: dict[str, Any] | None = None, **settings: Any
+    ) -> Any:
+        """A reference model with this pack's node; what is not given is the node's default."""
         chosen = self.pack.run("DetailGuidanceOptions", **(options or {}))
-        return self.pack.run("DetailGuidance", model=self.model(depth), options=chosen, **settings)
+        return self.pack.run("DetailGuidance", model=self.model(name), options=chosen, **settings)
+
+    def at(self, block: int, w: float, options: dict[str, Any] | None = None, name: str | Path | None = None) -> Any:
+        """The same, at one block."""
+        layer = block / self.depth(name)
+        return self.detail_guidance(name, options, layer_start=layer, layer_end=layer, dg_scale=w)
 
     def default(self, node: str, name: str) -> Any:
         """The default of one of the pack's inputs."""
         return next(i.default for i in self.pack.classes[node].GET_SCHEMA().inputs if i.id == name)
+
+
+def choosing(count: int) -> Pairs:
+    return range(count)
+
+
+def judging(count: int) -> Pairs:
+    return range(JUDGING, JUDGING + count)

@@ -6,21 +6,22 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from finding import COLOURS, GREY, ORANGE, Finding, plots, save, table, verdict
-from laboratory import DEPTH, DEPTHS, REFERENCE_MODEL, Laboratory, Size
+from finding import BLUE, GREY, ORANGE, Finding, plain_numbers, plots, save, table, verdict
+from in_process import REFERENCE_MODEL
+from laboratory import Laboratory, Size, choosing
+from matplotlib import cm
 from rooms import massive
 from torch import Tensor
 from weakened import Channels, observing
 
-FROM_SCRATCH = (2, 3)  # depths; growth.json has their training from its first step
 EARLY = 1 / 3  # of the training
-Growth = list[tuple[int, float]]  # per block, the largest channel and its magnitude over the median
+Growth = dict[str, list[tuple[int, float]]]  # step → per block, the largest channel and its magnitude over the median
 
 TITLE = "1. Massive activations sit in few fixed channels, on every image token"
 
 
 def pictures(size: Size) -> int:
-    return len(DEPTHS) * size.few
+    return 2 * size.few
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Seen:
 
 
 @cache
-def seen(laboratory: Laboratory, depth: int) -> list[Seen]:
+def seen(laboratory: Laboratory, name: str) -> list[Seen]:
     """At every block's input, while the model samples without guidance."""
     sums: dict[int, list[Tensor]] = {}
 
@@ -56,35 +57,35 @@ def seen(laboratory: Laboratory, depth: int) -> list[Seen]:
         each = torch.stack([size.mean(dim=(0, 1)), image.square().mean(dim=(0, 1)), variation, largest])
         sums.setdefault(block, []).append(each)
 
-    with observing(laboratory.model(depth).model.diffusion_model, see):
-        laboratory.latents(laboratory.model(depth), laboratory.size.few, cfg=1.0, depth=depth)
+    model = laboratory.model(name)
+    with observing(model.model.diffusion_model, see):
+        laboratory.latents(model, choosing(laboratory.size.few), cfg=1.0, name=name)
     return [Seen(*torch.stack(each).mean(dim=0)) for _, each in sorted(sums.items())]
 
 
-def channels(laboratory: Laboratory, depth: int = DEPTH) -> Channels:
-    """The massive channels at every block's input, by the nodes' defaults; those of the others where it has none."""
+def channels(laboratory: Laboratory, name: str | None = None) -> Channels:
+    """The massive channels at every block's input, by the nodes' defaults; the largest one where it has none."""
     ratio = laboratory.default("DetailGuidanceOptions", "massive_ratio")
     at_most = laboratory.default("DetailGuidanceOptions", "max_channels")
-    found = [
-        massive.most_massive(s.magnitude, ratio, at_most).nonzero().flatten().tolist() for s in seen(laboratory, depth)
-    ]
-    everywhere = sorted({channel for each in found for channel in each}) or [
-        int(seen(laboratory, depth)[-1].magnitude.argmax())
-    ]
-    return {block: each or everywhere for block, each in enumerate(found)}
+    found = {}
+    for block, each in enumerate(seen(laboratory, name or laboratory.deep)):
+        massive_ones = massive.most_massive(each.magnitude, ratio, at_most).nonzero().flatten().tolist()
+        found[block] = massive_ones or [int(each.magnitude.argmax())]
+    return found
 
 
 def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
+    models = [laboratory.deep, laboratory.shallow]
     rows, all_fixed, all_few, all_there, at_first, all_tokens, all_uniform = [], [], [], [], [], [], []
     threshold = laboratory.default("DetailGuidanceOptions", "massive_ratio")
-    for depth in DEPTHS:
-        blocks = seen(laboratory, depth)
+    for name in models:
+        blocks = seen(laboratory, name)
         for number, block in enumerate(blocks):
             top = int(block.magnitude.argmax())
             ordinary = block.magnitude.argsort(descending=True)[1:9]
             rows.append(
                 [
-                    f"{depth} × {64 * depth}",
+                    name.replace("x", " × "),
                     number,
                     f"{top}: {block.ratios[top]:.1f}×",
                     f"{block.ratios[ordinary[0]]:.1f}×",
@@ -104,13 +105,13 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
         all_there += [number >= 1 for number in massive_at]
         all_tokens += [bool(b.largest[t] > 0.99) for b, t in zip(later, tops, strict=True)]
         all_uniform += [bool(b.variation[t] < 0.2) for b, t in zip(later, tops, strict=True)]
-    growth = json.loads((REFERENCE_MODEL / "growth.json").read_text())
-    appeared = {depth: _appeared(growth[str(depth)], threshold) for depth in FROM_SCRATCH}
+    trainings: dict[str, Growth] = json.loads((REFERENCE_MODEL / "growth.json").read_text())
+    appeared = {name: _appeared(growth) for name, growth in trainings.items()}
     verdicts = {
         "Few fixed channels": (
             verdict(all(all_fixed), all(all_few)),
             f"The largest channel is the same at every block's input after the first in {sum(all_fixed)} of "
-            f"{len(DEPTHS)} models; at most four channels exceed {threshold:g} times the median at {sum(all_few)} of "
+            f"{len(models)} models; at most four channels exceed {threshold:g} times the median at {sum(all_few)} of "
             f"{len(all_few)} such inputs.",
         ),
         "On every image token": (
@@ -119,86 +120,80 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
             f"inputs, and varies by less than 20 % over a picture's tokens at {sum(all_uniform)}.",
         ),
         "In all layers, at several sizes": (
-            verdict(*all_there, *at_first),
+            verdict(all(all_there), all(at_first)),
             f"Some channel exceeds {threshold:g} times the median at {sum(all_there)} of {len(all_there)} inputs after "
             f"the first block's, and at {sum(at_first)} of {len(at_first)} first ones, which are the patch embedding: "
             "no block has written there yet.",
         ),
-        "Early in training, and from then on": (
+        "Early in training": (
             verdict(*(share is not None and share < EARLY for share, _ in appeared.values())),
-            "At the last block's input, with the same channel to the end: "
-            + "; ".join(f"depth {depth} {text}" for depth, (_, text) in appeared.items())
-            + ". (Depth 4 had been trained on textures before its first step shown here.)",
+            "At the last block's input, the channel that is the largest at the end is it from then on: "
+            + "; ".join(f"{name}: {text}" for name, (_, text) in appeared.items())
+            + ".",
         ),
     }
     head = ["model", "block", "largest channel", "next", f"above {threshold:g}×", "its energy", "largest on tokens"]
-    figures = [_magnitudes(laboratory, folder), _growth(growth, folder)]
     return Finding(
         TITLE,
         "massive activations occupy few fixed channels on all image tokens, in all layers, at all model sizes, and "
         "appear early in training ([DG], figures 2 and 3).",
-        f"{len(DEPTHS)} models of depth × width, sampling {laboratory.size.few} prompts without guidance, all steps: "
+        f"Two models of blocks × width, sampling {laboratory.size.few} prompts without guidance, all steps: "
         "mean of |z| at every block's input as a multiple of the median channel's; share of the hidden state's energy; "
         "share of tokens on which the channel is the largest; standard deviation over a picture's tokens divided by "
         "the mean, beside the median of the eight next channels. Training: on noised real pictures, `growth.json`.",
         verdicts,
         [table([*head, "varies", "next eight vary"], rows)],
-        figures,
+        [_magnitudes(laboratory, models, folder), _growth(trainings, folder)],
     )
 
 
-def _by_step(growth: dict[str, Growth]) -> list[tuple[int, Growth]]:
+def _by_step(growth: Growth) -> list[tuple[int, list[tuple[int, float]]]]:
     return sorted((int(step), blocks) for step, blocks in growth.items())
 
 
-def _appeared(growth: dict[str, Growth], threshold: float) -> tuple[float | None, str]:
-    """From which share of the training on the final channel is above the threshold at the last block's input."""
+def _appeared(growth: Growth) -> tuple[float | None, str]:
+    """From which share of the training on the final channel is the largest at the last block's input."""
     steps = _by_step(growth)
     last, final = steps[-1][0], steps[-1][1][-1][0]
-    there = [blocks[-1][0] == final and blocks[-1][1] > threshold for _, blocks in steps]
-    if not there[-1]:
-        return None, f"never above {threshold:g} times the median"
+    there = [blocks[-1][0] == final for _, blocks in steps]
     first = len(there) - there[::-1].index(False) if False in there else 0
     step, blocks = steps[first]
-    return step / last, f"from step {step} of {last} on ({blocks[-1][1]:.1f}×, channel {final})"
+    text = (
+        f"from step {step} of {last} on (channel {final}, {blocks[-1][1]:.1f}×, at the end {steps[-1][1][-1][1]:.1f}×)"
+    )
+    return step / last, text
 
 
-def _magnitudes(laboratory: Laboratory, folder: Path) -> str:
+def _magnitudes(laboratory: Laboratory, models: list[str], folder: Path) -> str:
     threshold = laboratory.default("DetailGuidanceOptions", "massive_ratio")
-    figure, axes = plots(max(DEPTHS), len(DEPTHS), height=1.9)
-    for row, depth in zip(axes, DEPTHS, strict=True):
-        for axis in row[depth:]:
-            axis.set_axis_off()
-        for number, (axis, block) in enumerate(zip(row, seen(laboratory, depth), strict=False)):
+    figure, axes = plots(2, height=3.4)
+    for axis, name in zip(axes[0], models, strict=True):
+        for number, block in enumerate(seen(laboratory, name)):
             top = int(block.magnitude.argmax())
-            axis.vlines(range(len(block.ratios)), 0, block.ratios, color=GREY, linewidth=1)
             colour = ORANGE if block.ratios[top] > threshold else GREY
-            axis.vlines([top], 0, block.ratios[top], color=colour, linewidth=2.5)
-            axis.annotate(f" {top}", (top, float(block.ratios[top])), va="top", fontsize=9)
-            axis.set_title(f"depth {depth}, block {number}", fontsize=9)
-        row[0].set_ylabel("mean |z| / median", fontsize=9)
-    for axis in axes[-1]:
-        axis.set_xlabel("channel", fontsize=9)
+            axis.scatter([number] * len(block.ratios), block.ratios, s=4, color=GREY, alpha=0.5)
+            axis.scatter([number], [block.ratios[top]], s=24, color=colour)
+            axis.annotate(f" {top}", (number, float(block.ratios[top])), fontsize=8, va="center")
+        axis.axhline(threshold, color=BLUE, linewidth=1, linestyle=":")
+        axis.set_title(f"{name.replace('x', ' × ')}; dotted: the pack's threshold", fontsize=10)
+        axis.set(xlabel="block", yscale="log")
+        plain_numbers(axis.yaxis)
+    axes[0, 0].set_ylabel("mean |z| / median, a point for each channel")
     return save(figure, folder, "1-channels.png")
 
 
-def _growth(growth: dict, folder: Path) -> str:
-    figure, axes = plots(len(DEPTHS))
-    for axis, depth in zip(axes[0], DEPTHS, strict=True):
-        steps = _by_step(growth[str(depth)])
-        for block in range(depth):
-            ratios = [blocks[block][1] for _, blocks in steps]
-            axis.plot(
-                [int(s) for s, _ in steps],
-                ratios,
-                color=COLOURS[block],
-                marker="o",
-                markersize=3,
-                label=f"block {block}",
-            )
-        axis.set_title(f"depth {depth}", fontsize=10)
+def _growth(trainings: dict[str, Growth], folder: Path) -> str:
+    figure, axes = plots(len(trainings))
+    for axis, (name, growth) in zip(axes[0], trainings.items(), strict=True):
+        steps = _by_step(growth)
+        blocks = range(len(steps[0][1]))
+        for block in blocks:
+            ratios = [each[block][1] for _, each in steps]
+            shade = cm.viridis(block / len(blocks))
+            axis.plot([step for step, _ in steps], ratios, color=shade, marker="o", markersize=3, label=f"{block}")
+        axis.set_title(name, fontsize=10)
         axis.set_xlabel("training step")
         axis.set_ylim(bottom=0)
+        axis.legend(fontsize=7, frameon=False, title="block", loc="center left", bbox_to_anchor=(1, 0.5))
     axes[0, 0].set_ylabel("largest / median mean |z|")
-    axes[0, -1].legend(fontsize=8, frameon=False, loc="center right")
     return save(figure, folder, "1-training.png")

@@ -5,21 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baseline import baseline
-from finding import BLUE, GREEN, ORANGE, Finding, plain_numbers, plots, save, table, verdict
+from finding import BLUE, ORANGE, Finding, above, plain_numbers, plots, save, table
 from judge import DRAWS, Estimate, Judge, Judged, estimate
-from laboratory import DEPTH, DEPTHS, Laboratory, Size
+from laboratory import CFG, Laboratory, Size, choosing
 from massive_activations import channels
 from weakened import disrupted, guided
 
-TITLE = "7. A normalised strength"
+TITLE = "8. A normalised strength"
 SCALES = (0.25, 0.5)
 STRENGTHS = (0.1, 0.2)
 
 
 def pictures(size: Size) -> int:
-    runs = len(DEPTHS) * (len(SCALES) + len(STRENGTHS))
-    return (runs + len(DEPTHS) - 1) * size.few
+    return 2 * (len(SCALES) + len(STRENGTHS) + 1) * size.few
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Run:
         effect: perceptual distance from the same pair without guidance, (pairs,).
     """
 
-    depth: int
+    model: str
     asked: tuple[str, float]
     scale: float
     strength: float
@@ -39,16 +37,16 @@ class Run:
 
 
 def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
-    count = laboratory.size.few
-    runs = [each for depth in DEPTHS for each in _runs(laboratory, judge, depth)]
+    models = [laboratory.deep, laboratory.shallow]
+    runs = [each for name in models for each in _runs(laboratory, judge, name)]
     effects = {asked: np.array([r.effect for r in runs if r.asked == asked]) for asked in {r.asked for r in runs}}
     gain = log_gain([effects["scale", w] for w in SCALES], [effects["strength", s] for s in STRENGTHS])
     spreads = {asked: np.exp(_log_spread(each.mean(axis=1))) for asked, each in effects.items()}
     missed = max(abs(r.strength / r.asked[1] - 1) for r in runs if r.asked[0] == "strength")
     verdicts = {
         "Equal strength is a more equal effect than equal scale": (
-            verdict(gain.above_zero),
-            f"Between {len(DEPTHS)} models the largest effect is "
+            above(gain, 0.0),
+            "Between the two models the larger effect is "
             + ", ".join(f"{spreads['scale', w]:.2f} (w = {w:g})" for w in SCALES)
             + " times the smallest at equal scale, "
             + ", ".join(f"{spreads['strength', s]:.2f} ({s:g})" for s in STRENGTHS)
@@ -56,10 +54,10 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
             "equal).",
         )
     }
-    head = ["depth", "asked for", "scale w", "strength ‖w(c − d)‖ / ‖x − c‖", "perceptual distance"]
+    head = ["model", "asked for", "scale w", "strength ‖w(c − d)‖ / ‖x − c‖", "perceptual distance"]
     rows = [
         [
-            r.depth,
+            r.model,
             f"{r.asked[0]} {r.asked[1]:g}",
             f"{r.scale:.3g}",
             f"{r.strength:.3f}",
@@ -71,8 +69,8 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     return Finding(
         TITLE,
         "open: w means different things in different models; adaptive strength is named as the main practical gap.",
-        f"{len(DEPTHS)} models, {count} pairs each at cfg 3, the default layer: the effect is the perceptual "
-        "distance of each picture from the same pair's without guidance, at equal scales, and at the scales that "
+        f"The two models, {laboratory.size.few} pairs each at cfg {CFG:g}, the default layer: the effect is the "
+        "perceptual distance of each picture from the same pair's without guidance, at equal scales, and at those that "
         f"should make the mean strength equal (found by proportion; missed by at most {missed:.0%}). Every run of "
         "this pack reports its strength (*relative strength*), and the option `limit` caps it.",
         verdicts,
@@ -81,21 +79,21 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     )
 
 
-def _runs(laboratory: Laboratory, judge: Judge, depth: int) -> list[Run]:
-    model, count = laboratory.model(depth), laboratory.size.few
-    block = laboratory.default_block(depth)
-    weaken = disrupted({block: channels(laboratory, depth)[block]})
+def _runs(laboratory: Laboratory, judge: Judge, name: str) -> list[Run]:
+    model, pairs = laboratory.model(name), choosing(laboratory.size.few)
+    block = laboratory.block(name)
+    weaken = disrupted({block: channels(laboratory, name)[block]})
 
     def sampled(model: Any) -> Judged:
-        return judge(laboratory.pictures(model, count, depth=depth))
+        return judge.sampled(model, pairs, name=name)
 
-    base = baseline(laboratory, judge).first(count) if depth == DEPTH else sampled(model)
+    base = sampled(model)
 
     def guided_by(asked: tuple[str, float], scale: float) -> Run:
         strengths: list[float] = []
         judged = sampled(guided(model, weaken, scale, strengths))
         energy = estimate((judged.bands - base.bands)[:, -1])
-        return Run(depth, asked, scale, float(np.mean(strengths)), judged.unlike(base), energy)
+        return Run(name, asked, scale, float(np.mean(strengths)), judged.unlike(base), energy)
 
     runs = [guided_by(("scale", scale), scale) for scale in SCALES]
     per_scale = runs[0].strength / runs[0].scale
@@ -122,10 +120,10 @@ def _log_spread(values: np.ndarray) -> float:
 
 def _draw(runs: list[Run], folder: Path) -> str:
     figure, (axes,) = plots(2, height=3.2)
-    for depth, colour, marker in zip(DEPTHS, (GREEN, BLUE, ORANGE), "^so", strict=True):
-        own = [each for each in runs if each.depth == depth]
+    for name, colour, marker in zip(dict.fromkeys(r.model for r in runs), (BLUE, ORANGE), "so", strict=True):
+        own = [each for each in runs if each.model == name]
         effects = [each.effect.mean() for each in own]
-        style = {"color": colour, "marker": marker, "linestyle": "", "label": f"depth {depth}"}
+        style = {"color": colour, "marker": marker, "linestyle": "", "label": name.replace("x", " × ")}
         axes[0].plot([each.scale for each in own], effects, **style)
         axes[1].plot([each.strength for each in own], effects, **style)
     for axis, label in zip(axes, ("scale w", "strength ‖w(c − d)‖ / ‖x − c‖"), strict=True):
@@ -134,4 +132,4 @@ def _draw(runs: list[Run], folder: Path) -> str:
         plain_numbers(axis.yaxis)
     axes[0].set_ylabel("perceptual distance")
     axes[1].legend(fontsize=9, frameon=False)
-    return save(figure, folder, "7-strength.png")
+    return save(figure, folder, "8-strength.png")

@@ -41,13 +41,20 @@ class Moment:
 Weakening = Callable[[Moment], Tensor]
 
 
-def guided(model: Any, weaken: Weakening, scale: float, strengths: list[float] | None = None) -> Any:
+Part = Callable[[Tensor, Tensor], Tensor]  # of a term, with regard to a direction: both (pictures, …)
+
+
+def guided(
+    model: Any, weaken: Weakening, scale: float, strengths: list[float] | None = None, part: Part | None = None
+) -> Any:
     """A clone that adds scale · (c − weaker) to what CFG makes. `strengths` is given the mean share of that in the
-    model's own update x − c, step by step."""
+    model's own update x − c, step by step; `part` takes a part of it with regard to CFG's direction c − u."""
 
     def add(args: dict[str, Any]) -> Tensor:
         c = args["cond_denoised"]
         term = scale * (c - weaken(_moment(args)))
+        if part is not None:
+            term = part(term, c - args["uncond_denoised"])
         if strengths is not None:
             strengths.append(float(share(term, args["input"], c).mean()))
         return args["denoised"] + term
@@ -55,6 +62,17 @@ def guided(model: Any, weaken: Weakening, scale: float, strengths: list[float] |
     clone = model.clone()
     clone.set_model_sampler_post_cfg_function(add)
     return clone
+
+
+def along(term: Tensor, direction: Tensor) -> Tensor:
+    """Each picture's projection on the direction."""
+    flat, way = term.flatten(1), direction.flatten(1)
+    return ((flat * way).sum(dim=1) / way.square().sum(dim=1)).view(-1, 1, 1, 1) * direction
+
+
+def across(term: Tensor, direction: Tensor) -> Tensor:
+    """What is orthogonal to the direction."""
+    return term - along(term, direction)
 
 
 def share(term: Tensor, x: Tensor, c: Tensor) -> Tensor:
@@ -95,16 +113,20 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class NormByScale:
-    """A LayerNorm that divides by a standard deviation observed elsewhere, (rows, tokens, 1)."""
+class HeldNorm:
+    """A LayerNorm that divides by a standard deviation observed elsewhere, and subtracts a mean observed there too if
+    asked. What is observed is both, (rows, tokens, 2)."""
 
     eps: float
+    mean: bool = False
 
     def observe(self, z: Tensor) -> Tensor:
-        return (z.var(dim=-1, correction=0, keepdim=True) + self.eps).sqrt()
+        deviation = (z.var(dim=-1, correction=0) + self.eps).sqrt()
+        return torch.stack([z.mean(dim=-1), deviation], dim=-1)
 
     def weaken(self, z: Tensor, found: Tensor, keep: float) -> Tensor:
-        return (z - z.mean(dim=-1, keepdim=True)) / found
+        mean = found[..., :1] if self.mean else z.mean(dim=-1, keepdim=True)
+        return (z - mean) / found[..., 1:]
 
     def channels(self, found: Tensor) -> None:
         return None
@@ -140,11 +162,11 @@ def at_channels(network: nn.Module, channels: Channels, text: bool = False) -> l
     ]
 
 
-def at_norms(network: nn.Module, first: int = 0) -> list[Place]:
+def at_norms(network: nn.Module, first: int = 0, mean: bool = False) -> list[Place]:
     """The LayerNorms of the image stream from a block's on, the last of them before the output."""
     blocks = [block.x_block for block in network.joint_blocks[first:]]
     norms = [norm for block in blocks for norm in (block.norm1, block.norm2)] + [network.final_layer.norm_final]
-    return [Place(norm, NormByScale(norm.eps)) for norm in norms]
+    return [Place(norm, HeldNorm(norm.eps, mean)) for norm in norms]
 
 
 def observed(moment: Moment, places: Sequence[Place], under: Sequence[Place] = ()) -> Found:
@@ -203,11 +225,12 @@ def disrupted(channels: Channels, keep: float = 0.0, text: bool = False) -> Weak
     return weaken
 
 
-def with_layer_norm_held(channels: Channels) -> Weakening:
-    """The channels zeroed, every later LayerNorm divides by the standard deviation it had without that."""
+def with_layer_norm_held(channels: Channels, mean: bool = False) -> Weakening:
+    """The channels zeroed, every later LayerNorm divides by the standard deviation it had without that, and subtracts
+    the mean it had if asked."""
 
     def weaken(moment: Moment) -> Tensor:
-        norms = at_norms(moment.network, first=min(channels))
+        norms = at_norms(moment.network, min(channels), mean)
         with weakening([*at_channels(moment.network, channels), *norms], observed(moment, norms)):
             return moment.predict()
 
@@ -233,6 +256,23 @@ def skipping(blocks: Sequence[int]) -> Weakening:
             return moment.predict()
 
     return weaken
+
+
+def skipping_at_random(share: float, seed: int) -> Weakening:
+    """S²-Guidance (arXiv 2508.12880): other blocks at each step, never the first."""
+    numbers = torch.Generator().manual_seed(seed)
+
+    def weaken(moment: Moment) -> Tensor:
+        count = len(moment.network.joint_blocks)
+        drawn = 1 + torch.randperm(count - 1, generator=numbers)[: max(1, round(share * count))]
+        return skipping(drawn.tolist())(moment)
+
+    return weaken
+
+
+def by(predict: Callable[[Tensor, Tensor, list[str]], Tensor]) -> Weakening:
+    """Another model's prediction, which is given x, σ and the prompts."""
+    return lambda moment: predict(moment.x, moment.sigma, moment.cond[0]["prompts"])
 
 
 def with_blurred_condition(moment: Moment) -> Tensor:

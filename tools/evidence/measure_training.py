@@ -1,0 +1,124 @@
+"""Measure trainings of the reference model whose weights are not committed: growth.json, siblings.json.
+
+    .host/venv/bin/python tools/evidence/measure_training.py .host/training/10x192_skip0.15_adamw_seed1 …
+
+Each folder is one that `tests/reference_model/train.py` has kept averaged weights in; what was measured of others stays
+in the files. `activations.json` is of the committed deep model: mean z² of each channel at each block's input.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from in_process import REFERENCE_MODEL, Pack, start
+
+start(cpu=True)
+
+import photographs  # noqa: E402
+from judge import Judge, estimate  # noqa: E402
+from laboratory import FULL, Laboratory, choosing, judging  # noqa: E402
+from massive_activations import seen  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from weakened import observing  # noqa: E402
+
+LAYERS = (0.5, 0.7, 0.8, 0.9)
+SCALES = (0.25, 0.5)
+NAME = re.compile(r"(\d+)x(\d+)_skip([\d.]+)_(\w+)_seed(\d+)")
+
+
+@torch.no_grad()
+def peaks(laboratory: Laboratory, weights: Path) -> list[tuple[int, float]]:
+    """Per block, of its input's image tokens at all noise levels: the largest channel, and how many times the median
+    channel's its mean |z| is."""
+    found: list[tuple[int, float]] = []
+    prompts = list(laboratory.textures)
+    generator = torch.Generator().manual_seed(8)
+    crops = torch.cat([photographs.crops(laboratory.textures[prompt], 1, generator) for prompt in prompts])
+    truth = laboratory.autoencoder.encoder.encode(crops)
+    sigma = torch.linspace(0.05, 0.95, len(truth))
+    s = sigma[:, None, None, None]
+    x = (1 - s) * truth + s * torch.randn(truth.shape, generator=generator)
+
+    def see(block: int, text: torch.Tensor, image: torch.Tensor) -> None:
+        magnitude = image.abs().mean(dim=(0, 1))
+        found.append((int(magnitude.argmax()), round(float(magnitude.max() / magnitude.quantile(0.5)), 2)))
+
+    with observing(laboratory.model(weights).model.diffusion_model, see):
+        laboratory.denoised(weights, x, sigma, prompts)
+    return found
+
+
+def sibling(laboratory: Laboratory, judge: Judge, weights: Path, ratio: float) -> dict:
+    """The effect with CFG, at the block and scale that some pairs choose, judged on others."""
+    blocks, width, skip, optimiser, seed = NAME.fullmatch(weights.parent.name).groups()
+    depth = laboratory.depth(weights)
+    settings = [(round(layer * depth), w) for layer in LAYERS for w in SCALES]
+
+    def distance(model, pairs):
+        return judge.sampled(model, pairs, name=weights).distance
+
+    chosen = min(
+        settings,
+        key=lambda s: distance(laboratory.at(*s, name=weights), choosing(FULL.few)).mean(),
+    )
+    base = distance(laboratory.model(weights), judging(FULL.few))
+    change = estimate(distance(laboratory.at(*chosen, name=weights), judging(FULL.few)) - base)
+    with safe_open(weights, framework="pt") as header:
+        about = header.metadata()
+    return {
+        "blocks": int(blocks),
+        "width": int(width),
+        "skip": float(skip),
+        "optimiser": optimiser,
+        "seed": int(seed),
+        "steps": int(about["steps"]),
+        "loss": float(about["loss"]) if "loss" in about else None,
+        "ratio": ratio,
+        "block": chosen[0],
+        "w": chosen[1],
+        "distance": round(float(base.mean()), 4),
+        "effect": [round(value, 4) for value in (change.mean, change.low, change.high)],
+    }
+
+
+def main(folders: list[Path]) -> None:
+    laboratory = Laboratory(FULL, Pack())
+    judge = Judge(laboratory)
+    with torch.inference_mode():
+        measure(laboratory, judge, folders)
+
+
+def measure(laboratory: Laboratory, judge: Judge, folders: list[Path]) -> None:
+    energy = [[round(v, 5) for v in each.energy.tolist()] for each in seen(laboratory, laboratory.deep)]
+    _write("activations.json", {"energy": energy})
+    growth, siblings = _read("growth.json", {}), _read("siblings.json", [])
+    for folder in folders:
+        kept = sorted(folder.glob("*.safetensors"))
+        growth[folder.name] = {str(int(each.stem)): peaks(laboratory, each) for each in kept}
+        _write("growth.json", growth)
+        _, ratio = growth[folder.name][str(int(kept[-1].stem))][-1]
+        own = sibling(laboratory, judge, kept[-1], ratio)
+        print(own, flush=True)
+        key = ("blocks", "width", "skip", "optimiser", "seed")
+        siblings = [each for each in siblings if [each[k] for k in key] != [own[k] for k in key]] + [own]
+        _write("siblings.json", siblings)
+
+
+def _read(name: str, otherwise):
+    file = REFERENCE_MODEL / name
+    return json.loads(file.read_text()) if file.exists() else otherwise
+
+
+def _write(name: str, value) -> None:
+    (REFERENCE_MODEL / name).write_text(json.dumps(value) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="*")
+    main(parser.parse_args().folders)
