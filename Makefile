@@ -28,9 +28,11 @@ host:
 page: host
 	@$(PYTHON) tools/provision_page.py
 
-# EVIDENCE="--model sd3.5_medium.safetensors …": another model's page; tools/evidence says what it takes.
+# MODEL=sd3.5_medium.safetensors PROMPTS="a fox|a street at night" STEPS=28: a page of that model in evidence/.
+# EVIDENCE="--clip … --vae …": further arguments of tools/evidence.
 evidence: host
-	$(HOST_PYTHON) tools/evidence $(EVIDENCE)
+	$(HOST_PYTHON) tools/evidence $(if $(MODEL),--model "$(MODEL)") $(if $(PROMPTS),--prompts "$(PROMPTS)") \
+		$(if $(STEPS),--steps $(STEPS)) $(EVIDENCE)
 
 # BENCH="--only SD3 --rounds 3": further arguments of tools/bench.py.
 bench: host

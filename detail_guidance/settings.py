@@ -79,6 +79,7 @@ class Settings:
         layer_start, layer_end: 0 to 1, fractions of the depth; massive channels are disrupted at the input of every
             block from the one's to the other's.
         start_percent, end_percent: 0 to 1, the guided part of the sampling schedule.
+        enabled: False keeps the values and is off.
     """
 
     dg_scale: float = DG_SCALE
@@ -86,6 +87,7 @@ class Settings:
     layer_end: float = LAYER
     start_percent: float = 0.0
     end_percent: float = 1.0
+    enabled: bool = True
     options: Options = field(default_factory=Options)
 
     def __post_init__(self):
@@ -98,8 +100,14 @@ class Settings:
         _require_order("start_percent", self.start_percent, "end_percent", self.end_percent)
 
     @property
+    def numbers(self) -> dict[str, float]:
+        """The inputs that are numbers, by name."""
+        names = ("dg_scale", "layer_start", "layer_end", "start_percent", "end_percent")
+        return {name: value for name, value in vars(self).items() if name in names}
+
+    @property
     def off(self) -> bool:
-        return self.dg_scale == 0
+        return not self.enabled or self.dg_scale == 0
 
 
 def parse_channels(text: str) -> tuple[int, ...] | None:

@@ -28,6 +28,7 @@ class Report:
         plan: "together" or "in turn".
         relative_strength: mean of ‖w(c − d)‖ / ‖x − c‖ over guided steps and pictures: the detail term as a share of
             the model's own update.
+        made_with: the node's inputs that are numbers, by name: whether they have changed since.
         warnings: what the user should know, in full sentences.
     """
 
@@ -44,6 +45,7 @@ class Report:
     steps_fired: int
     plan: str
     relative_strength: float
+    made_with: dict[str, float]
     warnings: list[str] = field(default_factory=list)
 
     def line(self) -> str:

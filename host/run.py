@@ -157,6 +157,7 @@ class Run:
             steps_fired=self.fired,
             plan="in turn" if self.batching == "in turn" else "together",
             relative_strength=strength if isfinite(strength) else 0.0,
+            made_with=self.settings.numbers,
             warnings=list(self._warnings(channels, strength)),
         )
 
@@ -219,6 +220,7 @@ def unasked(of_model: Anatomy, settings: Settings, node_id: str | None) -> Repor
         steps_fired=0,
         plan="together",
         relative_strength=0.0,
+        made_with=settings.numbers,
         warnings=[
             "nothing was guided: the guider loads this model, but does not ask it for the positive in a way that this "
             "pack extends. If it has two models, as DualModelGuider, put the node on the positive's."

@@ -7,6 +7,7 @@ import { keep, nodeAt, reportsOf } from "./reports.js";
 
 const NODES = ["DetailGuider", "DetailGuidance"];
 const WIDGETS = { scale: "dg_scale", start: "layer_start", end: "layer_end" };
+const NUMBERS = [...Object.values(WIDGETS), "start_percent", "end_percent"]; // of the report's made_with
 const HEIGHT = 130; // the panel's, with the margins that the classic canvas leaves around it
 
 const panels = new WeakMap();
@@ -44,9 +45,9 @@ function showReports() {
 }
 
 function addPanel(node) {
-  const widget = (part) => node.widgets.find(({ name }) => name === WIDGETS[part]);
-  const isLinked = (part) =>
-    node.isInputConnected(node.inputs.findIndex((input) => input.widget?.name === WIDGETS[part]));
+  const named = (name) => node.widgets.find((widget) => widget.name === name);
+  const widget = (part) => named(WIDGETS[part]);
+  const isSet = (name) => node.isInputConnected(node.inputs.findIndex((input) => input.widget?.name === name));
   const usual = widget("scale").value; // not yet that of a saved workflow
 
   const panel = new Panel({
@@ -55,7 +56,9 @@ function addPanel(node) {
       most: widget("scale").options.max,
       usual,
       title: node.title,
-      linked: new Set(Object.keys(WIDGETS).filter(isLinked)),
+      enabled: named("enabled").value || isSet("enabled"),
+      numbers: Object.fromEntries(NUMBERS.filter((name) => !isSet(name)).map((name) => [name, named(name).value])),
+      linked: new Set(Object.keys(WIDGETS).filter((part) => isSet(WIDGETS[part]))),
     }),
     write(changed) {
       for (const part of Object.keys(WIDGETS)) {

@@ -24,6 +24,8 @@ const HINT = "Run once to see this model's blocks here.";
  * @property {number} usual the scale's default.
  * @property {number} start
  * @property {number} end
+ * @property {boolean} enabled
+ * @property {Object<string, number>} numbers what the node's inputs hold that no link sets, by name.
  * @property {string} title of the node.
  * @property {Set<string>} linked names among "scale", "start", "end" that a link sets, not the user.
  */
@@ -95,8 +97,12 @@ export class Panel {
         end,
         placeOf,
         drag: (place) => write(layersDragged(read(), which, place, this.blocks)),
-        // Shift moves both ends: a single layer stays one.
-        move: (steps, { shiftKey }) => write(layersMoved(read(), shiftKey ? "both" : which, steps, this.blocks)),
+        // A single layer moves as one, and Shift opens it; an end of a range moves alone, and with Shift both do.
+        move: (steps, { shiftKey }) => {
+          const layers = read();
+          const both = shiftKey !== (layers.start === layers.end);
+          write(layersMoved(layers, both ? "both" : which, steps, this.blocks));
+        },
       });
     }
     let grabbed;
@@ -138,13 +144,14 @@ export class Panel {
     this.shown = now;
     this.#showScale(values);
     this.#showLayers(values);
+    this.#showHappened(values);
     this.element.setAttribute("aria-label", `Detail Guidance, ${values.title}`);
   }
 
-  #showScale({ scale, most, linked }) {
+  #showScale({ scale, most, enabled, linked }) {
     const place = placeOfScale(scale, most);
-    const words = linked.has("scale") ? "from a link" : wordsOfScale(scale);
-    this.element.classList.toggle("off", scale === 0 && !linked.has("scale"));
+    const words = !enabled ? "off" : linked.has("scale") ? "from a link" : wordsOfScale(scale);
+    this.element.classList.toggle("off", words === "off");
     this.scaleTrack.style.setProperty("--place", place);
     this.number.textContent = words;
     showSlider(this.scale, {
@@ -184,9 +191,18 @@ export class Panel {
     this.both.setAttribute("aria-disabled", fromLink.length > 0);
   }
 
+  /** A report belongs to the values that it was made with: after a change it is that of the last run. */
+  #showHappened({ numbers }) {
+    const { report } = this;
+    if (!report) return;
+    const off = this.element.classList.contains("off");
+    const stale = Object.entries(numbers).some(([name, value]) => report.made_with[name] !== value);
+    this.said.classList.toggle("stale", off || stale);
+    this.happened.textContent = (off ? "off · last run: " : stale ? "last run: " : "") + wordsOfReport(report);
+  }
+
   #showReport() {
     const { report } = this;
-    this.happened.textContent = wordsOfReport(report);
     this.happened.title = wordsOfReportAtLength(report);
     this.warnings.textContent = this.warnings.title = report.warnings.join(" ");
     this.said.tabIndex = report.warnings.length ? 0 : -1;

@@ -46,6 +46,7 @@ export function makeSlider(handle, { move, reset, ...does }) {
   handle.setAttribute("role", "slider");
   let held = false;
   handle.addEventListener("keydown", (event) => {
+    if (event.key === "Delete" || event.key === "Backspace") event.stopPropagation(); // the page would delete the node
     const steps = STEPS[event.key];
     if (steps === undefined || event.ctrlKey || event.metaKey || event.altKey || isDisabled(handle)) return;
     event.preventDefault();

@@ -29,9 +29,10 @@ export function wordsOfHeat(block, report) {
 export function wordsOfReport(report) {
   const channels = [...new Set(Object.values(report.channels).flat())].sort((a, b) => a - b);
   const shown = channels.length > 3 ? `${channels.slice(0, 2).join(", ")} …` : channels.join(", ");
+  const kind = ["no channel", "channel"][channels.length] ?? "channels";
   return [
     `strength ${number(report.relative_strength, 2)}`,
-    shown || "no channel",
+    `${kind} ${shown}`.trim(),
     `${report.steps_fired}/${report.steps} steps`,
     report.plan,
   ].join(" · ");

@@ -57,6 +57,13 @@ def guidance_inputs() -> list[io.Input]:
             "Where in the sampling schedule the guidance ends. Lowering it leaves the last steps alone, and saves "
             "their cost.",
         ),
+        # Optional, so that prompts that were saved before there was one stay valid.
+        io.Boolean.Input(
+            "enabled",
+            default=True,
+            optional=True,
+            tooltip="Off keeps the values and samples as if this node were not there: with and without in one click.",
+        ),
         DetailGuidanceOptionsType.Input(
             "options", optional=True, tooltip="From Detail Guidance Options. Unconnected: its defaults."
         ),

@@ -65,7 +65,7 @@ async def test_saved_and_loaded_again_is_the_same(comfy):
     await comfy.page.wait_for_timeout(500)  # nodes grow to their content after they are first drawn
     saved = await comfy.saved()
     (guider,) = [node for node in saved["nodes"] if node["type"] == "DetailGuider"]
-    assert guider["widgets_values"] == [3, 1.25, 0.3, 0.7, 0, 1]
+    assert guider["widgets_values"] == [3, 1.25, 0.3, 0.7, 0, 1, True], "the demo was saved before there was the switch"
     await comfy.drop(saved)
     await comfy.page.wait_for_timeout(500)
     again = await comfy.saved()
@@ -138,7 +138,13 @@ async def test_the_keyboard(comfy):
     assert await first.evaluate("handle => handle === document.activeElement")
     outline = "handle => getComputedStyle(handle).outlineStyle + getComputedStyle(handle).outlineWidth"
     assert await first.evaluate(outline) == "solid2px", "the focus can be seen"
-    await comfy.page.keyboard.press("ArrowLeft")
+    await comfy.page.keyboard.press("PageUp")
+    after = await comfy.values()
+    assert (after["layer_start"], after["layer_end"]) == (0.6, 0.6), "a single layer moves as one"
+    await comfy.page.keyboard.press("PageDown")
+    await comfy.page.keyboard.press("Delete")
+    await comfy.page.keyboard.press("Backspace")
+    await comfy.page.keyboard.press("Shift+ArrowLeft")
     await comfy.page.keyboard.press("Tab")
     await comfy.page.keyboard.press("End")
     after = await comfy.values()
@@ -171,8 +177,8 @@ async def test_one_drag_is_undone_at_once(comfy):
     dragged = (await comfy.values())["dg_scale"]
     await comfy.slider("First layer").focus()
     await comfy.page.keyboard.press("ArrowLeft")
-    assert ((await comfy.values())["dg_scale"], (await comfy.values())["layer_start"]) == (dragged, 0.49)
-    for expected in ((dragged, 0.5), (0.25, 0.5)):
+    assert ((await comfy.values())["dg_scale"], (await comfy.values())["layer_start"]) == (dragged, 0.69)
+    for expected in ((dragged, 0.7), (0.25, 0.7)):
         await comfy.page.keyboard.press("Control+z")
         await comfy.page.wait_for_timeout(700)
         values = await comfy.values()
@@ -189,7 +195,7 @@ async def test_the_panel_follows_the_ordinary_widgets(comfy):
     guider = "window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider')"
     await comfy.page.evaluate(f"() => {{ {guider}.widgets.find(({{ name }}) => name === 'layer_end').value = 0.9 }}")
     await comfy.page.wait_for_timeout(200)
-    assert await comfy.panel().locator(".words").first.inner_text() == "0.5–0.9 of the depth"
+    assert await comfy.panel().locator(".words").first.inner_text() == "0.7–0.9 of the depth"
     await comfy.page.evaluate(f"() => {{ {guider}.widgets.find(({{ name }}) => name === 'layer_end').value = 0.1 }}")
     await comfy.page.wait_for_timeout(200)
     assert await comfy.panel().locator(".words").first.inner_text() == "layer_start is above layer_end"
@@ -266,14 +272,14 @@ async def test_a_run_from_the_page(comfy):
     await comfy.screenshot("before_a_run")
     await comfy.run()
     layers, happened = comfy.panel().locator(".words").all(), comfy.panel().locator(".faint")
-    assert await (await layers)[0].inner_text() == "block 2 of 4 (double 2)"
-    assert re.fullmatch(r"strength 0\.\d+ · 200 · 4/4 steps · together", await happened.inner_text())
+    assert await (await layers)[0].inner_text() == "block 7 of 10 (double 7)"
+    assert re.fullmatch(r"strength 0\.\d+ · channel 50 · 4/4 steps · together", await happened.inner_text())
     warmths = (
         await comfy.panel()
         .locator(".cell")
         .evaluate_all("cells => cells.map((cell) => Number(cell.style.getPropertyValue('--warmth')))")
     )
-    assert len(warmths) == 4 and max(warmths) == 1 and warmths[0] < min(warmths[1:]), "block 0 has no massive channel"
+    assert len(warmths) == 10 and max(warmths) == 1 and warmths[0] < min(warmths[1:]), "block 0 has no massive channel"
     await comfy.screenshot("after_a_run")
     saved = await comfy.saved()
     assert any(node["type"] == "SaveImage" for node in saved["nodes"])
@@ -284,10 +290,36 @@ async def test_a_run_from_the_page(comfy):
 
     await comfy.slider("First layer").press("ArrowLeft")
     values = await comfy.values()
-    assert values["layer_start"] == 0.4, "now by blocks: 0.4 names block 1 of 4"
+    assert values["layer_start"] == 0.65, "now by blocks: 0.65 names block 6 of 10"
+    assert (await happened.inner_text()).startswith("last run: strength")
+    assert await comfy.panel().locator(".said.stale").count() == 1
+    await comfy.screenshot("after_a_change")
     await comfy.page.keyboard.press("Control+z")
     await comfy.page.wait_for_timeout(700)
-    assert "4/4 steps" in await happened.inner_text()
+    assert (await happened.inner_text()).startswith("strength") and "4/4 steps" in await happened.inner_text()
+
+
+async def test_off_keeps_the_values_and_says_off(comfy):
+    """With and without in one click, through the real server."""
+    await comfy.drop(demo(steps=2))
+    await comfy.show()
+    await comfy.run()
+    happened, number = comfy.panel().locator(".faint"), comfy.panel().locator(".number")
+    before = await comfy.values()
+    guider = "window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider')"
+    for enabled, word in ((False, "off"), (True, "0.25")):
+        await comfy.page.evaluate(
+            f"() => {{ {guider}.widgets.find(({{ name }}) => name === 'enabled').value = {json.dumps(enabled)} }}"
+        )
+        await comfy.page.wait_for_timeout(200)
+        assert await number.inner_text() == word and await comfy.values() == before
+        assert (await happened.inner_text()).startswith("off · last run: strength") is not enabled
+        assert await comfy.panel().locator(".said.stale").count() == (not enabled)
+        assert (await comfy.prompt())["4"]["inputs"]["enabled"] is enabled
+        if not enabled:
+            await comfy.screenshot("off")
+            await comfy.run()
+            assert "last run" in await happened.inner_text(), "a run without it has nothing to report"
 
 
 async def test_a_warning_is_on_the_node(comfy):

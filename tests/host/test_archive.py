@@ -86,7 +86,7 @@ def test_the_host_offers_its_nodes_templates_help_and_translations(installed):
 
 def test_its_demo_runs(installed):
     _, (*_, pictures, log) = installed
-    assert len(pictures) == 1 and "Detail Guidance: SD3 / SD3.5, block 2 of 4" in log
+    assert len(pictures) == 1 and "Detail Guidance: SD3 / SD3.5, block 7 of 10" in log
 
 
 def test_it_leaves_nothing_behind_when_it_is_removed(installed):

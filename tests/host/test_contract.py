@@ -37,12 +37,12 @@ NODES = {
             "cfg": ("FLOAT", 0.0, 100.0),
             **GUIDANCE,
         },
-        "optional": {"negative": ("CONDITIONING",), "options": ("DG_OPTIONS",)},
+        "optional": {"negative": ("CONDITIONING",), "enabled": ("BOOLEAN",), "options": ("DG_OPTIONS",)},
         "output": ["GUIDER"],
     },
     "DetailGuidance": {
         "required": {"model": ("MODEL",), **GUIDANCE},
-        "optional": {"options": ("DG_OPTIONS",)},
+        "optional": {"enabled": ("BOOLEAN",), "options": ("DG_OPTIONS",)},
         "output": ["MODEL"],
     },
     "DetailGuidanceOptions": {
@@ -94,6 +94,7 @@ NODES = {
 DEFAULTS = {
     "start_percent": 0.0,
     "end_percent": 1.0,
+    "enabled": True,
     "channels": "auto",
     "keep_start": 0.0,
     "keep_end": 0.0,

@@ -498,3 +498,37 @@ def test_quick_evidence(tmp_path):
                 assert picture.convert("L").getextrema() != (255, 255)
     committed = (provision.ROOT / "docs/EVIDENCE.md").read_text()
     assert re.findall(r"^## .+", committed, re.M) == re.findall(r"^## .+", page, re.M)
+
+
+def model_page(*arguments):
+    command = [provision.comfyui_python(), "tools/evidence", "--size", "128", "--steps", "2", *arguments]
+    return subprocess.run(command, cwd=provision.ROOT, env=provision.environment(), capture_output=True, text=True)
+
+
+def test_a_page_of_another_model(tmp_path):
+    result = model_page("--model", "10x192", "--prompts", "brick wall | wood planks", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "28 pictures of 2 steps: about 131 forwards" in result.stdout  # 28 · 2 · 2, and 2 · 3 · 1.6 · 2
+    page = (tmp_path / "EVIDENCE.md").read_text()
+    assert "channel" in page and "reference" not in page and not re.search(r"\b(nan|inf)\b", page)
+    layers = re.findall(r"^\| (0\.\d+) \| (\S+) \| (.+?) \|", page, re.M)
+    assert len(layers) == 12
+    strengths = {(layer, w): float(found.split()[0]) for layer, w, found in layers if found[0].isdigit()}
+    assert strengths["0.7", "0.5"] > 1.5 * strengths["0.7", "0.25"] > 0
+    for figure in re.findall(r"\]\((evidence/.+\.png)\)", page):
+        with Image.open(tmp_path / figure) as picture:
+            assert picture.convert("L").getextrema() != (255, 255)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nothing.safetensors", "--prompts", "a"], "no model 'nothing.safetensors'. There are:.*10x192"),
+        (["--model", "10x192"], "--prompts is empty"),
+        (["--model", "10x192", "--prompts", "a unicorn"], "does not know the words a, unicorn"),
+    ],
+)
+def test_what_another_models_page_needs(arguments, message, tmp_path):
+    result = model_page(*arguments, "--out", tmp_path)
+    assert result.returncode != 0 and re.search(message, result.stderr)
+    assert not (tmp_path / "EVIDENCE.md").exists()

@@ -55,9 +55,10 @@ def test_other_samplers(pack, sampler):
     assert relative_error(actual, sample(plain, sampler=sampler, steps=3)) <= 1e-5
 
 
-def test_scale_0_is_the_stock_guider(pack):
+@pytest.mark.parametrize("off", [{"dg_scale": 0.0}, {"enabled": False}], ids=str)
+def test_off_is_the_stock_guider(pack, off):
     patcher = model(depth=DEPTH)
-    guider = detail_guider(pack, patcher, dg_scale=0.0)
+    guider = detail_guider(pack, patcher, **off)
     assert guider.model_patcher.wrappers == {} and guider.model_patcher.model_options == patcher.model_options
     with counted(patcher) as stock_rows:
         expected = sample(stock_guider(patcher))

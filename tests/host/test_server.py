@@ -39,12 +39,18 @@ async def the_whole_way():
         (report,) = reports
         (guider,) = [key for key, node in prompt.items() if node["class_type"] == "DetailGuider"]
         assert report["node"] == guider
-        assert report["family"] == "SD3 / SD3.5" and report["block_count"] == 4
+        assert report["family"] == "SD3 / SD3.5" and report["block_count"] == 10
         assert report["steps_fired"] == report["steps"] == 4 and report["warnings"] == []
 
         plain, reports = await pictures_and_reports(server, with_inputs(prompt, "DetailGuider", dg_scale=0.0))
         assert reports == [], "switched off, there is nothing to report"
         assert np.abs(guided - plain).mean() > 1
+        disabled, reports = await pictures_and_reports(server, with_inputs(prompt, "DetailGuider", enabled=False))
+        assert reports == [] and np.array_equal(disabled, plain), "the same as off"
+        before = copy.deepcopy(prompt)
+        del before[guider]["inputs"]["enabled"]
+        older, _ = await pictures_and_reports(server, before)
+        assert np.array_equal(older, guided), "a prompt that was saved before there was the switch"
 
         with pytest.raises(RuntimeError, match=r"layer_start: 0\.9 is above layer_end, 0\.1"):
             await server.run(with_inputs(prompt, "DetailGuider", layer_start=0.9, layer_end=0.1))

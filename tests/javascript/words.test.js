@@ -43,9 +43,10 @@ test("the heat has a number", () => {
 });
 
 test("what happened, in one line and at length", () => {
-  expect(wordsOfReport(FLUX)).toBe("strength 0.031 · 154, 1446 · 15/20 steps · together");
+  expect(wordsOfReport(FLUX)).toBe("strength 0.031 · channels 154, 1446 · 15/20 steps · together");
   expect(wordsOfReport({ ...FLUX, channels: { 12: [] } })).toContain(" · no channel · ");
-  expect(wordsOfReport({ ...FLUX, channels: { 12: [5, 4, 3, 2, 1] } })).toContain(" · 1, 2 … · ");
+  expect(wordsOfReport({ ...FLUX, channels: { 12: [5, 4, 3, 2, 1] } })).toContain(" · channels 1, 2 … · ");
+  expect(wordsOfReport({ ...FLUX, channels: { 12: [5] } })).toContain(" · channel 5 · ");
   const long = wordsOfReportAtLength({ ...FLUX, channels: { 12: [154, 1446], 13: [] }, plan: "in turn" });
   expect(long).toContain("block 12: 154, 1446\n  block 13: none");
   expect(long).toContain("a forward of their own");

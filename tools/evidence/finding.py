@@ -46,6 +46,15 @@ class Finding:
         return "\n\n".join([f"## {self.title}", source, method, "\n".join(verdicts), *self.tables, *figures])
 
 
+def told(findings: Iterable[Finding], page: Path, seconds: float) -> None:
+    """On the terminal."""
+    for finding in findings:
+        print(finding.title)
+        for claim, (verdict, why) in finding.verdicts.items():
+            print(f"  {claim}: {verdict}. {why}")
+    print(f"{page} ({seconds / 60:.0f} min)")
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -47,7 +47,7 @@ class Size:
     steps: int
 
 
-FULL = Size(primary=126, half=63, few=42, crossed=(16, 8), teacher=129, reals=1290, steps=20)
+FULL = Size(primary=126, half=63, few=42, crossed=(16, 8), teacher=129, reals=860, steps=20)
 QUICK = Size(primary=6, half=6, few=6, crossed=(3, 2), teacher=6, reals=129, steps=2)
 
 

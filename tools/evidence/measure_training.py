@@ -99,10 +99,10 @@ def measure(laboratory: Laboratory, judge: Judge, folders: list[Path]) -> None:
     growth, siblings = _read("growth.json", {}), _read("siblings.json", [])
     for folder in folders:
         kept = sorted(folder.glob("*.safetensors"))
-        growth[folder.name] = {str(int(each.stem)): peaks(laboratory, each) for each in kept}
-        _write("growth.json", growth)
-        _, ratio = growth[folder.name][str(int(kept[-1].stem))][-1]
-        own = sibling(laboratory, judge, kept[-1], ratio)
+        measured = {str(int(each.stem)): peaks(laboratory, each) for each in kept}
+        if len(kept) > 1:
+            _write("growth.json", growth := growth | {folder.name: measured})
+        own = sibling(laboratory, judge, kept[-1], ratio=measured[str(int(kept[-1].stem))][-1][1])
         print(own, flush=True)
         key = ("blocks", "width", "skip", "optimiser", "seed")
         siblings = [each for each in siblings if [each[k] for k in key] != [own[k] for k in key]] + [own]

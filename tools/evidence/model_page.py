@@ -1,0 +1,198 @@
+"""The page of a model of the user's own ComfyUI: what needs no training and no real pictures, by this pack's nodes."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import comfyui_version
+import numpy as np
+import torch
+from finding import MEASURED, Finding, plots, save, strips, table, told
+from in_process import Pack, reference_model
+from judge import estimate
+from rooms import metrics
+from tqdm import tqdm
+
+import comfy.samplers  # isort: skip
+import folder_paths  # isort: skip
+import nodes  # isort: skip
+
+LAYERS = (0.3, 0.5, 0.7, 0.9)
+SCALES = (0.25, 0.5, 1.0)
+KEPT = 0.9  # layout correlation below which a picture counts as another one
+REFERENCES = ("10x192", "4x128")
+
+
+def main(arguments: argparse.Namespace, out: Path) -> None:
+    prompts = [prompt.strip() for prompt in arguments.prompts.split("|") if prompt.strip()]
+    if not prompts:
+        sys.exit('evidence: --prompts is empty. Name some, separated by |: PROMPTS="a fox|a street at night".')
+    begin = time.monotonic()
+    figures = out / "evidence"
+    figures.mkdir(parents=True, exist_ok=True)
+    with torch.inference_mode():
+        subject = Subject(arguments, prompts)
+        runs = len(prompts) * (2 + len(LAYERS) * len(SCALES))
+        behind = len(prompts) * len(SCALES) * sum(1 - layer for layer in LAYERS)  # the blocks from each layer on
+        forwards = arguments.steps * (runs * (2 if arguments.cfg != 1 else 1) + behind)
+        print(f"{runs} pictures of {arguments.steps} steps: about {forwards:.0f} forwards of one picture.", flush=True)
+        with tqdm(total=runs, unit="picture", desc="evidence") as bar:
+            subject.advance = bar.update
+            findings = [massive_activations(subject, figures), layers_and_scales(subject, figures)]
+    page = out / "EVIDENCE.md"
+    head = (
+        f"# {arguments.model}\n\nWritten by `make evidence MODEL=…`: {len(prompts)} prompts, {arguments.size} × "
+        f"{arguments.size} pixels, {arguments.steps} Euler steps, cfg {arguments.cfg:g}; ComfyUI "
+        f"{comfyui_version.__version__}, torch {torch.__version__}. There are no real pictures to compare with: these "
+        "figures say what changes, not whether it is better. Intervals are 95 %, by bootstrap over the prompts."
+    )
+    page.write_text("\n\n".join([head, *map(str, findings)]) + "\n")
+    told(findings, page, time.monotonic() - begin)
+
+
+class Subject:
+    """The model, its words, and its pictures: prompt n from the noise of seed n."""
+
+    def __init__(self, arguments: argparse.Namespace, prompts: list[str]):
+        self.pack = Pack()
+        self.arguments, self.prompts = arguments, prompts
+        self.model, self.clip, self.vae = _loaded(arguments)
+        self.negative = self._words(arguments.negative)
+        self.advance: Any = lambda pictures: None
+
+    def _words(self, text: str) -> Any:
+        return nodes.CLIPTextEncode().encode(self.clip, text)[0]
+
+    def sampling(self, number: int) -> dict[str, Any]:
+        side = self.arguments.size // self.vae.spacial_compression_encode()
+        empty = torch.zeros(1, self.vae.latent_channels, side, side)
+        return {
+            "seed": number,
+            "steps": self.arguments.steps,
+            "cfg": self.arguments.cfg,
+            "sampler_name": "euler",
+            "scheduler": "simple",
+            "positive": self._words(self.prompts[number]),
+            "negative": self.negative,
+            "latent_image": {"samples": empty},
+            "denoise": 1.0,
+        }
+
+    def pictures(self, model: Any) -> np.ndarray:
+        """One for each prompt, (prompts, height, width, 3)."""
+        drawn = []
+        for number in range(len(self.prompts)):
+            (latent,) = nodes.KSampler().sample(model, **self.sampling(number))
+            drawn.append(self.vae.decode(latent["samples"])[0].clamp(0, 1).float().cpu().numpy())
+            self.advance(1)
+        return np.stack(drawn)
+
+
+def _loaded(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
+    name = arguments.model
+    if name in REFERENCES:
+        reference = reference_model()
+        return reference.load_model(name), reference.load_clip(name), reference.load_vae()
+    checkpoints, diffusion = (folder_paths.get_filename_list(each) for each in ("checkpoints", "diffusion_models"))
+    if name not in (*checkpoints, *diffusion):
+        sys.exit(f"evidence: no model {name!r}. There are: {', '.join([*checkpoints, *diffusion, *REFERENCES])}.")
+    model, clip, vae = None, None, None
+    if name in checkpoints:
+        model, clip, vae = nodes.CheckpointLoaderSimple().load_checkpoint(name)
+    else:
+        (model,) = nodes.UNETLoader().load_unet(name, "default")
+    if arguments.clip:
+        files = [folder_paths.get_full_path_or_raise("text_encoders", each) for each in arguments.clip]
+        kind = getattr(comfy.sd.CLIPType, arguments.clip_type.upper())
+        clip = comfy.sd.load_clip(ckpt_paths=files, clip_type=kind)
+    if arguments.vae:
+        (vae,) = nodes.VAELoader().load_vae(arguments.vae)
+    if clip is None or vae is None:
+        sys.exit(f"evidence: {name} has no {'text encoder' if clip is None else 'VAE'}: name it by --clip and --vae.")
+    return model, clip, vae
+
+
+@contextmanager
+def _reports(pack: Pack) -> Iterator[list[Any]]:
+    """What the runs that end while it lasts report."""
+    report, published = pack.module("host.run").Report, []
+    publish, report.publish = report.publish, lambda self: published.append(self)
+    try:
+        yield published
+    finally:
+        report.publish = publish
+
+
+def massive_activations(subject: Subject, folder: Path) -> Finding:
+    reports = []
+    for number in range(len(subject.prompts)):
+        sampling = subject.sampling(number)
+        _, figures, report, _ = subject.pack.outputs("MassiveActivationProbe", model=subject.model, **sampling)
+        reports.append(report)
+        subject.advance(1)
+    figure, ((axis,),) = plots(1, height=7)
+    axis.imshow(figures[0].cpu().numpy())
+    axis.set_axis_off()
+    return Finding(
+        "1. Massive activations",
+        "few fixed channels of every image token, at all layers ([DG], arXiv 2510.11538, figures 2 and 3).",
+        "by *Massive Activation Probe*, of every prompt; the figure is the last prompt's.",
+        {"Where they are": (MEASURED, f"As the probe reports the first prompt, {subject.prompts[0]!r}:")},
+        [f"```\n{reports[0]}\n```"],
+        [save(figure, folder, "1-probe.png")],
+    )
+
+
+def layers_and_scales(subject: Subject, folder: Path) -> Finding:
+    base = subject.pictures(subject.model)
+    rows, kept = [], []
+    shown = {"without": base}
+    for layer in LAYERS:
+        for scale in SCALES:
+            inputs = {"layer_start": layer, "layer_end": layer, "dg_scale": scale}
+            model = subject.pack.run("DetailGuidance", model=subject.model, **inputs)
+            with _reports(subject.pack) as published:
+                pictures = subject.pictures(model)
+            layout = estimate(np.array([metrics.low_pass_correlation(*pair) for pair in _pairs(base, pictures)]))
+            bands = np.array(
+                [
+                    np.log(metrics.energy_in_octaves(b) + metrics.TINY)
+                    - np.log(metrics.energy_in_octaves(a) + metrics.TINY)
+                    for a, b in _pairs(base, pictures)
+                ]
+            )
+            strength = estimate(np.array([report.relative_strength for report in published]))
+            kept += [(layer, scale)] if strength.mean > 0 and layout.mean >= KEPT else []
+            rows.append(
+                [
+                    f"{layer:g}",
+                    f"{scale:g}",
+                    f"{strength}" if strength.mean > 0 else "no massive channel",
+                    f"{layout}",
+                    *(estimate(band).signed for band in bands.T[-3:]),
+                ]
+            )
+            shown[f"layer {layer:g}, w {scale:g}"] = pictures
+    octaves = [f"Δ log energy {low:.3g} to {high:.3g} cycle/px" for low, high in metrics.OCTAVES[-3:]]
+    return Finding(
+        "2. Layer and scale",
+        "open: no source publishes them.",
+        "*Detail Guidance* at each layer and scale against the same noise without it: relative strength ‖w(c − d)‖ / "
+        "‖x − c‖, correlation of the layout, energy by octave.",
+        {
+            f"Settings that keep the layout (correlation of {KEPT:g} or more)": (
+                MEASURED,
+                ", ".join(f"({layer:g}, {scale:g})" for layer, scale in kept) or "none of these",
+            )
+        },
+        [table(["layer", "scale w", "strength", "layout correlation", *octaves], rows)],
+        [strips(shown, folder, "2-layer-and-scale.png", columns=6)],
+    )
+
+
+def _pairs(base: np.ndarray, pictures: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return zip(base.astype(float), pictures.astype(float), strict=True)
