@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .host.report import serve
 from .nodes import NODES
 
 WEB_DIRECTORY = "./js"
@@ -13,4 +14,5 @@ class DetailGuidanceExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> DetailGuidanceExtension:
+    serve()
     return DetailGuidanceExtension()

@@ -1,11 +1,18 @@
 """What one sampling run did: a log line, warnings, and a message to the web page."""
 
 import logging
+from collections import deque
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from aiohttp import web
 from server import PromptServer
 
 EVENT = "detail_guidance.report"
+ROUTE = "/detail_guidance/reports"
+
+# The newest reports of pages' workflows, oldest first: a page that was reloaded asks for them.
+_kept: deque[dict[str, Any]] = deque(maxlen=100)
 
 log = logging.getLogger("detail_guidance")
 
@@ -64,8 +71,23 @@ class Report:
         for warning in self.warnings:
             log.warning(f"Detail Guidance: {warning}")
         server = getattr(PromptServer, "instance", None)  # a script that samples has no server
-        if server is not None:
-            server.send_sync(EVENT, asdict(self) | {"workflow": _workflow(server)}, server.client_id)
+        if server is None:
+            return
+        told = asdict(self) | {"workflow": _workflow(server)}
+        if told["workflow"] is not None:
+            _kept.append(told)
+        server.send_sync(EVENT, told, server.client_id)
+
+
+def serve() -> None:
+    """Offer the kept reports to the page, where there is a server."""
+    server = getattr(PromptServer, "instance", None)
+    if server is None:
+        return
+
+    @server.routes.get(ROUTE)
+    async def reports(request: web.Request) -> web.Response:
+        return web.json_response(list(_kept))
 
 
 def _workflow(server: PromptServer) -> str | None:

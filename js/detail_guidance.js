@@ -16,7 +16,7 @@ const rootGraph = () => app.rootGraph ?? app.graph; // 1.32's page has only the 
 app.registerExtension({
   name: "detail_guidance",
 
-  setup() {
+  async setup() {
     const style = document.createElement("link");
     style.rel = "stylesheet";
     style.href = new URL("./detail_guidance.css", import.meta.url);
@@ -25,6 +25,9 @@ app.registerExtension({
       keep({ ...detail, workflow: detail.workflow ?? rootGraph().id });
       showReports();
     });
+    const kept = await api.fetchApi("/detail_guidance/reports"); // of before this page was reloaded
+    for (const report of await kept.json()) keep(report);
+    showReports();
   },
 
   nodeCreated(node) {

@@ -34,7 +34,6 @@ export function wordsOfReport(report) {
     `strength ${number(report.relative_strength, 2)}`,
     `${kind} ${shown}`.trim(),
     `${report.steps_fired}/${report.steps} steps`,
-    report.plan,
   ].join(" · ");
 }
 

@@ -273,7 +273,7 @@ async def test_a_run_from_the_page(comfy):
     await comfy.run()
     layers, happened = comfy.panel().locator(".words").all(), comfy.panel().locator(".faint")
     assert await (await layers)[0].inner_text() == "block 7 of 10 (double 7)"
-    assert re.fullmatch(r"strength 0\.\d+ · channel 50 · 4/4 steps · together", await happened.inner_text())
+    assert re.fullmatch(r"strength 0\.\d+ · channel 50 · 4/4 steps", await happened.inner_text())
     warmths = (
         await comfy.panel()
         .locator(".cell")
@@ -297,6 +297,25 @@ async def test_a_run_from_the_page(comfy):
     await comfy.page.keyboard.press("Control+z")
     await comfy.page.wait_for_timeout(700)
     assert (await happened.inner_text()).startswith("strength") and "4/4 steps" in await happened.inner_text()
+
+
+async def test_a_reloaded_page_shows_the_last_run(comfy):
+    await comfy.drop(demo(steps=2))
+    await comfy.show()
+    await comfy.run()
+    before = await comfy.panel().locator(".faint").inner_text()
+    workflow = await comfy.page.evaluate("() => (window.app.rootGraph ?? window.app.graph).id")
+    await comfy.page.wait_for_timeout(1000)  # the page keeps its workflow now and then
+    await comfy.page.reload()
+    await comfy.page.wait_for_function(
+        "id => (window.app?.rootGraph ?? window.app?.graph)?.id === id && document.querySelector('.detail-guidance')",
+        arg=workflow,
+    )
+    await comfy.page.wait_for_timeout(1000)
+    await comfy.close_dialogs()
+    await comfy.show()
+    assert before.startswith("strength") and await comfy.panel().locator(".faint").inner_text() == before
+    await comfy.screenshot("reloaded")
 
 
 async def test_off_keeps_the_values_and_says_off(comfy):

@@ -52,6 +52,8 @@ async def the_whole_way():
         older, _ = await pictures_and_reports(server, before)
         assert np.array_equal(older, guided), "a prompt that was saved before there was the switch"
 
+        assert await server.get("/detail_guidance/reports") == [], "kept for pages; no page queued these"
+
         with pytest.raises(RuntimeError, match=r"layer_start: 0\.9 is above layer_end, 0\.1"):
             await server.run(with_inputs(prompt, "DetailGuider", layer_start=0.9, layer_end=0.1))
         with pytest.raises(RuntimeError, match=r"refused the prompt.*dg_scale"):

@@ -43,7 +43,7 @@ test("the heat has a number", () => {
 });
 
 test("what happened, in one line and at length", () => {
-  expect(wordsOfReport(FLUX)).toBe("strength 0.031 · channels 154, 1446 · 15/20 steps · together");
+  expect(wordsOfReport(FLUX)).toBe("strength 0.031 · channels 154, 1446 · 15/20 steps");
   expect(wordsOfReport({ ...FLUX, channels: { 12: [] } })).toContain(" · no channel · ");
   expect(wordsOfReport({ ...FLUX, channels: { 12: [5, 4, 3, 2, 1] } })).toContain(" · channels 1, 2 … · ");
   expect(wordsOfReport({ ...FLUX, channels: { 12: [5] } })).toContain(" · channel 5 · ");
