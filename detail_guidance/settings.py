@@ -79,7 +79,6 @@ class Settings:
         layer_start, layer_end: 0 to 1, fractions of the depth; massive channels are disrupted at the input of every
             block from the one's to the other's.
         start_percent, end_percent: 0 to 1, the guided part of the sampling schedule.
-        enabled: False keeps the values and is off.
     """
 
     dg_scale: float = DG_SCALE
@@ -87,7 +86,6 @@ class Settings:
     layer_end: float = LAYER
     start_percent: float = 0.0
     end_percent: float = 1.0
-    enabled: bool = True
     options: Options = field(default_factory=Options)
 
     def __post_init__(self):
@@ -107,7 +105,7 @@ class Settings:
 
     @property
     def off(self) -> bool:
-        return not self.enabled or self.dg_scale == 0
+        return self.dg_scale == 0
 
 
 def parse_channels(text: str) -> tuple[int, ...] | None:

@@ -22,8 +22,8 @@ _guided: ContextVar[bool] = ContextVar("guided", default=False)
 def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> ModelPatcher:
     """A clone of the model that samples with Detail Guidance; the model itself stays as it is.
 
-    A model carries one Detail Guidance: a new one takes an earlier one's place. Switched off (dg_scale = 0, or not enabled), the
-    clone carries none: it costs nothing and samples as if this pack were not there.
+    A model carries one Detail Guidance: a new one takes an earlier one's place. Switched off (dg_scale = 0), the clone
+    carries none: it costs nothing and samples as if this pack were not there.
 
     Args:
         node_id: the execution id of the node that asked, to which the report is addressed.

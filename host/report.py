@@ -1,7 +1,7 @@
 """What one sampling run did: a log line, warnings, and a message to the web page."""
 
 import logging
-from collections import deque
+from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,8 +11,9 @@ from server import PromptServer
 EVENT = "detail_guidance.report"
 ROUTE = "/detail_guidance/reports"
 
-# The newest reports of pages' workflows, oldest first: a page that was reloaded asks for them.
-_kept: deque[dict[str, Any]] = deque(maxlen=100)
+# The last report of each node of a page's workflow, oldest first: a page that was reloaded asks for them.
+_kept: OrderedDict[tuple[str, str | None], dict[str, Any]] = OrderedDict()
+KEPT = 200
 
 log = logging.getLogger("detail_guidance")
 
@@ -75,19 +76,22 @@ class Report:
             return
         told = asdict(self) | {"workflow": _workflow(server)}
         if told["workflow"] is not None:
-            _kept.append(told)
+            _kept.pop((told["workflow"], self.node), None)
+            _kept[told["workflow"], self.node] = told
+            while len(_kept) > KEPT:
+                _kept.popitem(last=False)
         server.send_sync(EVENT, told, server.client_id)
 
 
 def serve() -> None:
     """Offer the kept reports to the page, where there is a server."""
     server = getattr(PromptServer, "instance", None)
-    if server is None:
-        return
+    if server is None or any(getattr(route, "path", None) == ROUTE for route in server.routes):
+        return  # a second copy of the pack may have been installed
 
     @server.routes.get(ROUTE)
     async def reports(request: web.Request) -> web.Response:
-        return web.json_response(list(_kept))
+        return web.json_response(list(_kept.values()))
 
 
 def _workflow(server: PromptServer) -> str | None:

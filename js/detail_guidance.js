@@ -7,7 +7,6 @@ import { keep, nodeAt, reportsOf } from "./reports.js";
 
 const NODES = ["DetailGuider", "DetailGuidance"];
 const WIDGETS = { scale: "dg_scale", start: "layer_start", end: "layer_end" };
-const NUMBERS = [...Object.values(WIDGETS), "start_percent", "end_percent"]; // of the report's made_with
 const HEIGHT = 130; // the panel's, with the margins that the classic canvas leaves around it
 
 const panels = new WeakMap();
@@ -16,7 +15,7 @@ const rootGraph = () => app.rootGraph ?? app.graph; // 1.32's page has only the 
 app.registerExtension({
   name: "detail_guidance",
 
-  async setup() {
+  setup() {
     const style = document.createElement("link");
     style.rel = "stylesheet";
     style.href = new URL("./detail_guidance.css", import.meta.url);
@@ -25,9 +24,7 @@ app.registerExtension({
       keep({ ...detail, workflow: detail.workflow ?? rootGraph().id });
       showReports();
     });
-    const kept = await api.fetchApi("/detail_guidance/reports"); // of before this page was reloaded
-    for (const report of await kept.json()) keep(report);
-    showReports();
+    fetchKept();
   },
 
   nodeCreated(node) {
@@ -37,6 +34,14 @@ app.registerExtension({
   // Reloading, undoing and switching tabs make all nodes anew.
   afterConfigureGraph: showReports,
 });
+
+/** The reports of before this page was reloaded. A server that has not been restarted since an update has no such route. */
+async function fetchKept() {
+  const kept = await api.fetchApi("/detail_guidance/reports");
+  if (!kept.ok) return;
+  for (const report of await kept.json()) keep(report);
+  showReports();
+}
 
 function showReports() {
   for (const report of reportsOf(rootGraph().id)) {
@@ -60,7 +65,9 @@ function addPanel(node) {
       usual,
       title: node.title,
       enabled: named("enabled").value || isSet("enabled"),
-      numbers: Object.fromEntries(NUMBERS.filter((name) => !isSet(name)).map((name) => [name, named(name).value])),
+      numbers: Object.fromEntries(
+        node.widgets.filter(({ name }) => !isSet(name)).map(({ name, value }) => [name, value]),
+      ),
       linked: new Set(Object.keys(WIDGETS).filter((part) => isSet(WIDGETS[part]))),
     }),
     write(changed) {

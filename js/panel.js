@@ -4,6 +4,7 @@ import {
   blockAt,
   bothLayersDragged,
   clamp,
+  isSingle,
   layersDragged,
   layersMoved,
   placeOfScale,
@@ -25,7 +26,7 @@ const HINT = "Run once to see this model's blocks here.";
  * @property {number} start
  * @property {number} end
  * @property {boolean} enabled
- * @property {Object<string, number>} numbers what the node's inputs hold that no link sets, by name.
+ * @property {object} numbers what the node's widgets hold that no link sets, by name.
  * @property {string} title of the node.
  * @property {Set<string>} linked names among "scale", "start", "end" that a link sets, not the user.
  */
@@ -100,8 +101,9 @@ export class Panel {
         // A single layer moves as one, and Shift opens it; an end of a range moves alone, and with Shift both do.
         move: (steps, { shiftKey }) => {
           const layers = read();
-          const both = shiftKey !== (layers.start === layers.end);
-          write(layersMoved(layers, both ? "both" : which, steps, this.blocks));
+          const both = shiftKey !== isSingle(layers, this.blocks);
+          const free = !layers.linked.has("start") && !layers.linked.has("end");
+          write(layersMoved(layers, both && free ? "both" : which, steps, this.blocks));
         },
       });
     }
@@ -196,7 +198,8 @@ export class Panel {
     const { report } = this;
     if (!report) return;
     const off = this.element.classList.contains("off");
-    const stale = Object.entries(numbers).some(([name, value]) => report.made_with[name] !== value);
+    const madeWith = Object.entries(report.made_with ?? {}); // a server of an older version does not say
+    const stale = madeWith.some(([name, value]) => name in numbers && numbers[name] !== value);
     this.said.classList.toggle("stale", off || stale);
     this.happened.textContent = (off ? "off · last run: " : stale ? "last run: " : "") + wordsOfReport(report);
   }

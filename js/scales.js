@@ -34,6 +34,10 @@ export function fractionOf(block, blocks) {
   return round(middle, 4);
 }
 
+/** Whether both ends name one layer. */
+export const isSingle = ({ start, end }, blocks) =>
+  blocks ? blockAt(start, blocks) === blockAt(end, blocks) : start === end;
+
 /** How many steps the track of the layers has: the model's blocks, or hundredths of its depth. */
 const unitsOf = (blocks) => blocks || 100;
 

@@ -3,8 +3,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..host.patch import patch
-from .inputs import CATEGORY, FAMILIES, guidance_inputs, settings_from
+from .inputs import CATEGORY, FAMILIES, guidance_inputs, guided
 
 
 class DetailGuidance(io.ComfyNode):
@@ -27,4 +26,4 @@ class DetailGuidance(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, **values: Any) -> io.NodeOutput:
-        return io.NodeOutput(patch(model, settings_from(values), cls.hidden.unique_id))
+        return io.NodeOutput(guided(model, cls.hidden.unique_id, values))

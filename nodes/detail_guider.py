@@ -5,8 +5,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
 from comfy_api.latest import io
 
-from ..host.patch import patch
-from .inputs import CATEGORY, FAMILIES, guidance_inputs, settings_from
+from .inputs import CATEGORY, FAMILIES, guidance_inputs, guided
 
 
 class DetailGuider(io.ComfyNode):
@@ -49,7 +48,7 @@ class DetailGuider(io.ComfyNode):
             raise ValueError(f"cfg: {cfg} is outside 0 to 100.")
         if negative is None and not isclose(cfg, 1.0):
             raise ValueError(f"negative: not connected, but cfg = {cfg:g} needs it. Connect it, or set cfg to 1.")
-        guider = CFGGuider(patch(model, settings_from(values), cls.hidden.unique_id))
+        guider = CFGGuider(guided(model, cls.hidden.unique_id, values))
         conditions = {"positive": positive} | ({} if negative is None else {"negative": negative})
         guider.inner_set_conds(conditions)
         guider.set_cfg(cfg)

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSampler
 from comfy_api.latest import io
 
 from nodes import common_ksampler
 
 from ..detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options, Settings
+from ..host.patch import patch
 from ..host.probe import Watcher, watched
 
 CATEGORY = "detail guidance"
@@ -133,10 +135,13 @@ def sampled(watcher: Watcher, model: Any, **values: Any) -> dict[str, Any]:
     return latent
 
 
-def settings_from(values: dict[str, Any]) -> Settings:
-    """Settings from the values of `guidance_inputs`.
+def guided(model: ModelPatcher, node_id: str | None, values: dict[str, Any]) -> ModelPatcher:
+    """The model with the values of `guidance_inputs`; as it came where they are not enabled.
 
     Raises:
         ValueError: names the input, its value and what is allowed.
     """
-    return Settings(**{**values, "options": values.get("options") or Options()})
+    numbers = dict(values)
+    if not numbers.pop("enabled", True):
+        return model
+    return patch(model, Settings(**{**numbers, "options": values.get("options") or Options()}), node_id)

@@ -504,6 +504,12 @@ def test_off_over_an_earlier_node_says_nothing(pack, subject):
     assert published == []
 
 
+def test_not_enabled_is_as_if_the_node_were_not_there(pack, subject):
+    earlier = pack.run("DetailGuidance", model=subject.model)
+    assert pack.run("DetailGuidance", model=earlier, enabled=False) is earlier
+    assert pack.run("DetailGuidance", model=earlier, enabled=False, layer_start=0.9, layer_end=0.1) is earlier
+
+
 def test_the_node_on_the_model_that_is_not_asked(pack, subject):
     """Of a guider that predicts the negative with a model of its own, as core's DualModelGuider does."""
 

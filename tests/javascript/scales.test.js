@@ -2,6 +2,7 @@ import {
   blockAt,
   bothLayersDragged,
   fractionOf,
+  isSingle,
   layersDragged,
   layersMoved,
   placeOfScale,
@@ -108,6 +109,12 @@ describe("layers", () => {
             expect(layers.start).toBeGreaterThanOrEqual(0);
             expect(layers.end).toBeLessThanOrEqual(1);
           }
+  });
+
+  test("a single layer is one block, or one fraction while blocks are unknown", () => {
+    expect(isSingle({ start: 0.65, end: 0.69 }, 10)).toBe(true);
+    expect(isSingle({ start: 0.65, end: 0.69 }, 0)).toBe(false);
+    expect(isSingle({ start: 0.65, end: 0.7 }, 10)).toBe(false);
   });
 
   test("an end that stays in its block keeps its fraction", () => {
