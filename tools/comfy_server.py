@@ -145,9 +145,10 @@ class Server:
             for name in names:
                 kind, *settings = declared.get(name, ["HIDDEN"])
                 if isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
-                    inputs[name] = next(values)
+                    # A widget that is newer than the workflow has its default, as on the page.
+                    inputs[name] = next(values, settings[0].get("default") if settings else None)
                     if settings and settings[0].get("control_after_generate"):
-                        next(values)  # the page's own "randomize" or "fixed"
+                        next(values, None)  # the page's own "randomize" or "fixed"
             for socket_ in node.get("inputs", []):
                 if socket_.get("link") is not None:
                     inputs[socket_["name"]] = links[socket_["link"]]

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-# Of a block's energy. Massive channels that hold more are softened to lose this much: ordinary ones could not match it.
-MOST = 0.45
+MOST = 0.8  # of what ordinary channels hold: more could not be taken at random
 
 
 def removed(energy: Tensor, massive: list[int]) -> float:
@@ -13,7 +12,8 @@ def removed(energy: Tensor, massive: list[int]) -> float:
     Args:
         energy: mean z² of each channel, (channels,).
     """
-    return min(MOST, float(energy[massive].sum() / energy.sum()))
+    share = float(energy[massive].sum() / energy.sum())
+    return min(share, MOST * (1 - share))
 
 
 def ordinary(energy: Tensor, massive: list[int], seed: int) -> list[int]:

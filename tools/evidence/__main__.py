@@ -5,7 +5,7 @@ on a handful of pictures, to see that it runs: its figures mean nothing.
 
 `make evidence MODEL=sd3.5_medium.safetensors PROMPTS="a fox|a street at night" STEPS=28` measures another model of your
 ComfyUI, on its device, as far as that needs no training and no real pictures; the page goes to evidence/. MODEL is a
-file of models/checkpoints, or one of models/diffusion_models with CLIP, CLIP_TYPE and VAE beside it.
+file of models/checkpoints, or one of models/diffusion_models with EVIDENCE="--clip … --clip-type … --vae …" beside it.
 """
 
 import argparse
@@ -38,7 +38,11 @@ def main() -> None:
     any_model.add_argument("--cfg", type=float, default=4.5)
     any_model.add_argument("--size", type=int, default=1024, help="of the square pictures, pixels")
     arguments = parser.parse_args()
+    if arguments.model is None and arguments.prompts:
+        parser.error("--prompts needs --model: the reference model's are its textures.")
     if arguments.model:
+        if arguments.quick or len(arguments.only) < len(SECTIONS):
+            parser.error("--quick and --only are the reference model's.")
         start(cpu=not torch.accelerator.is_available())
         import model_page
 

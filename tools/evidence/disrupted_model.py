@@ -10,7 +10,7 @@ import photographs
 import torch
 from baseline import HEAD, HIGH, LAYOUT, UNLIKE, baseline, cells, changes
 from control import ordinary, removed
-from finding import COLOURS, Finding, above, falls, plain_numbers, plots, save, strips, table, verdict
+from finding import COLOURS, Finding, above, all_of, falls, plain_numbers, plots, save, strips, table
 from judge import Estimate, Judge, estimate
 from laboratory import CFG, Laboratory, Size, judging
 from massive_activations import channels, seen
@@ -142,8 +142,8 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     sample(equal[1], block, ordinary(energy, at[block], seed=block))
 
     middle = [each for (_, sigma), each in forced[laboratory.deep].items() if sigma in MIDDLE]
-    energies = estimate(np.concatenate([each.energy for each in middle]))
-    layouts = estimate(np.concatenate([each.layout for each in middle]))
+    energies = estimate(np.mean([each.energy for each in middle], axis=0))  # of each picture
+    layouts = estimate(np.mean([each.layout for each in middle], axis=0))
     errors = [estimate(each.error) for each in forced[laboratory.deep].values()]
     more = estimate(unlike[equal[0]] - unlike[equal[1]])
 
@@ -163,7 +163,7 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
             f"{KEPT:g}). Sampled alone, the {LAYOUT} is {alone(LAYOUT)}.",
         ),
         "It is the worse prediction": (
-            verdict(*(each.low > 1 for each in errors)),
+            all_of(*(above(each, 1.0) for each in errors)),
             f"Its squared error against the truth is {min(each.mean for each in errors):.3g} to "
             f"{max(each.mean for each in errors):.3g} times the undisturbed one's over blocks and noise levels, more "
             f"than 1 for certain in {sum(each.low > 1 for each in errors)} of {len(errors)}.",

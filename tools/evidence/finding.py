@@ -39,20 +39,17 @@ class Finding:
     tables: list[str]
     figures: list[str] = field(default_factory=list)
 
+    @property
+    def told(self) -> str:
+        """On the terminal."""
+        verdicts = [f"  {claim}: {verdict}. {why}" for claim, (verdict, why) in self.verdicts.items()]
+        return "\n".join([self.title, *verdicts])
+
     def __str__(self) -> str:
         verdicts = [f"- **{claim}: {verdict}.** {why}" for claim, (verdict, why) in self.verdicts.items()]
         figures = [f"![{self.title}](evidence/{name})" for name in self.figures]
         source, method = f"*The sources say:* {self.source}", f"*Measured:* {self.method}"
         return "\n\n".join([f"## {self.title}", source, method, "\n".join(verdicts), *self.tables, *figures])
-
-
-def told(findings: Iterable[Finding], page: Path, seconds: float) -> None:
-    """On the terminal."""
-    for finding in findings:
-        print(finding.title)
-        for claim, (verdict, why) in finding.verdicts.items():
-            print(f"  {claim}: {verdict}. {why}")
-    print(f"{page} ({seconds / 60:.0f} min)")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -65,13 +62,22 @@ def verdict(*holds: bool) -> str:
     return HOLDS if all(holds) else IN_PART if any(holds) else CONTRADICTED
 
 
+def all_of(*outcomes: str) -> str:
+    """Of a claim with parts of which each has an outcome of its own."""
+    if all(outcome == HOLDS for outcome in outcomes):
+        return HOLDS
+    if any(outcome in (HOLDS, IN_PART) for outcome in outcomes):
+        return IN_PART
+    return CONTRADICTED if all(outcome == CONTRADICTED for outcome in outcomes) else INCONCLUSIVE
+
+
 def above(found: Any, threshold: float) -> str:
     """Of a claim that something is more than a threshold."""
     return HOLDS if found.low > threshold else CONTRADICTED if found.high < threshold else INCONCLUSIVE
 
 
 def falls(change: Any, least: float) -> str:
-    """Of a claim that something falls, by its change with an interval and the smallest effect worth reporting (> 0).
+    """Of a claim that something falls, by its change with an interval and the smallest effect worth reporting (≥ 0).
 
     A change that is certainly smaller than that, or a rise, contradicts the claim; a wide interval is inconclusive.
     """

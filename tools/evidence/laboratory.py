@@ -30,7 +30,7 @@ class Size:
     """How much is measured.
 
     Attributes:
-        primary: prompt–seed pairs of the primary outcomes, of other judged comparisons, of each setting of a choice.
+        primary: prompt–seed pairs of the primary outcomes.
         half, few: of other judged comparisons; of each setting of a choice.
         crossed: prompts, and noises of each of them, in the decomposition of variance.
         teacher: real pictures that are noised.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from baseline import HEAD, SPECTRUM, cells, changes
-from finding import INCONCLUSIVE, MEASURED, Finding, plots, save, strips, table, verdict
+from finding import MEASURED, Finding, plots, save, strips, table
 from judge import Judge, Judged, estimate
 from laboratory import CFG, Laboratory, Size, choosing
 from massive_activations import channels
@@ -73,10 +73,10 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     alike = [key for key, each in settings.items() if not estimate(each.distance - best.distance).above_zero]
     back = varied[f"towards it, w {BACKWARDS:g}"][SPECTRUM]
     verdicts = {
-        "Away from the disrupted prediction is the right way": (
-            verdict(back.above_zero) if back.above_zero or back.below_zero else INCONCLUSIVE,
-            f"Guidance *towards* it, w {BACKWARDS:g}: {SPECTRUM} {back.signed}; away from it, w {scale:g}: "
-            f"{of_grid[block, scale][SPECTRUM].signed} (where it was chosen; section 4 judges).",
+        "Away from the disrupted prediction, and not towards it": (
+            MEASURED,
+            f"Towards it, w {BACKWARDS:g}: {SPECTRUM} {back.signed}; away from it, w {scale:g}: "
+            f"{of_grid[block, scale][SPECTRUM].signed}, which was chosen on these pairs.",
         ),
         "The best layer and scale": (
             MEASURED,

@@ -1,4 +1,4 @@
-"""5. How much of the effect is the lost channel, and how much the gain of the LayerNorms behind it."""
+"""6. How much of the effect is the lost channel, and how much the gain of the LayerNorms behind it."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -80,7 +80,8 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         "open. A massive channel dominates the LayerNorms' variance; zeroing it multiplies all others behind them. How "
         "much of DG is that gain is not known.",
         f"At block {block}, cfg {CFG:g}. *Held*: the channel is zeroed, but every later LayerNorm of the image stream "
-        "divides by the standard deviation it had in the undisturbed forward. *Alone*: nothing is zeroed, but they "
+        "divides by the standard deviation it had in the undisturbed forward; with *mean and scale* it also subtracts "
+        "the mean it had there. *Alone*: nothing is zeroed, but they "
         "divide by what they have when it is. The part of the term is its projection on the c − d of plain zeroing, "
         f"over all steps of {measured} pairs; the pictures are {len(pairs)} pairs, against CFG alone.",
         verdicts,

@@ -64,13 +64,15 @@ def seen(laboratory: Laboratory, name: str) -> list[Seen]:
 
 
 def channels(laboratory: Laboratory, name: str | None = None) -> Channels:
-    """The massive channels at every block's input, by the nodes' defaults; the largest one where it has none."""
+    """The massive channels at every block's input, by the nodes' defaults, the largest first; the largest one where it
+    has none."""
     ratio = laboratory.default("DetailGuidanceOptions", "massive_ratio")
     at_most = laboratory.default("DetailGuidanceOptions", "max_channels")
     found = {}
     for block, each in enumerate(seen(laboratory, name or laboratory.deep)):
         massive_ones = massive.most_massive(each.magnitude, ratio, at_most).nonzero().flatten().tolist()
-        found[block] = massive_ones or [int(each.magnitude.argmax())]
+        largest_first = sorted(massive_ones, key=lambda channel: -float(each.magnitude[channel]))
+        found[block] = largest_first or [int(each.magnitude.argmax())]
     return found
 
 
@@ -101,17 +103,17 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
         tops = [int(block.magnitude.argmax()) for block in later]
         all_fixed.append(len(set(tops)) == 1)
         massive_at = [int((block.ratios > threshold).sum()) for block in later]
-        all_few += [number <= 4 for number in massive_at]
+        all_few += [1 <= number <= 4 for number in massive_at]
         all_there += [number >= 1 for number in massive_at]
         all_tokens += [bool(b.largest[t] > 0.99) for b, t in zip(later, tops, strict=True)]
         all_uniform += [bool(b.variation[t] < 0.2) for b, t in zip(later, tops, strict=True)]
     trainings: dict[str, Growth] = json.loads((REFERENCE_MODEL / "growth.json").read_text())
-    appeared = {name: _appeared(growth) for name, growth in trainings.items()}
+    appeared = {name: _appeared(growth, threshold) for name, growth in trainings.items()}
     verdicts = {
         "Few fixed channels": (
             verdict(all(all_fixed), all(all_few)),
             f"The largest channel is the same at every block's input after the first in {sum(all_fixed)} of "
-            f"{len(models)} models; at most four channels exceed {threshold:g} times the median at {sum(all_few)} of "
+            f"{len(models)} models; one to four channels exceed {threshold:g} times the median at {sum(all_few)} of "
             f"{len(all_few)} such inputs.",
         ),
         "On every image token": (
@@ -127,9 +129,10 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
         ),
         "Early in training": (
             verdict(*(share is not None and share < EARLY for share, _ in appeared.values())),
-            "At the last block's input, the channel that is the largest at the end is it from then on: "
+            f"The final channel of the last block's input is massive (above {threshold:g} times the median) from there "
+            "on: "
             + "; ".join(f"{name}: {text}" for name, (_, text) in appeared.items())
-            + ".",
+            + f" (holds: within the first {EARLY:.0%} of the training).",
         ),
     }
     head = ["model", "block", "largest channel", "next", f"above {threshold:g}×", "its energy", "largest on tokens"]
@@ -151,11 +154,13 @@ def _by_step(growth: Growth) -> list[tuple[int, list[tuple[int, float]]]]:
     return sorted((int(step), blocks) for step, blocks in growth.items())
 
 
-def _appeared(growth: Growth) -> tuple[float | None, str]:
-    """From which share of the training on the final channel is the largest at the last block's input."""
+def _appeared(growth: Growth, threshold: float) -> tuple[float | None, str]:
+    """From which share of the training on the final channel is the massive one at the last block's input."""
     steps = _by_step(growth)
     last, final = steps[-1][0], steps[-1][1][-1][0]
-    there = [blocks[-1][0] == final for _, blocks in steps]
+    there = [blocks[-1][0] == final and blocks[-1][1] > threshold for _, blocks in steps]
+    if not there[-1]:
+        return None, f"never, {steps[-1][1][-1][1]:.1f}× at the end of {last} steps"
     first = len(there) - there[::-1].index(False) if False in there else 0
     step, blocks = steps[first]
     text = (

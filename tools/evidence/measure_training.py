@@ -23,6 +23,7 @@ import photographs  # noqa: E402
 from judge import Judge, estimate  # noqa: E402
 from laboratory import FULL, Laboratory, choosing, judging  # noqa: E402
 from massive_activations import seen  # noqa: E402
+from rooms import block_at  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from weakened import observing  # noqa: E402
 
@@ -57,7 +58,7 @@ def sibling(laboratory: Laboratory, judge: Judge, weights: Path, ratio: float) -
     """The effect with CFG, at the block and scale that some pairs choose, judged on others."""
     blocks, width, skip, optimiser, seed = NAME.fullmatch(weights.parent.name).groups()
     depth = laboratory.depth(weights)
-    settings = [(round(layer * depth), w) for layer in LAYERS for w in SCALES]
+    settings = [(block, w) for block in sorted({block_at(layer, depth) for layer in LAYERS}) for w in SCALES]
 
     def distance(model, pairs):
         return judge.sampled(model, pairs, name=weights).distance

@@ -11,7 +11,7 @@ from typing import Any
 import comfyui_version
 import numpy as np
 import torch
-from finding import MEASURED, Finding, plots, save, strips, table, told
+from finding import MEASURED, Finding, plots, save, strips, table
 from in_process import Pack, reference_model
 from judge import estimate
 from rooms import metrics
@@ -24,7 +24,6 @@ import nodes  # isort: skip
 LAYERS = (0.3, 0.5, 0.7, 0.9)
 SCALES = (0.25, 0.5, 1.0)
 KEPT = 0.9  # layout correlation below which a picture counts as another one
-REFERENCES = ("10x192", "4x128")
 
 
 def main(arguments: argparse.Namespace, out: Path) -> None:
@@ -36,13 +35,16 @@ def main(arguments: argparse.Namespace, out: Path) -> None:
     figures.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         subject = Subject(arguments, prompts)
-        runs = len(prompts) * (2 + len(LAYERS) * len(SCALES))
+        runs = 1 + len(prompts) * (1 + len(LAYERS) * len(SCALES))
         behind = len(prompts) * len(SCALES) * sum(1 - layer for layer in LAYERS)  # the blocks from each layer on
         forwards = arguments.steps * (runs * (2 if arguments.cfg != 1 else 1) + behind)
         print(f"{runs} pictures of {arguments.steps} steps: about {forwards:.0f} forwards of one picture.", flush=True)
         with tqdm(total=runs, unit="picture", desc="evidence") as bar:
             subject.advance = bar.update
-            findings = [massive_activations(subject, figures), layers_and_scales(subject, figures)]
+            findings = []
+            for experiment in (massive_activations, layers_and_scales):
+                findings.append(experiment(subject, figures))
+                bar.write(findings[-1].told)
     page = out / "EVIDENCE.md"
     head = (
         f"# {arguments.model}\n\nWritten by `make evidence MODEL=…`: {len(prompts)} prompts, {arguments.size} × "
@@ -51,7 +53,7 @@ def main(arguments: argparse.Namespace, out: Path) -> None:
         "figures say what changes, not whether it is better. Intervals are 95 %, by bootstrap over the prompts."
     )
     page.write_text("\n\n".join([head, *map(str, findings)]) + "\n")
-    told(findings, page, time.monotonic() - begin)
+    print(f"{page} ({(time.monotonic() - begin) / 60:.0f} min)")
 
 
 class Subject:
@@ -87,19 +89,21 @@ class Subject:
         drawn = []
         for number in range(len(self.prompts)):
             (latent,) = nodes.KSampler().sample(model, **self.sampling(number))
-            drawn.append(self.vae.decode(latent["samples"])[0].clamp(0, 1).float().cpu().numpy())
+            (picture,) = nodes.VAEDecode().decode(self.vae, latent)  # of a video, its first frame
+            drawn.append(picture[0].clamp(0, 1).float().cpu().numpy())
             self.advance(1)
         return np.stack(drawn)
 
 
 def _loaded(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     name = arguments.model
-    if name in REFERENCES:
-        reference = reference_model()
+    reference = reference_model()
+    own = (reference.DEEP, reference.SHALLOW)
+    if name in own:
         return reference.load_model(name), reference.load_clip(name), reference.load_vae()
     checkpoints, diffusion = (folder_paths.get_filename_list(each) for each in ("checkpoints", "diffusion_models"))
     if name not in (*checkpoints, *diffusion):
-        sys.exit(f"evidence: no model {name!r}. There are: {', '.join([*checkpoints, *diffusion, *REFERENCES])}.")
+        sys.exit(f"evidence: no model {name!r}. There are: {', '.join([*checkpoints, *diffusion, *own])}.")
     model, clip, vae = None, None, None
     if name in checkpoints:
         model, clip, vae = nodes.CheckpointLoaderSimple().load_checkpoint(name)
@@ -107,7 +111,10 @@ def _loaded(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
         (model,) = nodes.UNETLoader().load_unet(name, "default")
     if arguments.clip:
         files = [folder_paths.get_full_path_or_raise("text_encoders", each) for each in arguments.clip]
-        kind = getattr(comfy.sd.CLIPType, arguments.clip_type.upper())
+        kinds = {kind.name.lower(): kind for kind in comfy.sd.CLIPType}
+        if arguments.clip_type not in kinds:
+            sys.exit(f"evidence: --clip-type {arguments.clip_type!r} is none of {', '.join(kinds)}.")
+        kind = kinds[arguments.clip_type]
         clip = comfy.sd.load_clip(ckpt_paths=files, clip_type=kind)
     if arguments.vae:
         (vae,) = nodes.VAELoader().load_vae(arguments.vae)
@@ -128,21 +135,17 @@ def _reports(pack: Pack) -> Iterator[list[Any]]:
 
 
 def massive_activations(subject: Subject, folder: Path) -> Finding:
-    reports = []
-    for number in range(len(subject.prompts)):
-        sampling = subject.sampling(number)
-        _, figures, report, _ = subject.pack.outputs("MassiveActivationProbe", model=subject.model, **sampling)
-        reports.append(report)
-        subject.advance(1)
+    _, figures, report, _ = subject.pack.outputs("MassiveActivationProbe", model=subject.model, **subject.sampling(0))
+    subject.advance(1)
     figure, ((axis,),) = plots(1, height=7)
     axis.imshow(figures[0].cpu().numpy())
     axis.set_axis_off()
     return Finding(
         "1. Massive activations",
         "few fixed channels of every image token, at all layers ([DG], arXiv 2510.11538, figures 2 and 3).",
-        "by *Massive Activation Probe*, of every prompt; the figure is the last prompt's.",
-        {"Where they are": (MEASURED, f"As the probe reports the first prompt, {subject.prompts[0]!r}:")},
-        [f"```\n{reports[0]}\n```"],
+        f"by *Massive Activation Probe*, of the first prompt, {subject.prompts[0]!r}.",
+        {"Where they are": (MEASURED, "As the probe reports:")},
+        [f"```\n{report}\n```"],
         [save(figure, folder, "1-probe.png")],
     )
 

@@ -15,7 +15,7 @@ import parts
 import siblings
 import strength
 import torch
-from finding import Finding, told
+from finding import Finding
 from in_process import Pack
 from judge import DRAWS, Judge
 from laboratory import FULL, Laboratory, Size
@@ -51,9 +51,10 @@ def main(size: Size, chosen: list[int], out: Path) -> None:
         for experiment in experiments:
             bar.set_postfix_str(experiment.__name__)
             findings.append(experiment.run(laboratory, judge, figures))
+            bar.write(findings[-1].told)
     page = out / "EVIDENCE.md"
     page.write_text("\n\n".join([introduction(laboratory, judge), *map(str, findings)]) + "\n")
-    told(findings, page, time.monotonic() - begin)
+    print(f"{page} ({(time.monotonic() - begin) / 60:.0f} min)")
 
 
 def introduction(laboratory: Laboratory, judge: Judge) -> str:
@@ -78,9 +79,9 @@ logistic regression, right on {judge.held_out:.0%} of real pictures it was not f
 What is chosen (layer, scale) is chosen on every second texture and judged on the others, from other noise. Intervals
 are 95 %, by bootstrap over prompt–seed pairs ({DRAWS} draws; a jackknife for the kernel distance); they speak of these
 textures and of one trained model. Changes (Δ) are paired: both settings sampled the same prompts from the same noise.
-Apart from the two primary outcomes of section 4 there is no correction for the number of intervals: about one of
-twenty misses. A verdict follows from the figures by a rule in `tools/evidence/`, not by hand: *holds*, *holds in part*,
-*contradicted*, *inconclusive* where an interval is too wide to say, *not testable here* where the positive control
-shows nothing either, *measured* where there is no claim to test.
+There is no correction for the number of intervals: about one of twenty misses. The verdicts that count are the two
+primary outcomes of section 4. A verdict follows from the figures by a rule in `tools/evidence/`, not by hand: *holds*,
+*holds in part*, *contradicted*, *inconclusive* where an interval is too wide to say, *not testable here* where the
+positive control shows nothing either, *measured* where there is no claim to test.
 
 Host: ComfyUI {comfyui_version.__version__}, torch {torch.__version__}, on the CPU in float32."""

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from finding import HOLDS, IN_PART, INCONCLUSIVE, ORANGE, Finding, plots, save, table
+from finding import HOLDS, INCONCLUSIVE, ORANGE, Finding, all_of, falls, plots, save, table
 from in_process import REFERENCE_MODEL
 from judge import Estimate
 from laboratory import Laboratory, Size
@@ -37,18 +37,19 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
             ]
         )
     head = ["blocks", "width", "stochastic depth", "optimiser", "seed", "steps", "loss", "massive channel"]
-    alike = [each for each in measured if (each["blocks"], each["optimiser"]) == (10, "adamw") and each["skip"] > 0]
-    helped = [each for each in alike if each["effect"][2] < 0]
+    recipe = (*map(int, laboratory.deep.split("x")), 0.15, "adamw")
+    alike = [each for each in measured if tuple(each[k] for k in ("blocks", "width", "skip", "optimiser")) == recipe]
+    outcomes = [falls(Estimate(*each["effect"]), 0.0) for each in alike]
     return Finding(
         TITLE,
         "on language models Adam makes massive activations and Muon does not (arXiv 2506.19697).",
-        "Measured once by `tests/reference_model/measure.py`, whose figures are committed in `siblings.json`: the "
+        "Measured once by `tools/evidence/measure_training.py`, whose figures are committed in `siblings.json`: the "
         "siblings' weights are not. Largest channel over the median at the last block's input; CFG 3, and CFG 3 + DG "
-        "at the block and scale that one half of the pairs chose, judged on the other half.",
+        "at the block and scale that choosing pairs chose, on as many judging pairs.",
         {
             "Detail Guidance with CFG helps on every seed of the deep model": (
-                HOLDS if len(helped) == len(alike) >= SEEDS else IN_PART if helped else INCONCLUSIVE,
-                f"For certain on {len(helped)} of {len(alike)} trained so far (holds: on all of at least {SEEDS}).",
+                all_of(*outcomes) if len(alike) >= SEEDS else INCONCLUSIVE,
+                f"For certain on {outcomes.count(HOLDS)} of {len(alike)} trained so far; {SEEDS} are needed.",
             )
         },
         [table([*head, "chosen", "CFG: spectrum distance", "Δ with DG"], rows)],

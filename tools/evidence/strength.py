@@ -1,4 +1,4 @@
-"""7. Whether a strength measured against the prediction means the same in every model."""
+"""8. Whether a strength measured against the prediction means the same in every model."""
 
 from dataclasses import dataclass
 from pathlib import Path
