@@ -177,7 +177,8 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         "Ordinary channels lose as much energy as the massive ones, a draw each. "
         f"Controls and rivals: {size.half} pairs, each at the scale at which its term is as large as DG's (measured "
         f"on {min(MEASURED, size.few)} choosing pairs, as DG's own in the table is), or at equal cost. *Forwards* are "
-        f"per picture and step. The Fréchet distance is that of {DIMENSIONS} principal components of the features, biased upwards for few "
+        f"per picture and step. The Fréchet distance is that of {DIMENSIONS} principal components of the features, "
+        "biased upwards for few "
         "pictures: compare rows of equal pairs only. Changes (Δ) are against the same pairs without the guidance.",
         verdicts,
         [
