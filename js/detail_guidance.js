@@ -66,7 +66,9 @@ function addPanel(node) {
       title: node.title,
       enabled: named("enabled").value || isSet("enabled"),
       numbers: Object.fromEntries(
-        node.widgets.filter(({ name }) => !isSet(name)).map(({ name, value }) => [name, value]),
+        node.widgets
+          .filter(({ name, value }) => typeof value === "number" && !isSet(name))
+          .map(({ name, value }) => [name, value]),
       ),
       linked: new Set(Object.keys(WIDGETS).filter((part) => isSet(WIDGETS[part]))),
     }),

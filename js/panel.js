@@ -26,7 +26,7 @@ const HINT = "Run once to see this model's blocks here.";
  * @property {number} start
  * @property {number} end
  * @property {boolean} enabled
- * @property {object} numbers what the node's widgets hold that no link sets, by name.
+ * @property {Object<string, number>} numbers what the node's widgets hold that no link sets, by name.
  * @property {string} title of the node.
  * @property {Set<string>} linked names among "scale", "start", "end" that a link sets, not the user.
  */

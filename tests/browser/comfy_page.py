@@ -19,7 +19,11 @@ OF_THE_HOST = (
     r"Error fetching file size",  # of weights that a workflow names, where there is no internet
     r"fetchJobsRaw|fetchHistoryPage|fetchQueue",  # newer pages ask for what host 0.3.75 does not have
 )
-DEPRECATIONS_OF_THE_HOST = (r"legacy queue/history menu", r"\[MaskEditor\] ComfyApp\.open_maskeditor")
+DEPRECATIONS_OF_THE_HOST = (
+    r"legacy queue/history menu",
+    r"\[MaskEditor\] ComfyApp\.open_maskeditor",
+    r"^input\.link is deprecated",  # the newest page itself reads it when it configures its first graph
+)
 
 READY = "() => window.app?.canvas && window.app.extensionManager && document.querySelector('canvas')"
 GRAPH = "(window.app.rootGraph ?? window.app.graph)"

@@ -34,8 +34,7 @@ async def no_complaints(comfy):
 
 
 async def test_the_page_opens_without_a_complaint(comfy):
-    # The newest page itself reads input.link when it configures its first graph.
-    assert [text for text in comfy.at_start if not text.startswith("input.link is deprecated")] == []
+    assert comfy.at_start == []
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem.removeprefix("detail_guidance_"))
