@@ -12,11 +12,11 @@ from .rule import ListedChannels, MassiveActivations, ProfiledChannels, Rule
 Batching = Literal["auto", "together", "in turn"]
 AUTO = "auto"
 
-# The values that the sources leave open, by the sweep of docs/EVIDENCE.md, section 6.
-DG_SCALE = 0.25  # the largest of its grid that keeps the layout (correlation 0.954; 0.89 at 0.5)
-LAYER = 0.7  # where a deep model gained most; the middle gained nothing that could be told from chance
-MASSIVE_RATIO = 8.0  # between the largest ordinary channel (6) and the massive ones (10 and more; section 1)
-MAX_CHANNELS = 4  # a cap: four above twice the median did no better than one
+# The values that the sources leave open; docs/DEFAULTS.md says why these.
+DG_SCALE = 0.25
+LAYER = 0.7
+MASSIVE_RATIO = 8.0
+MAX_CHANNELS = 4
 
 
 @dataclass(frozen=True)
