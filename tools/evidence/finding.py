@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -105,6 +106,8 @@ def plain_numbers(axis: Any) -> None:
 def save(figure: Any, folder: Path, name: str) -> str:
     figure.savefig(folder / name, dpi=100, bbox_inches="tight")  # long labels would be cut
     plt.close(figure)
+    with Image.open(folder / name) as drawn:  # a third of the size, and no difference to the eye
+        drawn.convert("RGB").quantize(256).save(folder / name, optimize=True)
     return name
 
 
