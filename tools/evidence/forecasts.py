@@ -46,7 +46,9 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     }
     # Of a perfect order, by chance, in either direction, among so many candidates (Bonferroni's).
     perfect = min(1.0, len(found) * 2 / math.factorial(len(blocks)))
-    likely = [f"{CANDIDATES[name]}, cfg {cfg:g}" for (name, cfg), each in found.items() if abs(each.mean) == 1.0]
+    likely = [
+        f"{CANDIDATES[name]}, cfg {cfg:g}" for (name, cfg), each in found.items() if math.isclose(abs(each.mean), 1.0)
+    ]
     rows = [[text, *(found[name, cfg].signed for cfg in effects)] for name, text in CANDIDATES.items()]
     return Finding(
         TITLE,
