@@ -18,7 +18,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import photographs
 import torch
 from comfy_server import Server
 from control import ordinary
@@ -32,6 +31,7 @@ from references import REALS_EACH, Autoencoder  # noqa: E402
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+import photographs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
