@@ -111,7 +111,7 @@ class Watch:
         return statistics.median(b - a for a, b in zip(self.steps, self.steps[1:], strict=False))
 
 
-def control(block: int, massive: list[int]) -> list[int]:
+def control_channels(block: int, massive: list[int]) -> list[int]:
     """Ordinary channels with the massive ones' energy."""
     energy = torch.tensor(json.loads((REFERENCE_MODEL / "activations.json").read_text())["energy"][block])
     return sorted(ordinary(energy, massive, seed=block))
@@ -180,7 +180,7 @@ async def demonstrate(
                     found = watch.report["channels"][str(watch.report["first_block"])]
                     if not found:
                         sys.exit(f"No massive channel at block {watch.report['first_block']}: nothing to compare.")
-                    equal = control(watch.report["first_block"], found)
+                    equal = control_channels(watch.report["first_block"], found)
                 bar.update()
             shown, *others = reals(text)
             ratio = pace["detail"] / pace["baseline"]
@@ -221,8 +221,8 @@ def draw(images: list[tuple[str, int, dict[str, np.ndarray], np.ndarray]], out: 
         _save(sheet, out / f"{variant}.png")
     chosen = images[:8]
     titles = {
-        "baseline": "without",
-        "detail": "Detail\nGuidance",
+        "baseline": "CFG",
+        "detail": "CFG +\nDetail\nGuidance",
         "control": "control:\nequal energy\nof ordinary\nchannels",
     }
     labels = [*titles.values(), "photograph"]

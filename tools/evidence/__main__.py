@@ -28,7 +28,7 @@ def main() -> None:
     own.add_argument("--quick", action="store_true", help="a handful of pictures")
     own.add_argument("--only", type=int, nargs="+", choices=SECTIONS, default=[*SECTIONS], metavar="N")
     any_model = parser.add_argument_group("another model")
-    any_model.add_argument("--model", help="its file name; 10x192 and 4x128 are the reference models")
+    any_model.add_argument("--model", help="its file name; 10x192 and 4x128, with --size 128, are the reference models")
     any_model.add_argument("--clip", nargs="+", default=[], help="text encoders, where the file has none")
     any_model.add_argument("--clip-type", default="sd3", help="as the host's CLIP loader names it (sd3)")
     any_model.add_argument("--vae", help="where the file has none")

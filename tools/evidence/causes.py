@@ -177,7 +177,7 @@ def _draw(seen: dict[int, Cause], folder: Path) -> str:
         axes[0].plot(range(1, len(by_step) + 1), by_step, color=cm.viridis(block / len(seen)), label=f"{block}")
     axes[0].set(xlabel="sampling step (noise to image)", ylabel="median |z| of the massive channel", ylim=(0, None))
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].legend(fontsize=8, frameon=False, title="block", ncols=2)
+    axes[0].legend(fontsize=8, frameon=False, title="block", loc="center left", bbox_to_anchor=(1, 0.5))
     last = max(seen)
     cause = seen[last]
     axes[1].scatter(cause.gate, cause.profile, s=8, color=GREY)

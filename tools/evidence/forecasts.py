@@ -72,9 +72,8 @@ def _effects(laboratory: Laboratory, judge: Judge, cfg: float) -> dict[int, np.n
     """Block → change of the spectrum distance at the scale that suits it best, (pairs,)."""
     base, settings = grid(laboratory, judge, cfg)
     changes = {key: each.distance - base.distance for key, each in settings.items()}
-    return {
-        block: min((change for (b, _), change in changes.items() if b == block), key=np.mean) for block, _ in changes
-    }
+    blocks = dict.fromkeys(block for block, _ in changes)
+    return {b: min((change for (block, _), change in changes.items() if block == b), key=np.mean) for b in blocks}
 
 
 def correlation(values: list[float], effects: np.ndarray) -> Estimate:

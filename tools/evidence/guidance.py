@@ -221,5 +221,5 @@ def _bands(arms: list[Arm], folder: Path) -> str:
     axes[0].axhline(0, color="black", linewidth=1)
     axes[0].set(xscale="log", xlabel="cycles per pixel", ylabel="log energy minus real pictures'")
     plain_numbers(axes[0].xaxis)
-    axes[0].legend(fontsize=8, frameon=False)
+    axes[0].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return save(figure, folder, "4-bands.png")

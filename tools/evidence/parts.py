@@ -12,7 +12,7 @@ from layer_and_scale import chosen
 from massive_activations import channels
 from weakened import across, along, disrupted, guided
 
-TITLE = "5. The gain is not less CFG: it lies across CFG's direction"
+TITLE = "5. What the effect is made of: along CFG's direction and across it"
 LOWER = (1.5, 2.0, 2.5)
 
 
