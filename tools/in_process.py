@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import signature
 from types import ModuleType
 from typing import Any
@@ -47,6 +49,16 @@ class Pack:
             hidden = {"hidden_inputs": hidden}
         clone = cls.PREPARE_CLASS_CLONE(hidden)
         return clone.execute(**{**widgets, **inputs})
+
+    @contextmanager
+    def reports(self) -> Iterator[list[Any]]:
+        """The reports of the sampling runs that end while it lasts, in their order, in place of the log."""
+        report, published = self.module("host.run").Report, []
+        publish, report.publish = report.publish, lambda self: published.append(self)
+        try:
+            yield published
+        finally:
+            report.publish = publish
 
     def module(self, name: str) -> ModuleType:
         return sys.modules[f"{self.package}.{name}"]

@@ -4,10 +4,12 @@ from contextlib import contextmanager
 
 import comfy.samplers
 import comfy.utils
+from in_process import Pack
 from models import conditioning, latent
 from plain import Stream
 
 STEPS = 2
+reports = Pack.reports
 SD3_STREAMS = (Stream(1),) * 64
 
 
@@ -55,17 +57,6 @@ def counted(patcher, blocks=lambda model: model.joint_blocks, streams=SD3_STREAM
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def reports(pack):
-    """The reports of the runs that end while it lasts, in their order."""
-    run, published = pack.module("host.run"), []
-    publish, run.Report.publish = run.Report.publish, lambda self: published.append(self)
-    try:
-        yield published
-    finally:
-        run.Report.publish = publish
 
 
 def reported(pack, guider, **arguments):

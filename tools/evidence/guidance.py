@@ -1,7 +1,7 @@
 """4. Whether guidance away from the disrupted prediction makes pictures more like real ones: the primary outcomes."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ class Arm:
     strength: float = np.nan
 
 
+@cache
+def detail_guided(laboratory: Laboratory, judge: Judge, cfg: float) -> tuple[Judged, float]:
+    """By this pack's node, at the block and scale chosen for this cfg, on the primary pairs; and its mean strength."""
+    model = laboratory.at(*chosen(laboratory, judge, cfg))
+    with laboratory.pack.reports() as published:
+        judged = judge.sampled(model, judging(laboratory.size.primary), cfg=cfg)
+    return judged, float(np.mean([report.relative_strength for report in published]))
+
+
 def primary(change: Estimate, control: Estimate, room: float) -> str:
     """The verdict on a primary outcome: `falls` with a share of the room, and a certain rise contradicts; but where
     there is no room, or nothing came closer to real, the positive control neither, this setting cannot tell."""
@@ -94,14 +103,12 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     detail = Arm(
         f"CFG {CFG:g} + DG, block {block}, w {scale:g}",
         2 + share,
-        judge.sampled(laboratory.at(block, scale), pairs),
-        strengths[CFG],
+        *detail_guided(laboratory, judge, CFG),
     )
     detail_alone = Arm(
         f"DG, block {alone_block}, w {alone_scale:g}",
         2 - alone_block / depth,
-        judge.sampled(laboratory.at(alone_block, alone_scale), pairs, cfg=1.0),
-        strengths[1.0],
+        *detail_guided(laboratory, judge, 1.0),
     )
     positive = other("away from the shallow model", 2.2, weaker, pairs)
     positive_alone = other("away from the shallow model", 1.2, weaker, pairs, cfg=1.0)
@@ -176,7 +183,7 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         "testable here*. Positive control: guidance away from the shallow model (autoguidance, arXiv 2406.02507). "
         "Ordinary channels lose as much energy as the massive ones, a draw each. "
         f"Controls and rivals: {size.half} pairs, each at the scale at which its term is as large as DG's (measured "
-        f"on {min(MEASURED, size.few)} choosing pairs, as DG's own in the table is), or at equal cost. *Forwards* are "
+        f"on {min(MEASURED, size.few)} choosing pairs), or at equal cost. *Forwards* are "
         f"per picture and step. The Fréchet distance is that of {DIMENSIONS} principal components of the features, "
         "biased upwards for few "
         "pictures: compare rows of equal pairs only. Changes (Δ) are against the same pairs without the guidance.",

@@ -4,7 +4,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,17 +122,6 @@ def _loaded(arguments: argparse.Namespace) -> tuple[Any, Any, Any]:
     return model, clip, vae
 
 
-@contextmanager
-def _reports(pack: Pack) -> Iterator[list[Any]]:
-    """What the runs that end while it lasts report."""
-    report, published = pack.module("host.run").Report, []
-    publish, report.publish = report.publish, lambda self: published.append(self)
-    try:
-        yield published
-    finally:
-        report.publish = publish
-
-
 def massive_activations(subject: Subject, folder: Path) -> Finding:
     _, figures, report, _ = subject.pack.outputs("MassiveActivationProbe", model=subject.model, **subject.sampling(0))
     subject.advance(1)
@@ -158,7 +146,7 @@ def layers_and_scales(subject: Subject, folder: Path) -> Finding:
         for scale in SCALES:
             inputs = {"layer_start": layer, "layer_end": layer, "dg_scale": scale}
             model = subject.pack.run("DetailGuidance", model=subject.model, **inputs)
-            with _reports(subject.pack) as published:
+            with subject.pack.reports() as published:
                 pictures = subject.pictures(model)
             layout = estimate(np.array([metrics.low_pass_correlation(*pair) for pair in _pairs(base, pictures)]))
             bands = np.array(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from baseline import HEAD, SPECTRUM, baseline, cells, changes
 from finding import Finding, above, falls, strips, table
-from guidance import ROOM
+from guidance import ROOM, detail_guided
 from judge import Judge, Judged, estimate
 from laboratory import CFG, Laboratory, Size, judging
 from layer_and_scale import chosen
@@ -17,7 +17,7 @@ LOWER = (1.5, 2.0, 2.5)
 
 
 def pictures(size: Size) -> int:
-    return 3 * size.primary + len(LOWER) * size.half
+    return 2 * size.primary + len(LOWER) * size.half
 
 
 def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
@@ -29,10 +29,12 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     weaken = disrupted({block: channels(laboratory)[block]})
     whole, orthogonal, parallel = "the whole term", "its part across c − u alone", "its part along c − u alone"
     arms: dict[str, Judged] = {}
-    shares: dict[str, list[float]] = {}
-    for name, part in ((whole, None), (orthogonal, across), (parallel, along)):
-        shares[name] = []
-        arms[name] = judge.sampled(guided(model, weaken, scale, shares[name], part), pairs)
+    strengths: dict[str, float] = {}
+    arms[whole], strengths[whole] = detail_guided(laboratory, judge, CFG)  # as in section 4
+    for name, part in ((orthogonal, across), (parallel, along)):
+        reached: list[float] = []
+        arms[name] = judge.sampled(guided(model, weaken, scale, reached, part), pairs)
+        strengths[name] = float(np.mean(reached))
     lower = {f"no DG, cfg {cfg:g}": judge.sampled(model, judging(size.half), cfg=cfg) for cfg in LOWER}
     compared_arms = {name: changes(judge, each, base.first(len(each.pairs))) for name, each in (arms | lower).items()}
     behind = estimate(arms[orthogonal].distance - arms[whole].distance)
@@ -66,7 +68,7 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
             table(
                 ["added", "strength", *HEAD],
                 [
-                    [name, f"{np.mean(shares[name]):.3g}" if name in shares else "", *cells(change)]
+                    [name, f"{strengths[name]:.3g}" if name in strengths else "", *cells(change)]
                     for name, change in compared_arms.items()
                 ],
             )
