@@ -8,6 +8,9 @@ export PYTHONPATH := $(CURDIR)/.host/site$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
 PYTEST = $(HOST_PYTHON) -m pytest -c tests/pytest.ini --rootdir tests
+# A file of tests is a process's; each computes with one thread, or they wait for each other.
+EVERY_CORE = --numprocesses auto --maxprocesses 4 --dist loadfile
+test test-host: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-host host page bench evidence check
 
@@ -16,11 +19,11 @@ demo: host
 	$(HOST_PYTHON) tools/demo.py $(DEMO)
 
 test: page check
-	$(PYTEST) tests
+	$(PYTEST) $(EVERY_CORE) tests
 
 # What needs neither a browser nor Node.js.
 test-host: host
-	$(PYTEST) tests/mathematics tests/host
+	$(PYTEST) $(EVERY_CORE) tests/mathematics tests/host
 
 host:
 	@$(PYTHON) tools/provision.py
