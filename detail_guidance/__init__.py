@@ -5,6 +5,7 @@
     massive.py       finding massive channels and disrupting them
     layers.py        fractions of the depth as blocks
     window.py        the part of the noise schedule that is guided, and the keep factor in it
+    reuse.py         the detail of an earlier step in a later one's place
     settings.py      everything a user can set, validated
     profile.py       massive channels measured before, and their file
 

@@ -32,6 +32,8 @@ class Options:
         limit: 0 to 10, the greatest ‖w(c − d)‖ / ‖x − c‖; 0 is off.
         mask: (pictures, height, width), 0 to 1, where detail is added; None is everywhere.
         batching: one call with the detail rows in it, or a call of their own.
+        every: 1 to 8: D_m is computed at every so many guided steps; those between take the last difference.
+        gate: 0 to 1: and sooner, where D has changed by this share of itself since; 0 is off.
         profile: channels per block, in place of `channels`.
     """
 
@@ -44,6 +46,8 @@ class Options:
     limit: float = 0.0
     mask: Tensor | None = None
     batching: Batching = "auto"
+    every: int = 1
+    gate: float = 0.0
     profile: Profile | None = None
 
     def __post_init__(self):
@@ -53,6 +57,8 @@ class Options:
         _require("keep_end", self.keep_end, 0.0, 1.0)
         _require("rescale", self.rescale, 0.0, 1.0)
         _require("limit", self.limit, 0.0, 10.0)
+        _require("every", self.every, 1, 8)
+        _require("gate", self.gate, 0.0, 1.0)
         if self.batching not in get_args(Batching):
             raise ValueError(f"batching: {self.batching!r} is not one of {', '.join(get_args(Batching))}.")
         if self.mask is not None:

@@ -10,7 +10,7 @@ from comfy.context_windows import ContextHandlerABC
 from torch import Tensor
 
 from .layout import Order
-from .step import asking
+from .step import asking, reusing
 from .task import Account, Conds, Outcome, Task
 
 
@@ -44,6 +44,10 @@ class DetailedWindows(ContextHandlerABC):
         index = self.task.index_in(conds)
         if index is None or self.outcomes:  # another pack's own call
             return self.inner.execute(calc_cond_batch, model, conds, x, timestep, self.model_options)
+        if self.task.reuse:
+            whole = self.inner.execute(calc_cond_batch, model, conds, x, timestep, self.model_options)
+            self.outcomes.append(reusing(self.task, whole, index))
+            return whole
         parts: list[Account] = []
 
         def calc_window(model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict) -> list[Tensor]:
@@ -72,7 +76,7 @@ def _of_window(task: Task, shape: torch.Size, before: Sequence[Account]) -> Task
         measure=task.measure and not any(part.peak_ratios for part in before),
         orders={**task.orders, **_orders(before)},
         window=len(before),
-        difference=None,
+        kept=None,
     )
 
 
@@ -86,8 +90,7 @@ def _of_all(parts: Sequence[Account]) -> Account:
         for block, found in part.channels.items():
             channels[block].extend(found)
     return Account(
-        fired=any(part.fired for part in parts),
-        reused=False,  # see _of_window
+        source="computed" if any(part.source == "computed" for part in parts) else "nothing",
         plan=parts[-1].plan,
         channels=channels,
         orders=_orders(parts),

@@ -32,7 +32,8 @@ class Report:
             guidance started.
         steps: predictions of the run that Detail Guidance saw.
         steps_guided: those inside the window.
-        steps_fired: guided ones whose detail rows were really disrupted.
+        steps_fired: guided ones whose detail rows were computed and really disrupted.
+        steps_reused: guided ones that took the difference of an earlier step, as `every` says.
         plan: "together" or "in turn".
         relative_strength: mean of ‖w(c − d)‖ / ‖x − c‖ over guided steps and pictures: the detail term as a share of
             the model's own update.
@@ -51,6 +52,7 @@ class Report:
     steps: int
     steps_guided: int
     steps_fired: int
+    steps_reused: int
     plan: str
     relative_strength: float
     made_with: dict[str, float]
@@ -61,10 +63,13 @@ class Report:
         if self.last_block > self.first_block:
             blocks = f"blocks {self.first_block} to {self.last_block}"
         channels = sorted({channel for found in self.channels.values() for channel in found})
+        steps = f"{self.steps_fired + self.steps_reused} of {self.steps} steps"
+        if self.steps_reused:
+            steps += f" ({self.steps_fired} computed)"
         return (
             f"Detail Guidance: {self.family}, {blocks} of {self.block_count}, "
             f"massive channels {', '.join(map(str, channels)) or 'none'}, "
-            f"{self.steps_fired} of {self.steps} steps, {self.plan}, relative strength {self.relative_strength:.3f}"
+            f"{steps}, {self.plan}, relative strength {self.relative_strength:.3f}"
         )
 
     def publish(self) -> None:

@@ -1,6 +1,6 @@
 """One sampling run under Detail Guidance."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..detail_guidance.guidance import detail_guidance
 from ..detail_guidance.layers import block_range
+from ..detail_guidance.reuse import Kept
 from ..detail_guidance.settings import Batching, Settings
 from ..detail_guidance.window import Window, keep_factor
 from .context_windows import DetailedWindows
@@ -23,7 +24,7 @@ from .families import Anatomy, anatomy
 from .layout import Order
 from .report import Report
 from .step import KEY, asking
-from .task import Outcome, Task
+from .task import Outcome, Source, Task
 
 
 class Run:
@@ -47,12 +48,13 @@ class Run:
             noisiest=float(sampling.sigma_max),
         )
         self.batching: Batching = settings.options.batching  # in turn, once a step had to
-        self.difference: Tensor | None = None  # (D − D_m) / σ of the last step that computed D_m
+        self.kept: Kept | None = None  # of the last step that computed D_m
 
         self.orders: dict[str, Order] = {}
         self.fingerprints: dict[tuple[UUID, int], Tensor | None] = {}
 
-        self.steps = self.inside = self.guided = self.fired = self.reused = 0
+        self.steps = self.inside = self.guided = 0
+        self.sources: Counter[Source] = Counter()  # of the guided steps' D − D_m
         self.uncompiled = False
         self.strengths: list[Tensor] = []
         self.channels: dict[int, list[Tensor]] = defaultdict(list)
@@ -115,23 +117,42 @@ class Run:
             shape=x.shape,
             positive=[cond["uuid"] for cond in self.guider.conds.get("positive", [])],
             batching=self.batching,
-            measure=not self.fired,  # once a run is enough to see where they are
+            measure=not self.computed,  # once a run is enough to see where they are
             orders=self.orders,
             window=0,
             fingerprints=self.fingerprints,
-            difference=self.difference,
+            kept=self.kept,
+            reuse=self._may_reuse(sigma),
+        )
+
+    @property
+    def computed(self) -> int:
+        """Steps so far that computed D_m."""
+        return self.sources["computed"]
+
+    def _may_reuse(self, sigma: float) -> bool:
+        options = self.settings.options
+        return self.kept is not None and self.kept.may_serve(options.every, options.gate, self._active_at(sigma))
+
+    def _active_at(self, sigma: float) -> tuple[UUID, ...]:
+        """The positive conditions that the host predicts at a noise level: each may have a part of the schedule."""
+        return tuple(
+            cond["uuid"]
+            for cond in self.guider.conds.get("positive", [])
+            if cond.get("timestep_end", sigma) <= sigma <= cond.get("timestep_start", sigma)
         )
 
     def _note(self, outcome: Outcome, sigma: float) -> None:
         account = outcome.account
         self.guided += 1
-        self.fired += account.fired
-        self.reused += account.reused
+        self.sources[account.source] += 1
         self.uncompiled |= account.uncompiled
         self.orders.update(account.orders)
-        if account.fired:
+        if account.source == "computed":
             self.fingerprints.update(account.fingerprints)
-            self.difference = (outcome.cond - outcome.disrupted) / sigma
+            self.kept = Kept.of(outcome.cond, outcome.disrupted, sigma, self._active_at(sigma))
+        elif self.kept is not None:
+            self.kept = self.kept.after(outcome.cond)
         if account.plan == "in turn":
             self.batching = "in turn"
         for block, found in account.channels.items():
@@ -154,7 +175,8 @@ class Run:
             peak_ratios=peak_ratios,
             steps=self.steps,
             steps_guided=self.guided,
-            steps_fired=self.fired,
+            steps_fired=self.computed,
+            steps_reused=self.sources["reused"],
             plan="in turn" if self.batching == "in turn" else "together",
             relative_strength=strength if isfinite(strength) else 0.0,
             made_with=self.settings.numbers,
@@ -170,29 +192,29 @@ class Run:
                 f"{self.inside - self.guided} steps were not guided: {guider} did not ask for a prediction of its "
                 "positive conditioning. Use a guider that does, or remove the cache that answers in its place."
             )
-        if self.reused:
+        if cached := self.sources["cached"]:
             yield (
-                f"{self.reused} of {self.guided} guided steps took the detail of an earlier step: another node's cache "
+                f"{cached} of {self.guided} guided steps took the detail of an earlier step: another node's cache "
                 "answered in the model's place."
             )
-        if self.guided > self.fired + self.reused:
+        if without := self.sources["nothing"]:
             yield (
-                f"{self.guided - self.fired - self.reused} of {self.guided} guided steps added nothing: no positive "
+                f"{without} of {self.guided} guided steps added nothing: no positive "
                 "condition was active then, or another node's cache answered in the model's place."
             )
         if not isfinite(strength):
             yield "predictions are not finite numbers (NaN or infinite). Try other weights, or more precision."
-        if self.anatomy.family.prompt_cache and self.fired:
+        if self.anatomy.family.prompt_cache and self.computed:
             yield (
                 "this model keeps what it has computed of the prompt from step to step, but not under block patches: "
                 "guided steps compute it again."
             )
         if self.uncompiled:
             yield "guided steps ran without torch.compile around the whole model. Compile its blocks instead."
-        if self.settings.options.batching == "together" and self.fired and self.batching == "in turn":
+        if self.settings.options.batching == "together" and self.computed and self.batching == "in turn":
             yield "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
         nothing = ", ".join(str(block) for block, found in channels.items() if not found)
-        if self.fired > 0 and nothing:
+        if self.computed and nothing:
             if self.settings.options.profile:
                 yield f"the profile has no channel for block {nothing}. Choose layers that it has, or unplug it."
             else:
@@ -218,6 +240,7 @@ def unasked(of_model: Anatomy, settings: Settings, node_id: str | None) -> Repor
         steps=0,
         steps_guided=0,
         steps_fired=0,
+        steps_reused=0,
         plan="together",
         relative_strength=0.0,
         made_with=settings.numbers,

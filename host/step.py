@@ -43,7 +43,11 @@ def asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -
             return executor(model, conds, x, timestep, model_options)
         if x.shape != task.shape:
             raise _in_parts(f"predictions for {tuple(x.shape)} of {tuple(task.shape)}")
-        outcomes.append(answer(task, Call(executor, model, conds, x, timestep, model_options, index)))
+        call = Call(executor, model, conds, x, timestep, model_options, index)
+        if task.reuse:
+            outcomes.append(reusing(task, call.predict(conds, model_options), index))
+        else:
+            outcomes.append(answer(task, call))
         return outcomes[0].predictions
 
     transformer_options = model_options.setdefault("transformer_options", {})
@@ -65,7 +69,13 @@ def answer(task: Task, call: Call) -> Outcome:
     """
     with _neighbour_named(call):
         outcome = together(task, call) if _may_go_together(task, call) else in_turn(task, call)
-    return outcome if outcome.account.fired else _unseen(task, call, outcome)
+    return outcome if outcome.account.source == "computed" else _unseen(task, call, outcome)
+
+
+def reusing(task: Task, predictions: list[Tensor], index: int) -> Outcome:
+    """The host's own predictions, and D_m by the difference of an earlier step: nothing is computed for it."""
+    cond = predictions[index].clone()  # pre-CFG functions may write into theirs
+    return Outcome(predictions, cond, task.kept.disrupted(cond, task.sigma), Account("reused"))
 
 
 def together(task: Task, call: Call) -> Outcome:
@@ -130,8 +140,7 @@ def _outcome(task: Task, call: Call, predictions: list[Tensor], disrupted: Tenso
             if meant is not None:
                 channels[block].append(meant)
     account = Account(
-        fired=trace.weakened,
-        reused=False,
+        source="computed" if trace.weakened else "nothing",
         plan=plan,
         channels=channels,
         peak_ratios=trace.peak_ratios,
@@ -146,12 +155,12 @@ def _outcome(task: Task, call: Call, predictions: list[Tensor], disrupted: Tenso
 def _unseen(task: Task, call: Call, outcome: Outcome) -> Outcome:
     """Where no detail row was weakened: no positive is active in this step, or another node's cache answered in the
     model's place. A cache keeps what the model last answered, a noise or velocity; so does this."""
-    cond, difference = outcome.cond, task.difference
+    cond, kept = outcome.cond, task.kept
     if not cond.any():  # all zero where no positive is active
         return replace(outcome, disrupted=cond)
-    if difference is not None and difference.shape == cond.shape:
-        account = replace(outcome.account, reused=True)
-        return replace(outcome, disrupted=cond - task.sigma * difference, account=account)
+    if kept is not None and kept.difference.shape == cond.shape:
+        account = replace(outcome.account, source="cached")
+        return replace(outcome, disrupted=kept.disrupted(cond, task.sigma), account=account)
     if _others_around_the_model(call.model_options):
         return replace(outcome, disrupted=cond)  # the report says so
     raise RuntimeError(

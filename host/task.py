@@ -2,13 +2,14 @@
 or of the step that stands between them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
 import torch
 from torch import Tensor
 
+from ..detail_guidance.reuse import Kept
 from ..detail_guidance.rule import Rule
 from ..detail_guidance.settings import Batching
 from .families import Anatomy
@@ -16,6 +17,7 @@ from .layout import Order
 
 Conds = list[dict[str, Any]]
 Plan = Literal["together", "in turn"]
+Source = Literal["computed", "reused", "cached", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Task:
         window: number of the part of the latent that this is, where the host cuts it.
         fingerprints: of an earlier step's tokens (see layout.py), by the condition and its window; None where two steps
             were compared.
-        difference: (D − D_m) / σ of the last step that computed D_m; None before it.
+        kept: of the last step that computed D_m; None before it.
+        reuse: whether that is to take the place of this step's own D − D_m.
     """
 
     anatomy: Anatomy
@@ -74,7 +77,8 @@ class Task:
     orders: Mapping[str, Order]
     window: int
     fingerprints: Mapping[tuple[UUID, int], Tensor | None]
-    difference: Tensor | None
+    kept: Kept | None
+    reuse: bool
 
     @property
     def first(self) -> int:
@@ -94,8 +98,9 @@ class Account:
     """What is told of a step.
 
     Attributes:
-        fired: whether D_m is a weakened prediction of this step.
-        reused: whether D − D_m is that of an earlier step, because a cache answered in the model's place.
+        source: where D − D_m is from: a weakened prediction of this step; an earlier step, because the task says so, or
+            because another node's cache answered in the model's place; or nowhere.
+        plan: None where there was nothing to compute.
         channels: per block of the task's rules, the channels that were weakened in each condition: bool (channels,);
             empty where the rule is not about channels.
         peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, (); empty where
@@ -104,14 +109,13 @@ class Account:
         uncompiled: whether torch.compile around the whole model was set aside.
     """
 
-    fired: bool
-    reused: bool
-    plan: Plan
-    channels: Mapping[int, Sequence[Tensor]]
-    peak_ratios: Mapping[int, Tensor]
-    orders: Mapping[str, Order]
-    fingerprints: Mapping[tuple[UUID, int], Tensor | None]
-    uncompiled: bool
+    source: Source
+    plan: Plan | None = None
+    channels: Mapping[int, Sequence[Tensor]] = field(default_factory=dict)
+    peak_ratios: Mapping[int, Tensor] = field(default_factory=dict)
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    fingerprints: Mapping[tuple[UUID, int], Tensor | None] = field(default_factory=dict)
+    uncompiled: bool = False
 
 
 @dataclass(frozen=True)

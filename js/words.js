@@ -33,8 +33,14 @@ export function wordsOfReport(report) {
   return [
     `strength ${number(report.relative_strength, 2)}`,
     `${kind} ${shown}`.trim(),
-    `${report.steps_fired}/${report.steps} steps`,
+    wordsOfSteps(report),
   ].join(" · ");
+}
+
+/** "20/20 steps", "20/20 steps, 7 computed". */
+function wordsOfSteps({ steps, steps_fired: computed, steps_reused: reused }) {
+  const guided = `${computed + reused}/${steps} steps`;
+  return reused ? `${guided}, ${computed} computed` : guided;
 }
 
 /** The same for who hovers over it, with room to explain. */
@@ -46,7 +52,7 @@ export function wordsOfReportAtLength(report) {
     `${report.family}, ${report.block_count} blocks`,
     "Massive channels that were disrupted:",
     ...channels,
-    `Steps guided: ${report.steps_fired} of ${report.steps}`,
+    `Guided: ${wordsOfSteps(report)}${report.steps_reused ? ", the others with the detail of the last one" : ""}`,
     `Relative strength: ${number(report.relative_strength, 3)} (the added detail as a share of the model's own step)`,
     `Plan: ${report.plan} (the extra rows ran ${report.plan === "together" ? "in the same forward" : "in a forward of their own"})`,
   ].join("\n");

@@ -68,6 +68,27 @@ class DetailGuidanceOptions(io.ComfyNode):
                     tooltip="together: the extra rows ride in the same forward, fastest. in turn: a forward of their "
                     "own, less memory. auto: together when memory allows.",
                 ),
+                # Optional, so that prompts that were saved before there was one stay valid.
+                io.Int.Input(
+                    "every",
+                    default=1,
+                    min=1,
+                    max=8,
+                    optional=True,
+                    tooltip="Computes the detail at every so many guided steps and uses the last in between. Raising "
+                    "it is cheaper, and further from the full effect.",
+                ),
+                io.Float.Input(
+                    "gate",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    round=0.001,
+                    optional=True,
+                    tooltip="Computes the detail sooner than every says, once the prediction has changed by this "
+                    "share. 0 is off. Raising it waits longer, which is cheaper.",
+                ),
                 io.Mask.Input("mask", optional=True, tooltip="Where detail is added: white fully, black not at all."),
                 DetailGuidanceProfile.Input(
                     "profile", optional=True, tooltip="Channels measured before, per block, in place of channels."

@@ -2,8 +2,8 @@
 
 Every method samples the same model of the host's own class, with random weights, through the host's own sampler.
 Rounds are interleaved (each method once per round, in rotating order) and ratios are medians over rounds of a method's
-time to CFG's in the same round: the machine's noise falls on both. Blocks are counted, in rows per step, and so is
-memory on a CPU. Real sizes on a CUDA device, scaled-down stand-ins elsewhere.
+time to CFG's in the same round: the machine's noise falls on both. Blocks are counted, in rows per step, operations of
+matrices too, and memory on a CPU. Real sizes on a CUDA device, scaled-down stand-ins elsewhere.
 """
 
 import argparse
@@ -31,14 +31,17 @@ from comfy import supported_models as supported  # noqa: E402
 from comfy.model_management import get_torch_device  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT  # noqa: E402
-from family_models import FLUX, LUMINA, WAN, double_and_single  # noqa: E402
+from family_models import FLUX, LUMINA, QWEN, WAN, double_and_single  # noqa: E402
+from models import CPU, built  # noqa: E402
 from peak import peak  # noqa: E402
 from plain import Stream  # noqa: E402
 from sampling import counted, sample, stock_guider  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 ROUNDS = 9
-STEPS = 2
+STEPS = 2  # of a row that reuses: one computed step, and those that take its difference
+EVERY = (2, 3)
 CFG = 4.0
 OUT = ROOT / "bench"
 
@@ -119,6 +122,15 @@ def lumina(width: int, depth: int, side: int, context: int, text: int) -> Size:
     )  # fmt: skip
 
 
+def qwen_image(heads: int, depth: int, side: int, context: int, text: int) -> Size:
+    sizes = {**QWEN, "num_layers": depth, "attention_head_dim": 128, "num_attention_heads": heads}
+    sizes |= {"joint_attention_dim": context, "axes_dims_rope": (16, 56, 56)}
+    return Size(
+        "Qwen-Image", supported.QwenImage, sizes, (16, 1, side, side), context, text, 128 * heads,
+        lambda m: [*m.transformer_blocks], Stream("hidden_states"),
+    )  # fmt: skip
+
+
 SIZES = (
     [
         sd3(24, 128, context=4096, text=154),  # SD3-Medium at 1024²
@@ -131,20 +143,19 @@ SIZES = (
         flux(768, 4, 8, 32, context=768, text=64),
         wan(768, 12, 3, 20, context=768, text=64),
         lumina(768, 12, 32, context=768, text=64),
+        qwen_image(6, 12, 32, context=768, text=64),
     ]
 )
 
 
 def load(size: Size) -> ModelPatcher:
-    device, dtype = get_torch_device(), torch.bfloat16 if GPU else torch.float32
-    config = size.config(dict(size.sizes))
-    config.set_inference_dtype(dtype, None)
-    model = config.get_model({}, "", device)
+    dtype = torch.bfloat16 if GPU else torch.float32
+    patcher = built(size.config, size.sizes, dtype, dtype, get_torch_device() if GPU else CPU)
     torch.manual_seed(0)
-    for value in model.diffusion_model.state_dict().values():
+    for value in patcher.model.diffusion_model.state_dict().values():
         if value.is_floating_point():
             value.normal_(std=value.shape[-1] ** -0.5 if value.ndim > 1 else 0.02)
-    return ModelPatcher(model, device, torch.device("cpu"))
+    return patcher
 
 
 def conditioning(size: Size, seed: int) -> list:
@@ -156,9 +167,19 @@ def methods(pack: Pack, patcher: ModelPatcher, size: Size, blocks: int) -> list[
     """One row per method, with a guider that samples it."""
     conditions = conditioning(size, 1), conditioning(size, 2)
 
-    def row(method: str, patcher: ModelPatcher, limit: float, plan: str | None = None, m: int | None = None) -> dict:
+    def row(method: str, patcher: ModelPatcher, limit: float, **about: Any) -> dict[str, Any]:
         guider = stock_guider(patcher, *conditions, cfg=CFG)
-        return {"method": method, "plan": plan, "m": m, "limit": limit, "guider": guider}
+        steps = max(about.get("every", 1), STEPS)
+        return {"method": method, "plan": None, "m": None, "every": 1, "limit": limit} | about | {
+            "guider": guider, "steps": steps
+        }  # fmt: skip
+
+    def detail(m: int, plan: str, every: int = 1) -> dict[str, Any]:
+        options = pack.run("DetailGuidanceOptions", batching=plan, massive_ratio=1.0, every=every)
+        layer = (m + 0.5) / blocks
+        inputs = {"dg_scale": 1.0, "layer_start": layer, "layer_end": layer, "options": options}
+        guided = pack.run("DetailGuidance", model=patcher, **inputs)
+        return row("dg", guided, 1 + (blocks - m) / (2 * blocks * every), plan=plan, m=m, every=every)
 
     rows = [row("cfg", patcher, 1.0)]
     if size.skip:
@@ -166,13 +187,8 @@ def methods(pack: Pack, patcher: ModelPatcher, size: Size, blocks: int) -> list[
         slg = SkipLayerGuidanceDiT.execute(patcher, 3.0, 0.0, 1.0, **size.skip(skipped))[0]
         rows.append(row("slg", slg, 1 + (blocks - len(skipped)) / (2 * blocks)))
     for m in (blocks // 4, blocks // 2, 3 * blocks // 4):
-        for plan in ("together", "in turn"):
-            options = pack.run("DetailGuidanceOptions", batching=plan, massive_ratio=1.0)
-            layer = (m + 0.5) / blocks
-            inputs = {"dg_scale": 1.0, "layer_start": layer, "layer_end": layer, "options": options}
-            detail = pack.run("DetailGuidance", model=patcher, **inputs)
-            rows.append(row("dg", detail, 1 + (blocks - m) / (2 * blocks), plan, m))
-    return rows
+        rows += [detail(m, "together"), detail(m, "in turn")]
+    return rows + [detail(blocks // 2, plan, every) for every in EVERY for plan in ("together", "in turn")]
 
 
 def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
@@ -183,28 +199,37 @@ def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     noise = family_models.normal(5, 1, *size.latent)
     for row in rows:  # counts, and warms up
         with counted(patcher, size.blocks, streams) as computed:
-            sample(row["guider"], noise=noise, steps=STEPS, disable_pbar=True)
-        # A block with this pack's own hook is called for shared rows too, and passes them by.
-        row["block_rows_per_step"] = None if size.family == "Lumina 2" else sum(computed) / STEPS
+            sample(row["guider"], noise=noise, steps=row["steps"], disable_pbar=True)
+        row["block_rows_per_step"] = round(sum(computed) / row["steps"], 4)
+        row["operations"] = _operations(row["guider"], noise, row["steps"])
         row["peak_memory"] = _peak(row["guider"], noise)
     seconds: list[list[float]] = [[] for _ in rows]
     for turn in tqdm(range(rounds), desc=f"{size.family}, {len(blocks)} blocks", unit="round"):
         for number in (*range(turn % len(rows), len(rows)), *range(turn % len(rows))):
             before = _now()
-            sample(rows[number]["guider"], noise=noise, steps=STEPS, disable_pbar=True)
-            seconds[number].append(_now() - before)
-    memory_of_cfg = rows[0]["peak_memory"]
+            sample(rows[number]["guider"], noise=noise, steps=rows[number]["steps"], disable_pbar=True)
+            seconds[number].append((_now() - before) / rows[number]["steps"])
+    memory_of_cfg, operations_of_cfg = rows[0]["peak_memory"], rows[0]["operations"]
     for row, times in zip(rows, seconds, strict=True):
         ratios = [own / cfg for own, cfg in zip(times, seconds[0], strict=True)]
         row["ratio_to_cfg"] = round(statistics.median(ratios), 4)
-        row["seconds_per_step"] = round(statistics.median(times) / STEPS, 4)
+        row["seconds_per_step"] = round(statistics.median(times), 4)
+        row["operations_to_cfg"] = round(row.pop("operations") / operations_of_cfg, 4)
         row["memory_ratio_to_cfg"] = round(row.pop("peak_memory") / memory_of_cfg, 4)
-        del row["guider"]
+        del row["guider"], row["steps"]
     device = torch.cuda.get_device_name() if GPU else f"{platform.machine()} CPU"
     tokens = noise[0, 0].numel() // 4
     common = {"family": size.family, "width": size.width, "blocks": len(blocks), "tokens": tokens}
     common |= {"device": device, "dtype": str(patcher.model.get_dtype()).removeprefix("torch.")}
     return [common | row for row in rows]
+
+
+def _operations(guider: Any, noise: torch.Tensor, steps: int) -> float:
+    """Multiplications and additions of matrices, per step."""
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
+    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
+        sample(guider, noise=noise, steps=steps, disable_pbar=True)
+    return counter.get_total_flops() / steps
 
 
 def _peak(guider: Any, noise: torch.Tensor) -> int:
@@ -226,18 +251,19 @@ def _now() -> float:
 def table(rows: list[dict[str, Any]], rounds: int) -> str:
     lines = [
         f"Device: {rows[0]['device']}, torch {torch.__version__.partition('+')[0]}, {torch.get_num_threads()} threads, "
-        f"{rows[0]['dtype']}, median of {rounds} interleaved rounds of {STEPS} steps. Memory: peak above the weights.",
+        f"{rows[0]['dtype']}, median of {rounds} interleaved rounds of {STEPS} steps or as many as `every` says. "
+        "Operations: of matrices, counted. Memory: peak above the weights.",
         "",
-        "| family | width × blocks, tokens | method | plan | m | block-rows per step | seconds per step | time to CFG "
-        "| limit | time / limit | memory to CFG |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| family | width × blocks, tokens | method | plan | m | every | block-rows per step | seconds per step "
+        "| time to CFG | operations to CFG | limit | time / limit | memory to CFG |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         m = "" if row["m"] is None else row["m"]
-        computed = "" if row["block_rows_per_step"] is None else f"{row['block_rows_per_step']:g}"
         lines.append(
             f"| {row['family']} | {row['width']} × {row['blocks']}, {row['tokens']} | {row['method']} "
-            f"| {row['plan'] or ''} | {m} | {computed} | {row['seconds_per_step']:.3f} | {row['ratio_to_cfg']:.3f} "
+            f"| {row['plan'] or ''} | {m} | {row['every']} | {row['block_rows_per_step']:g} "
+            f"| {row['seconds_per_step']:.3f} | {row['ratio_to_cfg']:.3f} | {row['operations_to_cfg']:.3f} "
             f"| {row['limit']:.3f} | {row['ratio_to_cfg'] / row['limit']:.3f} | {row['memory_ratio_to_cfg']:.3f} |"
         )
     return "\n".join(lines) + "\n"

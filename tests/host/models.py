@@ -14,6 +14,7 @@ from comfy.sd import load_diffusion_model_state_dict
 from plain import PlainDetailGuider, Stream
 
 CONTEXT = 48
+CPU = torch.device("cpu")
 MASSIVE = (17, 130)  # planted: two channels far above the others on every image token
 VARIANTS = {
     "SD3": {},
@@ -111,17 +112,23 @@ def subject(name: str) -> Subject:
 NEWER_SIZES = ("txt_ids_dims", "vec_in_dim", "use_x0", "use_sequential_txt_ids", "meanflow_sum")
 
 
-def built(config: type, sizes: dict[str, Any], dtype: torch.dtype = torch.float32) -> ModelPatcher:
-    """A model of the host's configuration class, computing in float32; its weights, of `dtype`, are not set."""
+def built(
+    config: type,
+    sizes: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+    computing: torch.dtype = torch.float32,
+    device: torch.device = CPU,
+) -> ModelPatcher:
+    """A model of the host's configuration class; its weights, of `dtype`, are not set."""
     configured = config(dict(sizes))
-    configured.set_inference_dtype(dtype, None if dtype is torch.float32 else torch.float32)
-    cpu = torch.device("cpu")
+    configured.set_inference_dtype(dtype, None if dtype is computing else computing)
     try:
-        return ModelPatcher(configured.get_model({}, "", cpu), cpu, cpu)
+        return ModelPatcher(configured.get_model({}, "", device), device, CPU)
     except TypeError as refused:
         for name in NEWER_SIZES:
             if f"unexpected keyword argument '{name}'" in str(refused):
-                return built(config, {key: value for key, value in sizes.items() if key != name}, dtype)
+                accepted = {key: value for key, value in sizes.items() if key != name}
+                return built(config, accepted, dtype, computing, device)
         raise
 
 

@@ -55,7 +55,7 @@ NODES = {
             "limit": ("FLOAT", 0.0, 10.0),
             "batching": ("COMBO",),
         },
-        "optional": {"mask": ("MASK",), "profile": ("DG_PROFILE",)},
+        "optional": {"every": ("INT", 1, 8), "gate": FRACTION, "mask": ("MASK",), "profile": ("DG_PROFILE",)},
         "output": ["DG_OPTIONS"],
     },
     "MassiveActivationProbe": {
@@ -101,6 +101,8 @@ DEFAULTS = {
     "rescale": 0.0,
     "limit": 0.0,
     "batching": "auto",
+    "every": 1,
+    "gate": 0.0,
 }
 
 

@@ -11,6 +11,7 @@ const FLUX = {
   channels: { 12: [1446, 154], 13: [154] },
   steps: 20,
   steps_fired: 15,
+  steps_reused: 0,
   relative_strength: 0.03149,
   plan: "together",
   warnings: [],
@@ -47,6 +48,7 @@ test("what happened, in one line and at length", () => {
   expect(wordsOfReport({ ...FLUX, channels: { 12: [] } })).toContain(" · no channel · ");
   expect(wordsOfReport({ ...FLUX, channels: { 12: [5, 4, 3, 2, 1] } })).toContain(" · channels 1, 2 … · ");
   expect(wordsOfReport({ ...FLUX, channels: { 12: [5] } })).toContain(" · channel 5 · ");
+  expect(wordsOfReport({ ...FLUX, steps_fired: 5, steps_reused: 10 })).toContain(" · 15/20 steps, 5 computed");
   const long = wordsOfReportAtLength({ ...FLUX, channels: { 12: [154, 1446], 13: [] }, plan: "in turn" });
   expect(long).toContain("block 12: 154, 1446\n  block 13: none");
   expect(long).toContain("a forward of their own");

@@ -54,6 +54,13 @@ def estimate(values: np.ndarray) -> Estimate:
     return Estimate(float(values.mean()), *np.percentile(draws, [2.5, 97.5]))
 
 
+def ratio(values: np.ndarray, others: np.ndarray) -> Estimate:
+    """The one mean over the other's, of the same pictures, by bootstrap over them."""
+    draws = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
+    quotients = values[draws].mean(axis=1) / others[draws].mean(axis=1)
+    return Estimate(float(values.mean() / others.mean()), *np.percentile(quotients, [2.5, 97.5]))
+
+
 @dataclass(frozen=True)
 class Judged:
     """Figures of the pictures of one setting, of each picture unless it says otherwise: (n,).

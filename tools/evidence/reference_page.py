@@ -12,6 +12,7 @@ import layer_and_scale
 import layer_norm
 import massive_activations
 import parts
+import reuse
 import siblings
 import strength
 import torch
@@ -33,6 +34,7 @@ EXPERIMENTS = (
     strength,
     forecasts,
     siblings,
+    reuse,
 )
 
 

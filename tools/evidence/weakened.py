@@ -20,10 +20,15 @@ Channels = dict[int, Sequence[int]]  # block → channels
 
 @dataclass(frozen=True)
 class Moment:
-    """One step of sampling, as the host shows it to functions that come after CFG."""
+    """One step of sampling, as the host shows it to functions that come after CFG.
+
+    Attributes:
+        cond, denoised: the positive conditions, and what the model predicts with them.
+    """
 
     model: Any
     cond: list[Any]
+    denoised: Tensor
     x: Tensor
     sigma: Tensor
     options: dict[str, Any]
@@ -93,7 +98,9 @@ def watched(model: Any, look: Callable[[Moment, Tensor], None]) -> Any:
 
 
 def _moment(args: dict[str, Any]) -> Moment:
-    return Moment(args["model"], args["cond"], args["input"], args["sigma"], args["model_options"])
+    return Moment(
+        args["model"], args["cond"], args["cond_denoised"], args["input"], args["sigma"], args["model_options"]
+    )
 
 
 # Rules, beside the pack's own
