@@ -100,12 +100,12 @@ class Comparison:
     share: Estimate
 
 
-def compared(arm: Judged, full: Judged, none: Judged) -> Comparison:
-    full, none = full.first(len(arm.pairs)), none.first(len(arm.pairs))
+def compared(arm: Judged, full: Judged, none: Judged, way: np.ndarray) -> Comparison:
+    """`way`: the perceptual distance between none and full, of each picture."""
     unlike = arm.unlike(full)
     return Comparison(
         unlike,
-        ratio(unlike, none.unlike(full)),
+        ratio(unlike, way),
         estimate(arm.distance - none.distance),
         ratio(arm.distance - none.distance, full.distance - none.distance),
     )
@@ -145,8 +145,9 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     others[f"every {MEANT}, kept as noise"] = by_hooks(at(range(0, size.steps, MEANT)), "noise")
     others[gate_name := f"when c has changed by {GATE:.0%}"] = by_hooks(gate)
 
-    of_nodes = {key: compared(arm.judged, full[key[0]], none[key[0]]) for key, arm in nodes.items()}
-    of_others = {name: compared(arm.judged, full[CFG], none[CFG]) for name, arm in others.items()}
+    ways = {cfg: none[cfg].unlike(full[cfg]) for cfg in full}
+    of_nodes = {(cfg, k): compared(arm.judged, full[cfg], none[cfg], ways[cfg]) for (cfg, k), arm in nodes.items()}
+    of_others = {name: compared(arm.judged, full[CFG], none[CFG], ways[CFG]) for name, arm in others.items()}
     meant = of_nodes[CFG, MEANT]
     behind = {name: estimate(each.unlike - meant.unlike) for name, each in of_others.items()}
     effects = {cfg: estimate(full[cfg].distance - none[cfg].distance) for cfg in full}
@@ -187,7 +188,7 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         for (cfg, every), each in of_nodes.items()
     ]
     rows += [[name, f"{others[name].computed:.1f}", *cells(each)] for name, each in of_others.items()]
-    rows += [[f"cfg {cfg:g}, none", "0", f"{estimate(none[cfg].unlike(full[cfg]))}", "100%", "", ""] for cfg in full]
+    rows += [[f"cfg {cfg:g}, none", "0", f"{estimate(ways[cfg])}", "100%", "", ""] for cfg in full]
     shown = {"full": full[CFG].pictures} | {f"every {every}": nodes[CFG, every].judged.pictures for every in EVERY}
     return Finding(
         TITLE,
