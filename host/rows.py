@@ -28,7 +28,7 @@ def copied(value: Any) -> Any:
 def take(
     value: Any, chosen: Sequence[slice], total: int, dim: int | None = 0, packed: bool = False, groups: bool = False
 ) -> Any:
-    """The chosen rows, of `total`.
+    """The chosen rows, of `total`; a view where they lie beside each other.
 
     Args:
         dim: which dimension the rows are; None where there are none. A tensor of one row holds for all.
@@ -49,11 +49,22 @@ def take(
                 f"where the batch has {total}. Set batching to in turn."
             )
         if packed:
-            return torch.cat([tensor.narrow(dim, r.start * times, (r.stop - r.start) * times) for r in chosen], dim)
-        starts = [group * total for group in range(times)]
-        return torch.cat([tensor.narrow(dim, s + r.start, r.stop - r.start) for s in starts for r in chosen], dim)
+            spans = [(rows.start * times, rows.stop * times) for rows in chosen]
+        else:
+            spans = [(first + r.start, first + r.stop) for first in range(0, times * total, total) for r in chosen]
+        parts = [tensor.narrow(dim, start, stop - start) for start, stop in _joined(spans)]
+        return torch.cat(parts, dim) if len(parts) > 1 else parts[0]
 
     return each(of, value)
+
+
+def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if joined and joined[-1][1] == start:
+            start = joined.pop()[0]
+        joined.append((start, stop))
+    return joined
 
 
 def rows_of(value: Any, rows: slice, dim: int | None = 0) -> Any:

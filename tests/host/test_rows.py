@@ -28,6 +28,16 @@ def test_of_tensors_in_nested_containers(rows):
     assert taken[2] == "kept"
 
 
+def test_rows_beside_each_other_are_a_view(rows):
+    values = torch.arange(8.0).view(4, 2)
+    taken = rows.take(values, [slice(1, 2), slice(2, 4)], total=4)
+    assert taken.tolist() == values[1:].tolist() and taken.data_ptr() == values[1:].data_ptr()
+    packed = rows.take(values, [slice(0, 1), slice(1, 2)], total=2, packed=True)
+    assert packed.data_ptr() == values.data_ptr() and packed.shape == (4, 2)
+    twice = rows.take(values, [slice(0, 1)], total=2, groups=True)
+    assert twice.tolist() == values[[0, 2]].tolist()
+
+
 def test_one_row_holds_for_all(rows):
     shared = torch.ones(1, 4)
     assert rows.take(shared, CHOSEN, total=3) is shared
