@@ -341,6 +341,24 @@ async def test_off_keeps_the_values_and_says_off(comfy):
             assert "last run" in await happened.inner_text(), "a run without it has nothing to report"
 
 
+async def test_the_panel_counts_computed_steps(comfy):
+    await comfy.drop(demo())
+    await comfy.page.evaluate(
+        """() => {
+            const options = window.LiteGraph.createNode("DetailGuidanceOptions");
+            window.app.canvas.graph.add(options);
+            options.widgets.find(({ name }) => name === "every").value = 3;
+            const guider = window.app.canvas.graph.nodes.find(({ type }) => type === "DetailGuider");
+            options.connect(0, guider, "options");
+        }"""
+    )
+    await comfy.show()
+    await comfy.run()
+    happened = await comfy.panel().locator(".faint").inner_text()
+    assert happened.endswith(" · channel 50 · 4/4 steps, 2 computed")
+    await comfy.screenshot("reuse")
+
+
 async def test_a_warning_is_on_the_node(comfy):
     await comfy.drop(demo(steps=2, layer_start=0.0, layer_end=0.0))
     await comfy.show()
