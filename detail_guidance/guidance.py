@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+MOST_W = 20.0
+
 
 def detail_guidance(
     x: Tensor,
@@ -13,6 +15,7 @@ def detail_guidance(
     mask: Tensor | None = None,
     limit: float = 0.0,
     rescale: float = 0.0,
+    as_strength: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Detail Guidance ([DG], its formulas for DG and for DG + CFG):
 
@@ -29,11 +32,14 @@ def detail_guidance(
         mask: 0 to 1, broadcastable to base: where detail is added.
         limit: the greatest relative strength of the detail term; 0 is off.
         rescale: 0 to 1, how much of the contrast that the detail term adds is taken back.
+        as_strength: w is not the paper's factor but the relative strength that the detail term gets.
 
     Returns:
         D̂, and the detail term's relative strength in each picture, (pictures,).
     """
     term = w * (cond - disrupted)
+    if as_strength:
+        term = at_strength(cond - disrupted, x - cond, w)
     if limit > 0:
         term = limited(term, x - cond, limit)
     guided = base + term
@@ -52,6 +58,13 @@ def relative_strength(term: Tensor, update: Tensor) -> Tensor:
     denoised space, which differ from each other by x and by a factor, and does not move with the latent's zero.
     """
     return _norm(term) / _norm(update).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def at_strength(difference: Tensor, update: Tensor, strength: float) -> Tensor:
+    """w(D − D_m) with the w that gives each picture's term this relative strength; at most MOST_W, so that the rounding
+    error that D − D_m is where nothing was disrupted stays one. Solved on the device, without waiting for it."""
+    w = (strength / relative_strength(difference, update)).clamp(max=MOST_W)
+    return _per_picture(w, difference) * difference
 
 
 def limited(term: Tensor, update: Tensor, limit: float) -> Tensor:

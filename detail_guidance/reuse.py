@@ -12,11 +12,12 @@ from .guidance import relative_strength
 class Kept:
     """What a guided step has computed of D_m, for the steps after it.
 
-    Of the forms in which a difference can be kept, that of what the model itself answers, a velocity or a noise,
-    changes least from step to step (docs/EVIDENCE.md, section 11).
+    Of the forms in which a difference can be kept, that of what the network itself answers, a velocity or a noise,
+    changes least from step to step (docs/EVIDENCE.md, section 11). D is a x + b F of its answer F: b is −σ for
+    rectified flow, others for other parametrisations.
 
     Attributes:
-        difference: (D − D_m) / σ, (pictures, …).
+        difference: (D − D_m) / b, (pictures, …).
         conditions: what D and D_m were predictions of.
         cond: D of the last guided step, (pictures, …).
         change: relative change of D from step to step, summed since D_m was computed, (pictures,).
@@ -30,12 +31,12 @@ class Kept:
     age: int = 0
 
     @classmethod
-    def of(cls, cond: Tensor, disrupted: Tensor, sigma: float, conditions: Hashable) -> "Kept":
-        return cls((cond - disrupted) / sigma, conditions, cond, cond.new_zeros(len(cond)))
+    def of(cls, cond: Tensor, disrupted: Tensor, b: float, conditions: Hashable) -> "Kept":
+        return cls((cond - disrupted) / b, conditions, cond, cond.new_zeros(len(cond)))
 
-    def disrupted(self, cond: Tensor, sigma: float) -> Tensor:
-        """D_m of another step, by its D and σ."""
-        return cond - sigma * self.difference
+    def disrupted(self, cond: Tensor, b: float) -> Tensor:
+        """D_m of another step, by its D and b."""
+        return cond - b * self.difference
 
     def after(self, cond: Tensor) -> "Kept":
         """One guided step later, which has not computed D_m."""
@@ -47,7 +48,8 @@ class Kept:
 
         Args:
             every: ≥ 1, at every so many guided steps D_m is computed at the latest.
-            gate: sooner, where D of any picture has changed by more than this since; 0 is off. Waits for the device.
+            gate: sooner, where D of any picture had changed by more than this before the step; 0 is off. Waits for the
+                device.
         """
         if self.age + 1 >= every or self.conditions != conditions:
             return False

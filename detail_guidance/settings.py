@@ -6,10 +6,12 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from .guidance import MOST_W
 from .profile import Profile
 from .rule import ListedChannels, MassiveActivations, ProfiledChannels, Rule
 
 Batching = Literal["auto", "together", "in turn"]
+ScaleIs = Literal["w", "strength"]
 AUTO = "auto"
 
 # The values that the sources leave open; docs/DEFAULTS.md says why these.
@@ -33,7 +35,8 @@ class Options:
         mask: (pictures, height, width), 0 to 1, where detail is added; None is everywhere.
         batching: one call with the detail rows in it, or a call of their own.
         every: 1 to 8: D_m is computed at every so many guided steps; those between take the last difference.
-        gate: 0 to 1: and sooner, where D has changed by this share of itself since; 0 is off.
+        gate: 0 to 1: and sooner, where D has changed by this share of itself since; 0 is off. Needs an `every` above 1.
+        scale_is: what `dg_scale` is: w, or the relative strength, for which w is solved in each step.
         profile: channels per block, in place of `channels`.
     """
 
@@ -48,6 +51,7 @@ class Options:
     batching: Batching = "auto"
     every: int = 1
     gate: float = 0.0
+    scale_is: ScaleIs = "w"
     profile: Profile | None = None
 
     def __post_init__(self):
@@ -59,8 +63,13 @@ class Options:
         _require("limit", self.limit, 0.0, 10.0)
         _require("every", self.every, 1, 8)
         _require("gate", self.gate, 0.0, 1.0)
-        if self.batching not in get_args(Batching):
-            raise ValueError(f"batching: {self.batching!r} is not one of {', '.join(get_args(Batching))}.")
+        if self.gate > 0 and self.every == 1:
+            raise ValueError(
+                f"gate: {self.gate:g} changes nothing where every is 1, which computes the detail at every step. Raise "
+                "every, to 8 say, or set gate to 0."
+            )
+        _require_one_of("batching", self.batching, get_args(Batching))
+        _require_one_of("scale_is", self.scale_is, get_args(ScaleIs))
         if self.mask is not None:
             if self.mask.ndim != 3 or self.mask.numel() == 0:
                 raise ValueError(f"mask: its shape is {tuple(self.mask.shape)}, it must be (pictures, height, width).")
@@ -81,7 +90,7 @@ class Settings:
     """One Detail Guidance.
 
     Attributes:
-        dg_scale: w, 0 to 20; 0 is off.
+        dg_scale: w, or as `options.scale_is` says; 0 to 20; 0 is off.
         layer_start, layer_end: 0 to 1, fractions of the depth; massive channels are disrupted at the input of every
             block from the one's to the other's.
         start_percent, end_percent: 0 to 1, the guided part of the sampling schedule.
@@ -95,7 +104,7 @@ class Settings:
     options: Options = field(default_factory=Options)
 
     def __post_init__(self):
-        _require("dg_scale", self.dg_scale, 0.0, 20.0)
+        _require("dg_scale", self.dg_scale, 0.0, MOST_W)
         _require("layer_start", self.layer_start, 0.0, 1.0)
         _require("layer_end", self.layer_end, 0.0, 1.0)
         _require("start_percent", self.start_percent, 0.0, 1.0)
@@ -108,6 +117,11 @@ class Settings:
         """The inputs that are numbers, by name."""
         names = ("dg_scale", "layer_start", "layer_end", "start_percent", "end_percent")
         return {name: value for name, value in vars(self).items() if name in names}
+
+    @property
+    def in_all_steps(self) -> bool:
+        """Whether D_m is computed in every step of the schedule."""
+        return (self.start_percent, self.end_percent, self.options.every) == (0.0, 1.0, 1)
 
     @property
     def off(self) -> bool:
@@ -130,6 +144,11 @@ def parse_channels(text: str) -> tuple[int, ...] | None:
 def _require(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # false for NaN too
         raise ValueError(f"{name}: {value} is outside {low:g} to {high:g}.")
+
+
+def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: {value!r} is not one of {', '.join(allowed)}.")
 
 
 def _require_order(first: str, low: float, second: str, high: float) -> None:

@@ -44,9 +44,9 @@ class DetailedWindows(ContextHandlerABC):
         index = self.task.index_in(conds)
         if index is None or self.outcomes:  # another pack's own call
             return self.inner.execute(calc_cond_batch, model, conds, x, timestep, self.model_options)
-        if self.task.reuse:
+        if self.task.reuse is not None:
             whole = self.inner.execute(calc_cond_batch, model, conds, x, timestep, self.model_options)
-            self.outcomes.append(reusing(self.task, whole, index))
+            self.outcomes.append(reusing(self.task.reuse, self.task.answer_scale, whole, index))
             return whole
         parts: list[Account] = []
 
@@ -91,6 +91,7 @@ def _of_all(parts: Sequence[Account]) -> Account:
             channels[block].extend(found)
     return Account(
         source="computed" if any(part.source == "computed" for part in parts) else "nothing",
+        partly=any(part.source != "computed" for part in parts),
         plan=parts[-1].plan,
         channels=channels,
         orders=_orders(parts),

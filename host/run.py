@@ -26,6 +26,10 @@ from .report import Report
 from .step import KEY, asking
 from .task import Outcome, Source, Task
 
+# Steps at a run's beginning that never reuse: predictions change most there, and two are needed to compare the model's
+# streams with the family table.
+ALWAYS_COMPUTED = 2
+
 
 class Run:
     """Made when a sampling run starts, gone when it ends: two runs share nothing.
@@ -41,7 +45,7 @@ class Run:
         self.anatomy = anatomy(guider.model_patcher)
         self.layers = block_range(settings.layer_start, settings.layer_end, len(self.anatomy.blocks))
         self.rules = {block: settings.options.rule(block) for block in self.layers}
-        sampling = guider.model_patcher.get_model_object("model_sampling")
+        sampling = self.sampling = guider.model_patcher.get_model_object("model_sampling")
         self.window = Window(
             start=float(sampling.percent_to_sigma(settings.start_percent)) if settings.start_percent > 0 else inf,
             end=float(sampling.percent_to_sigma(settings.end_percent)),
@@ -75,13 +79,16 @@ class Run:
         if sigma not in self.window:
             return executor(x, timestep, model_options, seed)
         self.inside += 1
+        if self.kept is not None and self.kept.difference.shape != x.shape:
+            self.kept = None  # some samplers change the latent's size
         outcomes: list[Outcome] = []
-        with asking_in_windows(model_options, self._task(x, sigma), outcomes):
+        task = self._task(x, sigma)
+        with asking_in_windows(model_options, task, outcomes):
             base = executor(x, timestep, model_options, seed)
         if not outcomes:
             return base  # the report says so
         (outcome,) = outcomes
-        self._note(outcome, sigma)
+        self._note(outcome, sigma, task.answer_scale)
         options = self.settings.options
         shape = self._picture_shape(x)
         x, picture, cond, disrupted = (_picture(each, shape) for each in (x, base, outcome.cond, outcome.disrupted))
@@ -94,6 +101,7 @@ class Run:
             mask=None if options.mask is None else _mask_like(options.mask, picture),
             limit=options.limit,
             rescale=options.rescale,
+            as_strength=options.scale_is == "strength",
         )
         self.strengths.append(strength)
         if picture is base:
@@ -113,16 +121,17 @@ class Run:
             self.anatomy,
             self.rules,
             keep=keep_factor(options.keep_start, options.keep_end, self.window.progress(sigma)),
-            sigma=sigma,
             shape=x.shape,
             positive=[cond["uuid"] for cond in self.guider.conds.get("positive", [])],
             batching=self.batching,
+            always_computed=self.settings.in_all_steps,
             measure=not self.computed,  # once a run is enough to see where they are
             orders=self.orders,
             window=0,
             fingerprints=self.fingerprints,
+            answer_scale=self._answer_scale(sigma),
             kept=self.kept,
-            reuse=self._may_reuse(sigma),
+            reuse=self.kept if self._may_reuse(sigma) else None,
         )
 
     @property
@@ -131,18 +140,26 @@ class Run:
         return self.sources["computed"]
 
     def _may_reuse(self, sigma: float) -> bool:
+        if self.kept is None or self.computed < ALWAYS_COMPUTED:
+            return False
         options = self.settings.options
-        return self.kept is not None and self.kept.may_serve(options.every, options.gate, self._active_at(sigma))
+        return self.kept.may_serve(options.every, options.gate, self._active_at(sigma))
 
     def _active_at(self, sigma: float) -> tuple[UUID, ...]:
         """The positive conditions that the host predicts at a noise level: each may have a part of the schedule."""
+        level = torch.tensor(sigma)  # the host compares in float32, where doubles next to each other are equal
         return tuple(
             cond["uuid"]
             for cond in self.guider.conds.get("positive", [])
-            if cond.get("timestep_end", sigma) <= sigma <= cond.get("timestep_start", sigma)
+            if not (level > cond.get("timestep_start", inf) or level < cond.get("timestep_end", -inf))
         )
 
-    def _note(self, outcome: Outcome, sigma: float) -> None:
+    def _answer_scale(self, sigma: float) -> float:
+        """b of D = a x + b F, by the model's own parametrisation."""
+        answer = torch.ones(1, 1)
+        return float(self.sampling.calculate_denoised(torch.tensor([sigma]), answer, torch.zeros_like(answer)))
+
+    def _note(self, outcome: Outcome, sigma: float, scale: float) -> None:
         account = outcome.account
         self.guided += 1
         self.sources[account.source] += 1
@@ -150,7 +167,9 @@ class Run:
         self.orders.update(account.orders)
         if account.source == "computed":
             self.fingerprints.update(account.fingerprints)
-            self.kept = Kept.of(outcome.cond, outcome.disrupted, sigma, self._active_at(sigma))
+            # At b = 0 nothing can be kept: D is x whatever the network answers.
+            whole = scale != 0 and not account.partly
+            self.kept = Kept.of(outcome.cond, outcome.disrupted, scale, self._active_at(sigma)) if whole else None
         elif self.kept is not None:
             self.kept = self.kept.after(outcome.cond)
         if account.plan == "in turn":
@@ -207,10 +226,10 @@ class Run:
         if self.anatomy.family.prompt_cache and self.computed:
             yield (
                 "this model keeps what it has computed of the prompt from step to step, but not under block patches: "
-                "guided steps compute it again."
+                "steps that compute the detail compute it again."
             )
         if self.uncompiled:
-            yield "guided steps ran without torch.compile around the whole model. Compile its blocks instead."
+            yield "steps that compute the detail ran without torch.compile around the whole model. Compile its blocks instead."
         if self.settings.options.batching == "together" and self.computed and self.batching == "in turn":
             yield "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
         nothing = ", ".join(str(block) for block, found in channels.items() if not found)

@@ -17,6 +17,7 @@ from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
+from ..detail_guidance.reuse import Kept
 from .blocks import Forward, Trace, recording, resuming, sharing
 from .forward import Batch, Chunk, Patch, patched
 from .layout import Key
@@ -44,8 +45,8 @@ def asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -
         if x.shape != task.shape:
             raise _in_parts(f"predictions for {tuple(x.shape)} of {tuple(task.shape)}")
         call = Call(executor, model, conds, x, timestep, model_options, index)
-        if task.reuse:
-            outcomes.append(reusing(task, call.predict(conds, model_options), index))
+        if task.reuse is not None:
+            outcomes.append(reusing(task.reuse, task.answer_scale, call.predict(conds, model_options), index))
         else:
             outcomes.append(answer(task, call))
         return outcomes[0].predictions
@@ -72,10 +73,10 @@ def answer(task: Task, call: Call) -> Outcome:
     return outcome if outcome.account.source == "computed" else _unseen(task, call, outcome)
 
 
-def reusing(task: Task, predictions: list[Tensor], index: int) -> Outcome:
+def reusing(kept: Kept, answer_scale: float, predictions: list[Tensor], index: int) -> Outcome:
     """The host's own predictions, and D_m by the difference of an earlier step: nothing is computed for it."""
     cond = predictions[index].clone()  # pre-CFG functions may write into theirs
-    return Outcome(predictions, cond, task.kept.disrupted(cond, task.sigma), Account("reused"))
+    return Outcome(predictions, cond, kept.disrupted(cond, answer_scale), Account("reused"))
 
 
 def together(task: Task, call: Call) -> Outcome:
@@ -155,12 +156,12 @@ def _outcome(task: Task, call: Call, predictions: list[Tensor], disrupted: Tenso
 def _unseen(task: Task, call: Call, outcome: Outcome) -> Outcome:
     """Where no detail row was weakened: no positive is active in this step, or another node's cache answered in the
     model's place. A cache keeps what the model last answered, a noise or velocity; so does this."""
-    cond, kept = outcome.cond, task.kept
+    cond = outcome.cond
     if not cond.any():  # all zero where no positive is active
         return replace(outcome, disrupted=cond)
-    if kept is not None and kept.difference.shape == cond.shape:
+    if task.kept is not None:
         account = replace(outcome.account, source="cached")
-        return replace(outcome, disrupted=kept.disrupted(cond, task.sigma), account=account)
+        return replace(outcome, disrupted=task.kept.disrupted(cond, task.answer_scale), account=account)
     if _others_around_the_model(call.model_options):
         return replace(outcome, disrupted=cond)  # the report says so
     raise RuntimeError(
@@ -259,6 +260,8 @@ def _may_go_together(task: Task, call: Call) -> bool:
         return False
     if _rows_look_at_each_other(task, call):
         return False
+    if not task.always_computed and _patched_at(_ATTENTION_INPUTS, call):
+        return False  # what they keep from a batch with detail rows is not for one without
     for cond in call.positive:
         conditions = {name: value.cond for name, value in cond["model_conds"].items()}
         if not task.anatomy.family.shares_rows(task.anatomy.network, conditions):

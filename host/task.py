@@ -52,33 +52,35 @@ class Task:
         anatomy: of the model.
         rules: block → what weakens the detail prediction at its input; successive blocks.
         keep: ρ of this step.
-        sigma: its noise level.
         shape: of what is predicted, (pictures, …).
         positive: the ids of the guider's positive conditions.
         batching: which plan is wanted.
+        always_computed: whether the run computes D_m in all of its steps.
         measure: whether it is wanted how far massive activations stand out at each block, and whether the streams are
             what the table says.
         orders: of kinds of blocks, where an earlier step has shown another one than the table's.
         window: number of the part of the latent that this is, where the host cuts it.
         fingerprints: of an earlier step's tokens (see layout.py), by the condition and its window; None where two steps
             were compared.
+        answer_scale: b of this step (detail_guidance/reuse.py).
         kept: of the last step that computed D_m; None before it.
-        reuse: whether that is to take the place of this step's own D − D_m.
+        reuse: the same, where it is to take the place of this step's own D − D_m; else None.
     """
 
     anatomy: Anatomy
     rules: Mapping[int, Rule]
     keep: float
-    sigma: float
     shape: torch.Size
     positive: Sequence[UUID]
     batching: Batching
+    always_computed: bool
     measure: bool
     orders: Mapping[str, Order]
     window: int
     fingerprints: Mapping[tuple[UUID, int], Tensor | None]
+    answer_scale: float
     kept: Kept | None
-    reuse: bool
+    reuse: Kept | None
 
     @property
     def first(self) -> int:
@@ -101,6 +103,7 @@ class Account:
         source: where D − D_m is from: a weakened prediction of this step; an earlier step, because the task says so, or
             because another node's cache answered in the model's place; or nowhere.
         plan: None where there was nothing to compute.
+        partly: whether parts of the latent have no D_m, because a cache answered for them.
         channels: per block of the task's rules, the channels that were weakened in each condition: bool (channels,);
             empty where the rule is not about channels.
         peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, (); empty where
@@ -111,6 +114,7 @@ class Account:
 
     source: Source
     plan: Plan | None = None
+    partly: bool = False
     channels: Mapping[int, Sequence[Tensor]] = field(default_factory=dict)
     peak_ratios: Mapping[int, Tensor] = field(default_factory=dict)
     orders: Mapping[str, Order] = field(default_factory=dict)

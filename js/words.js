@@ -30,11 +30,9 @@ export function wordsOfReport(report) {
   const channels = [...new Set(Object.values(report.channels).flat())].sort((a, b) => a - b);
   const shown = channels.length > 3 ? `${channels.slice(0, 2).join(", ")} …` : channels.join(", ");
   const kind = ["no channel", "channel"][channels.length] ?? "channels";
-  return [
-    `strength ${number(report.relative_strength, 2)}`,
-    `${kind} ${shown}`.trim(),
-    wordsOfSteps(report),
-  ].join(" · ");
+  return [`strength ${number(report.relative_strength, 2)}`, `${kind} ${shown}`.trim(), wordsOfSteps(report)].join(
+    " · ",
+  );
 }
 
 /** "20/20 steps", "20/20 steps, 7 computed". */

@@ -3,7 +3,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..detail_guidance.settings import AUTO, Batching, Options, parse_channels
+from ..detail_guidance.settings import AUTO, Batching, Options, ScaleIs, parse_channels
 from .inputs import CATEGORY, DetailGuidanceOptionsType, DetailGuidanceProfile, finding_inputs
 
 
@@ -88,6 +88,14 @@ class DetailGuidanceOptions(io.ComfyNode):
                     optional=True,
                     tooltip="Computes the detail sooner than every says, once the prediction has changed by this "
                     "share. 0 is off. Raising it waits longer, which is cheaper.",
+                ),
+                io.Combo.Input(
+                    "scale_is",
+                    options=list(get_args(ScaleIs)),
+                    default="w",
+                    optional=True,
+                    tooltip="What dg_scale is. w: the paper's factor. strength: the share that the added detail has in "
+                    "the step that the model itself takes, the same at every step and on every model.",
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Where detail is added: white fully, black not at all."),
                 DetailGuidanceProfile.Input(

@@ -55,7 +55,13 @@ NODES = {
             "limit": ("FLOAT", 0.0, 10.0),
             "batching": ("COMBO",),
         },
-        "optional": {"every": ("INT", 1, 8), "gate": FRACTION, "mask": ("MASK",), "profile": ("DG_PROFILE",)},
+        "optional": {
+            "every": ("INT", 1, 8),
+            "gate": FRACTION,
+            "scale_is": ("COMBO",),
+            "mask": ("MASK",),
+            "profile": ("DG_PROFILE",),
+        },
         "output": ["DG_OPTIONS"],
     },
     "MassiveActivationProbe": {
@@ -91,6 +97,7 @@ NODES = {
         "output": ["DG_PROFILE"],
     },
 }
+CHOICES = {"batching": ["auto", "together", "in turn"], "scale_is": ["w", "strength"]}
 DEFAULTS = {
     "start_percent": 0.0,
     "end_percent": 1.0,
@@ -103,6 +110,7 @@ DEFAULTS = {
     "batching": "auto",
     "every": 1,
     "gate": 0.0,
+    "scale_is": "w",
 }
 
 
@@ -116,8 +124,8 @@ def test_node(pack, node):
         for name, (kind, *limits) in NODES[node][group].items():
             found, settings = info["input"][group][name]
             assert found == kind or (kind == "COMBO" and isinstance(found, list))
-            if name == "batching":
-                assert settings.get("options", found) == ["auto", "together", "in turn"]
+            if name in CHOICES:
+                assert settings.get("options", found) == CHOICES[name]
             assert len(settings["tooltip"]) > 10, f"{name} has no tooltip"
             if limits:
                 assert [settings["min"], settings["max"]] == limits

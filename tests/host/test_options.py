@@ -7,7 +7,7 @@ import pytest
 import torch
 from models import MASSIVE, conditioning, latent, model
 from plain import PlainDetailGuider, above_median, relative_error
-from sampling import counted, detail_guider, sample, stock_guider
+from sampling import counted, detail_guider, reported, sample, stock_guider
 
 
 def plain(patcher, **arguments):
@@ -74,6 +74,25 @@ def test_limit_caps_the_share_in_the_models_own_update(pack, cfg):
     torch.testing.assert_close(held, free * (0.1 * update.norm() / free.norm()), rtol=1e-4, atol=1e-5)
     loose = one_step(detail_guider(pack, patcher, {"limit": 10.0}, cfg=cfg)) - base
     assert relative_error(loose, free) <= 1e-5
+
+
+@pytest.mark.parametrize("batching", ["together", "in turn"])
+def test_scale_is_the_strength_of_each_picture_and_step(pack, batching):
+    class Solving(PlainDetailGuider):
+        def both(self, x, timestep, model_options):
+            c, d = super().both(x, timestep, model_options)
+            assert len(x) == 1
+            self.w = 0.3 * ((x - c).norm() / (c - d).norm()).item()
+            return c, d
+
+    patcher = model()
+    guider = detail_guider(pack, patcher, {"scale_is": "strength", "batching": batching}, dg_scale=0.3)
+    guided, report = reported(pack, guider, steps=4)
+    expected = sample(Solving(patcher, conditioning(1), conditioning(2), 4.0), steps=4)
+    assert relative_error(guided, expected) <= 1e-5
+    assert report.relative_strength == pytest.approx(0.3, rel=1e-4)
+    with pytest.raises(ValueError, match="scale_is: 'v' is not one of w, strength"):
+        pack.run("DetailGuidanceOptions", scale_is="v")
 
 
 def test_rescale_takes_back_the_contrast(pack):

@@ -1,5 +1,8 @@
 """`every`: D_m at some guided steps, and its last difference in between, against the plain implementation."""
 
+import itertools
+from contextlib import contextmanager
+
 import comfy.samplers
 import pytest
 import torch
@@ -37,7 +40,8 @@ def reusing(plain, due):
 
 
 def at(every, calls):
-    return range(0, calls, every)
+    """The first two calls, and every so many after them."""
+    return [0, *range(1, calls, every)]
 
 
 @PLANS
@@ -62,8 +66,20 @@ def test_the_difference_is_large_enough_for_these_comparisons_to_mean_something(
     assert relative_error(reused, full) > 1e-3 and relative_error(reused, without) > 1e-3
 
 
-def test_every_step_is_what_it_was(pack):
-    assert torch.equal(sample(detail_guider(pack, model(), {"every": 1})), sample(detail_guider(pack, model())))
+@contextmanager
+def forwards(patcher):
+    """While it lasts, notes of each forward of the network whether a patch is on any of its blocks."""
+    patched = []
+
+    def note(_, args, kwargs):
+        options = next(each for each in (*args, kwargs.get("transformer_options")) if isinstance(each, dict))
+        patched.append(bool(options.get("patches_replace", {}).get("dit")))
+
+    handle = patcher.model.diffusion_model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield patched
+    finally:
+        handle.remove()
 
 
 @PLANS
@@ -72,40 +88,61 @@ def test_every_step_is_what_it_was(pack):
 @pytest.mark.parametrize("every", [2, 3])
 def test_a_step_that_reuses_costs_nothing(pack, every, m, cfg, batching):
     """Not one row of a block, and no patch on any."""
-    patched = model().clone()
-    seen = []
-
-    def noting(apply_model, args):
-        seen.append(bool(args["c"]["transformer_options"].get("patches_replace", {}).get("dit")))
-        return apply_model(args["input"], args["timestep"], **args["c"])
-
-    patched.set_model_unet_function_wrapper(noting)
-    with counted(patched) as stock:
-        sample(stock_guider(patched, cfg=cfg), batch=2, steps=STEPS)
-    seen.clear()
+    patcher = model()
+    with counted(patcher) as stock:
+        sample(stock_guider(patcher, cfg=cfg), batch=2, steps=STEPS)
     inputs = {"cfg": cfg, "layer_start": m / DEPTH, "layer_end": 1.0}
-    with counted(patched) as rows:
-        sample(detail_guider(pack, patched, {"every": every, "batching": batching}, **inputs), batch=2, steps=STEPS)
+    guider = detail_guider(pack, patcher, {"every": every, "batching": batching}, **inputs)
+    with counted(patcher) as rows, forwards(patcher) as patched:
+        sample(guider, batch=2, steps=STEPS)
+    computed = at(every, STEPS)
     extra = [guided - plain for guided, plain in zip(rows, stock, strict=True)]
-    computed = len(at(every, STEPS))
-    assert extra == [0] * m + [computed * 2] * (DEPTH - m)
-    # Wrappers see the call before its patches are in it; the second forward of in turn is one more call.
-    assert len(seen) == STEPS + (computed if batching == "in turn" else 0)
+    assert extra == [0] * m + [len(computed) * 2] * (DEPTH - m)
+    of_computed = [True] if batching == "together" else [True, True]
+    assert patched == [each for step in range(STEPS) for each in (of_computed if step in computed else [False])]
 
 
-def test_no_block_is_patched_in_between(pack):
-    """In a family whose blocks the host gives no hook as well."""
-    case = CASES["Lumina 2"]
-    patched = load("Lumina 2")
-    arguments = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
+@PLANS
+def test_a_family_with_a_hook_of_this_pack(pack, batching):
+    case, patcher = CASES["Lumina 2"], load("Lumina 2")
+    inputs = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
     noise = case.noise(1)
-    with counted(patched, case.blocks, case.streams) as stock:
-        sample(stock_guider(patched, **arguments), noise=noise, steps=4)
-    guider = detail_guider(pack, patched, {"every": 4, "massive_ratio": 1.0, "batching": "in turn"}, **arguments)
-    with counted(patched, case.blocks, case.streams) as rows:
-        _, report = reported(pack, guider, noise=noise, steps=4)
-    assert (report.steps_fired, report.steps_reused) == (1, 3)
-    assert [guided - plain for guided, plain in zip(rows, stock, strict=True)] == [0, 0, 1, 1]
+    with counted(patcher, case.blocks, case.streams) as stock:
+        sample(stock_guider(patcher, **inputs), noise=noise, steps=6)
+    guider = detail_guider(pack, patcher, {"every": 4, "massive_ratio": 1.0, "batching": batching}, **inputs)
+    with counted(patcher, case.blocks, case.streams) as rows, forwards(patcher) as patched:
+        sample(guider, noise=noise, steps=6)
+    assert [guided - plain for guided, plain in zip(rows, stock, strict=True)] == [0, 0, 3, 3]
+    assert sum(patched) == (3 if batching == "together" else 6) and len(patched) == sum(patched) + 3
+
+
+@PLANS
+@pytest.mark.parametrize("name", ["Cosmos", "Cosmos Predict2"])
+def test_what_the_network_answers_is_kept(pack, name, batching):
+    """Of models that predict otherwise than a velocity of rectified flow: D = a x + b F, by the published b."""
+    case, patcher = CASES[name], load(name)
+    data = 1.0 if name == "Cosmos Predict2" else patcher.get_model_object("model_sampling").sigma_data
+
+    class Answering(Reusing):
+        def both(self, x, timestep, model_options):
+            sigma, number = float(timestep[0]), self.calls
+            b = sigma / (sigma + 1) if name == "Cosmos Predict2" else sigma * data / (sigma**2 + data**2) ** 0.5
+            self.calls += 1
+            if number in self.due:
+                c, d = PlainDetailGuider.both(self, x, timestep, model_options)
+                self.off = (c - d) / b
+                return c, d
+            c = self.predict(self.conds["positive"], x, timestep, model_options)
+            return c, c - b * self.off
+
+    inputs = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
+    view = {"blocks": case.blocks, "streams": case.streams, "find": lambda z: above_median(z, ratio=1.0)}
+    plain = PlainDetailGuider(patcher, *inputs.values(), 4.0, w=1.5, **view)
+    plain.__class__, plain.due, plain.calls = Answering, {0, 1, 4}, 0
+    options = {"every": 3, "massive_ratio": 1.0, "batching": batching}
+    guided, report = reported(pack, detail_guider(pack, patcher, options, **inputs), noise=case.noise(1), steps=5)
+    assert (report.steps_fired, report.steps_reused) == (3, 2)
+    assert relative_error(guided, sample(plain, noise=case.noise(1), steps=5)) <= 1e-5
 
 
 def test_steps_outside_the_window_do_not_count(pack):
@@ -125,7 +162,7 @@ def test_runs_share_nothing(pack, subject, batching):
         half = guider.sample(noise, noise * 0, euler, sigmas[:4], seed=5)
         return guider.sample(noise * 0, half, euler, sigmas[3:], seed=5)
 
-    plain = reusing(subject.plain(subject.model, conditioning(1), conditioning(2), 4.0, w=1.5), {0, 2, 3, 5})
+    plain = reusing(subject.plain(subject.model, conditioning(1), conditioning(2), 4.0, w=1.5), {0, 1, 3, 4})
     assert (
         relative_error(stages(detail_guider(pack, subject.model, {"every": 2, "batching": batching})), stages(plain))
         <= 1e-5
@@ -133,14 +170,26 @@ def test_runs_share_nothing(pack, subject, batching):
 
 
 @PLANS
-def test_another_prompt_is_computed_anew(pack, subject, batching):
-    """Parts of the schedule: the difference of one prompt is not another's."""
+@pytest.mark.parametrize("steps", [6, 10])
+def test_another_prompt_is_computed_anew(pack, subject, batching, steps):
+    """Parts of the schedule, which may meet in a step: the difference of one prompt is not another's."""
     positive = conditioning(1, start_percent=0.0, end_percent=0.4) + conditioning(3, start_percent=0.4, end_percent=1.0)
+    active = []
+
+    def noting(apply_model, args):
+        active.append(frozenset(args["c"]["transformer_options"]["uuids"]))
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    watched = subject.model.clone()
+    watched.set_model_unet_function_wrapper(noting)
+    sample(stock_guider(watched, positive), steps=steps)
+    due = {0, 1} | {step for step in range(1, steps) if active[step] != active[step - 1]}
+    assert 3 <= len(due) <= 4
     guider = detail_guider(pack, subject.model, {"every": 8, "batching": batching}, positive=positive)
-    guided, report = reported(pack, guider, steps=6)
+    guided, report = reported(pack, guider, steps=steps)
+    assert report.steps_fired == len(due)
     plain = subject.plain(subject.model, positive, conditioning(2), 4.0, w=1.5)
-    assert (report.steps_fired, report.steps_reused) == (2, 4)
-    assert relative_error(guided, sample(reusing(plain, {0, 3}), steps=6)) <= 1e-5
+    assert relative_error(guided, sample(reusing(plain, due), steps=steps)) <= 1e-5
 
 
 @PLANS
@@ -157,17 +206,17 @@ def test_context_windows(pack, batching):
     assert (report.steps_fired, report.steps_reused, report.warnings) == (2, 1, [])
     find, view = lambda z: above_median(z, ratio=1.0), {"blocks": case.blocks, "streams": [Stream("x")] * 4}
     plain = PlainDetailGuider(patched, positive, negative, 4.0, w=1.5, find=find, **view)
-    assert relative_error(guided, sample(reusing(plain, {0, 2}), noise=noise, steps=3)) <= 1e-5
+    assert relative_error(guided, sample(reusing(plain, {0, 1}), noise=noise, steps=3)) <= 1e-5
 
 
 class ReusingBesideCache(PlainBesideCache):
-    """Computes only where at least `every` steps have passed; the cache may answer then too."""
+    """Computes only where at least `every` steps have passed, and twice at first; the cache may answer then too."""
 
-    age = 10**6
+    age = computed = 0
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):
         self.age += 1
-        if self.age < self.every:
+        if self.computed >= 2 and self.age < self.every:
             return (
                 CFGGuider.predict_noise(self, x, timestep, model_options, seed) + self.w * self.velocity * timestep[0]
             )
@@ -175,6 +224,7 @@ class ReusingBesideCache(PlainBesideCache):
         result = super().predict_noise(x, timestep, model_options, seed)
         if self.velocity is not before:
             self.age = 0
+            self.computed += 1
         return result
 
 
@@ -191,8 +241,10 @@ def test_beside_easycache(pack, subject, batching):
 
 
 def test_limit_holds_in_between(pack):
-    free = reported(pack, detail_guider(pack, model(), {"every": 3}), steps=STEPS)[1]
-    held = reported(pack, detail_guider(pack, model(), {"every": 3, "limit": 0.05}), steps=STEPS)[1]
+    free = reported(pack, detail_guider(pack, model(), {"every": 3, "massive_ratio": 2.0}), steps=STEPS)[1]
+    held = reported(pack, detail_guider(pack, model(), {"every": 3, "massive_ratio": 2.0, "limit": 0.05}), steps=STEPS)[
+        1
+    ]
     assert free.relative_strength > 0.1 and held.relative_strength == pytest.approx(0.05, rel=1e-3)
 
 
@@ -209,6 +261,39 @@ def test_nothing_changes_where_the_mask_is_black(pack):
         torch.testing.assert_close(ours, stock)
 
 
+@PLANS
+def test_a_sampler_that_changes_the_size(pack, batching):
+    """A difference of another size is of no use."""
+
+    @torch.no_grad()
+    def growing(model, x, sigmas, extra_args, callback, disable):
+        for number, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
+            if number == 3:
+                x = torch.nn.functional.interpolate(x, scale_factor=1.5)
+            denoised = model(x, sigma.expand(len(x)), **extra_args)
+            x = denoised + (x - denoised) * (following / sigma)
+        return x
+
+    def run(guider):
+        noise = latent(seed=5)["samples"]
+        sigmas = comfy.samplers.calculate_sigmas(model().get_model_object("model_sampling"), "simple", 6)
+        return guider.sample(noise, noise * 0, comfy.samplers.KSAMPLER(growing), sigmas, seed=5, disable_pbar=True)
+
+    plain = reusing(PlainDetailGuider(model(), conditioning(1), conditioning(2), 4.0, w=1.5), {0, 1, 3})
+    guided = run(detail_guider(pack, model(), {"every": 8, "batching": batching}))
+    assert guided.shape[-1] == 24 and relative_error(guided, run(plain)) <= 1e-5
+
+
+@pytest.mark.parametrize("given, plan", [({}, "together"), ({"every": 2}, "in turn"), ({"end": 0.5}, "in turn")])
+def test_patches_of_attentions_input_see_batches_of_one_kind(pack, given, plan):
+    """They may keep what a batch's rows were given for the batches after it."""
+    patched = model().clone()
+    patched.set_model_attn1_patch(lambda q, k, v, extra: (q, k, v))
+    options = {"every": given["every"]} if "every" in given else {}
+    _, report = reported(pack, detail_guider(pack, patched, options, end_percent=given.get("end", 1.0)), steps=4)
+    assert report.plan == plan
+
+
 @pytest.mark.parametrize("every", [0, 9, -1])
 def test_what_every_may_be(pack, every):
     with pytest.raises(ValueError, match=rf"every: {every} is outside 1 to 8"):
@@ -220,7 +305,7 @@ class Gated(Reusing):
 
     def both(self, x, timestep, model_options):
         number = self.calls
-        if number == 0 or number - self.last >= self.every or self.change > self.gate:
+        if number < 2 or number - self.last >= self.every or self.change > self.gate:
             self.due, self.last, self.change = self.due | {number}, number, 0.0
         c, d = super().both(x, timestep, model_options)
         if number > self.last:
@@ -241,6 +326,21 @@ def test_the_gate(pack, subject, gate, batching):
     guided, report = reported(pack, guider, steps=10)
     assert relative_error(guided, sample(plain, steps=10)) <= 1e-5
     assert report.steps_fired == len(plain.due) and report.steps_fired + report.steps_reused == 10
+
+
+def test_gates_differ(pack):
+    def computed(gate):
+        return reported(pack, detail_guider(pack, model(), {"every": 8, "gate": gate}), steps=12)[1].steps_fired
+
+    by_gate = [computed(gate) for gate in (0.0, 0.5, 0.2, 0.01)]
+    assert by_gate == sorted(by_gate) and by_gate[0] < by_gate[2] < by_gate[3] <= 12
+
+
+def test_a_gate_that_changes_nothing_is_an_error(pack):
+    with pytest.raises(ValueError, match=r"gate: 0\.2 changes nothing where every is 1"):
+        pack.run("DetailGuidanceOptions", gate=0.2)
+    with pytest.raises(ValueError, match=r"gate: 1\.5 is outside 0 to 1"):
+        pack.run("DetailGuidanceOptions", gate=1.5, every=2)
 
 
 def test_the_gate_opens_for_the_picture_that_changes_most(pack):

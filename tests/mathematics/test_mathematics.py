@@ -80,6 +80,28 @@ def test_relative_strength_does_not_depend_on_the_parametrisation(seed, sigma, s
     torch.testing.assert_close(shifted, strength, rtol=1e-5, atol=1e-8)
 
 
+@given(seeds, st.floats(0.001, 2), st.sampled_from([1e-5, 1e-2, 1.0]))
+def test_as_strength_each_picture_has_it(seed, wanted, difference):
+    """Unless that takes more than the greatest w."""
+    x, base, c, d = pictures(seed, 4)
+    d = c + difference * (d - c)
+    guided, strength = detail_guidance(x, base, c, d, wanted, as_strength=True)
+    for number in range(len(x)):
+        per_w = ((c[number] - d[number]).norm() / (x[number] - c[number]).norm()).item()
+        w = min(wanted / per_w, 20)
+        assert strength[number].item() == pytest.approx(w * per_w, rel=1e-4)
+        torch.testing.assert_close(guided[number], base[number] + w * (c[number] - d[number]), rtol=1e-4, atol=1e-6)
+
+
+def test_as_strength_rounding_stays_small():
+    """Where nothing was disrupted the two predictions differ by rounding alone."""
+    x, c = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    guided, strength = detail_guidance(x, c, c, c * (1 + 1e-7), 0.5, as_strength=True)
+    torch.testing.assert_close(guided, c, rtol=1e-5, atol=1e-5)
+    assert strength.item() < 1e-5
+    assert torch.equal(detail_guidance(x, c, c, c, 0.5, as_strength=True)[0], c)
+
+
 @given(seeds, st.floats(0.01, 20), st.floats(0.001, 10))
 def test_limit(seed, w, limit):
     c, d, update = pictures(seed)

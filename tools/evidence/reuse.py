@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,16 @@ EVERY = (2, 3, 4, 6, 8)
 MEANT = 3  # what the verdicts are about
 ALIKE = 1 / 5  # of the perceptual distance between CFG and full Detail Guidance
 KEPT = 0.8  # of the effect
-WARPS = {"denser early": 1.5, "denser late": 2 / 3}  # step i of n: (i / n)^p of the schedule
-GATE = 0.15  # change of c since the last computed step: on 16 choosing pairs 6.2 of 20 steps, which is less than 7
+SPACINGS = {"evenly": 1.0, "denser early": 1.5, "denser late": 2 / 3}  # step i of n: (i / n)^p of the schedule
+GATE = 0.12  # change of c since the last computed step: about as many of 20 steps as every third, on choosing pairs
 AT_LEAST = 8  # a gate computes every so many
+ALWAYS = 2  # steps at the beginning, as the node does
+PAIRS = 64
+HEAD = [f"{UNLIKE} to full", "of that of none", "the same in pixels", SPECTRUM, "of that of full"]
 
 
 def pictures(size: Size) -> int:
-    return (2 * len(EVERY) + len(WARPS) + 4) * size.half + size.half
+    return (2 * len(EVERY) + len(SPACINGS) + 5) * min(PAIRS, size.primary)
 
 
 Due = Callable[[int, Tensor, Tensor], Tensor]  # step, change of c and age since the last computed one → (pictures,)
@@ -45,7 +47,7 @@ def at(steps: Collection[int]) -> Due:
 
 
 def gate(step: int, change: Tensor, age: Tensor) -> Tensor:
-    return (change > GATE) | (age >= AT_LEAST)
+    return (change > GATE) | (age >= AT_LEAST) | (step < ALWAYS)
 
 
 class Reusing:
@@ -91,11 +93,13 @@ class Comparison:
     Attributes:
         unlike: perceptual distance to full Detail Guidance, of each picture.
         alike: its mean over the mean of that between none and full.
+        pixels: the same of the mean difference of pixels.
         effect: change of the spectrum distance against none; `share`: over that of full Detail Guidance.
     """
 
     unlike: np.ndarray
     alike: Estimate
+    pixels: Estimate
     effect: Estimate
     share: Estimate
 
@@ -106,6 +110,7 @@ def compared(arm: Judged, full: Judged, none: Judged, way: np.ndarray) -> Compar
     return Comparison(
         unlike,
         ratio(unlike, way),
+        ratio(_apart(arm, full), _apart(none, full)),
         estimate(arm.distance - none.distance),
         ratio(arm.distance - none.distance, full.distance - none.distance),
     )
@@ -113,10 +118,11 @@ def compared(arm: Judged, full: Judged, none: Judged, way: np.ndarray) -> Compar
 
 def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     size = laboratory.size
-    pairs = judging(size.half)
+    pairs = judging(min(PAIRS, size.primary))
     block, scale = chosen(laboratory, judge, CFG)
     weaken = disrupted({block: channels(laboratory)[block]})
-    count = ceil(size.steps / MEANT)
+    every_third = {0, *range(1, size.steps, MEANT)}  # as the node does
+    count = len(every_third)
 
     def by_node(cfg: float, every: int) -> Arm:
         model = laboratory.at(*chosen(laboratory, judge, cfg), {"every": every})
@@ -129,27 +135,31 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         judged = judge.sampled(guided(laboratory.model(), reusing, scale), pairs)
         return Arm(judged, size.steps * float(torch.cat(reusing.computed).mean()))
 
-    full = {cfg: detail_guided(laboratory, judge, cfg)[0].first(size.half) for cfg in (CFG, 1.0)}
+    full = {cfg: detail_guided(laboratory, judge, cfg)[0].first(len(pairs)) for cfg in (CFG, 1.0)}
     none = {
-        CFG: baseline(laboratory, judge, judging(size.primary)).first(size.half),
+        CFG: baseline(laboratory, judge, judging(size.primary)).first(len(pairs)),
         1.0: judge.sampled(laboratory.model(), pairs, cfg=1.0),
     }
     nodes = {(cfg, every): by_node(cfg, every) for cfg in full for every in EVERY}
-    third = nodes[CFG, MEANT]
-    others = {
-        f"{count} steps, {name}": by_hooks(at({round(size.steps * (i / count) ** warp) for i in range(count)}))
-        for name, warp in WARPS.items()
+    by_spacing = {
+        f"{count} steps, {name}": at({round(size.steps * (i / count) ** power) for i in range(count)})
+        for name, power in SPACINGS.items()
     }
-    others[f"the first {count} steps, then the last of them"] = by_hooks(at(range(count)))
-    others[f"every {MEANT}, kept as denoised"] = by_hooks(at(range(0, size.steps, MEANT)), "denoised")
-    others[f"every {MEANT}, kept as noise"] = by_hooks(at(range(0, size.steps, MEANT)), "noise")
-    others[gate_name := f"when c has changed by {GATE:.0%}"] = by_hooks(gate)
+    by_spacing[f"the first {count} steps, then the last of them"] = at(range(count))
+    kept_as = {f"every {MEANT}, kept as {space}": space for space in ("denoised", "noise")}
+    even_name, gate_name = f"every {MEANT}, by hooks", f"when c has changed by {GATE:.0%}"
+    others = {
+        even_name: by_hooks(at(every_third)),
+        **{name: by_hooks(due) for name, due in by_spacing.items()},
+        **{name: by_hooks(at(every_third), space) for name, space in kept_as.items()},
+        gate_name: by_hooks(gate),
+    }
 
     ways = {cfg: none[cfg].unlike(full[cfg]) for cfg in full}
     of_nodes = {(cfg, k): compared(arm.judged, full[cfg], none[cfg], ways[cfg]) for (cfg, k), arm in nodes.items()}
     of_others = {name: compared(arm.judged, full[CFG], none[CFG], ways[CFG]) for name, arm in others.items()}
-    meant = of_nodes[CFG, MEANT]
-    behind = {name: estimate(each.unlike - meant.unlike) for name, each in of_others.items()}
+    even = of_others[even_name]
+    behind = {name: estimate(each.unlike - even.unlike) for name, each in of_others.items() if each is not even}
     effects = {cfg: estimate(full[cfg].distance - none[cfg].distance) for cfg in full}
     verdicts = {
         f"Every {MEANT}: within a fifth of the way from full Detail Guidance to none": (
@@ -167,40 +177,44 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
             + f" (holds: certainly more than {KEPT:.0%}; a setting counts where full Detail Guidance has an effect for "
             "certain).",
         ),
-        "Even spacing is the best way to spend as many steps": (
-            all_of(*(above(behind[name], 0.0) for name in list(others)[: len(WARPS) + 1])),
-            "Further from full Detail Guidance than even spacing by (perceptual distance): "
-            + "; ".join(f"{name} {behind[name].signed}" for name in list(others)[: len(WARPS) + 1])
+        "The first two and then every third is the best way to spend as many steps": (
+            all_of(*(above(behind[name], 0.0) for name in by_spacing)),
+            f"Further from full Detail Guidance than every {MEANT} by (perceptual distance): "
+            + "; ".join(f"{name} {behind[name].signed}" for name in by_spacing)
             + ".",
         ),
         "A difference changes least as a velocity": (
-            all_of(*(above(behind[f"every {MEANT}, kept as {space}"], 0.0) for space in ("denoised", "noise"))),
-            "; ".join(f"{name} {behind[name].signed}" for name in others if "kept as" in name) + ".",
+            all_of(*(above(behind[name], 0.0) for name in kept_as)),
+            "; ".join(f"{name} {behind[name].signed}" for name in kept_as) + ".",
         ),
         "A gate on the change of c is better at equal cost": (
             falls(behind[gate_name], 0.0),
-            f"{others[gate_name].computed:.1f} computed steps against {third.computed:.1f}: "
+            f"{others[gate_name].computed:.1f} computed steps against {others[even_name].computed:.1f}: "
             f"{behind[gate_name].signed} in perceptual distance.",
         ),
     }
     rows = [
-        [f"cfg {cfg:g}, every {every}", f"{nodes[cfg, every].computed:g}", *cells(each)]
+        [f"cfg {cfg:g}, every {every}", f"{nodes[cfg, every].computed:g}", *cells(each, effects[cfg].below_zero)]
         for (cfg, every), each in of_nodes.items()
     ]
-    rows += [[name, f"{others[name].computed:.1f}", *cells(each)] for name, each in of_others.items()]
-    rows += [[f"cfg {cfg:g}, none", "0", f"{estimate(ways[cfg])}", "100%", "", ""] for cfg in full]
+    rows += [
+        [name, f"{others[name].computed:.1f}", *cells(each, effects[CFG].below_zero)]
+        for name, each in of_others.items()
+    ]
+    rows += [[f"cfg {cfg:g}, none", "0", f"{estimate(ways[cfg])}", "100%", "100%", "", ""] for cfg in full]
     shown = {"full": full[CFG].pictures} | {f"every {every}": nodes[CFG, every].judged.pictures for every in EVERY}
     return Finding(
         TITLE,
         "open for this method. A guidance difference of other methods can be reused late, but not in the first steps "
         "(FasterCache, arXiv 2410.19355).",
-        f"{size.half} pairs a setting on {size.steps} steps, at the block and scale chosen for each cfg. In steps that "
-        "do not compute it, D − D_m is the last computed one's, kept as a velocity. *Every k* by this pack's node; the "
-        f"other ways to spend {count} steps by hooks, at cfg {CFG:g}. The gate computes, picture by picture, where the "
-        "change of c, summed since the last computed step, exceeds a threshold chosen on other pairs, as the node's "
-        f"`gate` does for the picture of a batch that changes most, and every {AT_LEAST} steps at the latest.",
+        f"{len(pairs)} pairs a setting on {size.steps} steps, at the block and scale chosen for each cfg. In steps "
+        "that do not compute it, D − D_m is the last computed one's, kept as a velocity. *Every k* by this pack's "
+        f"node, which computes the first {ALWAYS} steps in any case; other ways to spend {count} steps by hooks, at "
+        f"cfg {CFG:g}. The gate computes, picture by picture, where the change of c, summed since the last computed "
+        "step, exceeds a threshold chosen on other pairs (the node's `gate` goes by the picture of a batch that "
+        f"changes most), and every {AT_LEAST} steps at the latest.",
         verdicts,
-        [table(["setting", "computed", f"{UNLIKE} to full", "of that of none", SPECTRUM, "of that of full"], rows)],
+        [table(["setting", "computed", *HEAD], rows)],
         [strips(shown | {"none": none[CFG].pictures}, folder, "11-reuse.png")],
     )
 
@@ -216,8 +230,14 @@ def all_kept(settings: dict[float, tuple[Estimate, Estimate]]) -> str:
     return all_of(*outcomes) if outcomes else NOT_TESTABLE
 
 
-def cells(each: Comparison) -> list[str]:
-    return [f"{estimate(each.unlike)}", each.alike.percent, each.effect.signed, each.share.percent]
+def cells(each: Comparison, certain: bool) -> list[str]:
+    """`certain`: whether full Detail Guidance has an effect; a share of one that may be none says nothing."""
+    share = each.share.percent if certain else ""
+    return [f"{estimate(each.unlike)}", each.alike.percent, each.pixels.percent, each.effect.signed, share]
+
+
+def _apart(arm: Judged, other: Judged) -> np.ndarray:
+    return np.abs(arm.pictures - other.pictures).mean(axis=(1, 2, 3))
 
 
 def _norm(x: Tensor) -> Any:
