@@ -229,7 +229,10 @@ class Run:
                 "steps that compute the detail compute it again."
             )
         if self.uncompiled:
-            yield "steps that compute the detail ran without torch.compile around the whole model. Compile its blocks instead."
+            yield (
+                "steps that compute the detail ran without torch.compile around the whole model. Compile its blocks "
+                "instead."
+            )
         if self.settings.options.batching == "together" and self.computed and self.batching == "in turn":
             yield "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
         nothing = ", ".join(str(block) for block, found in channels.items() if not found)

@@ -2,8 +2,10 @@
 
 Every method samples the same model of the host's own class, with random weights, through the host's own sampler.
 Rounds are interleaved (each method once per round, in rotating order) and ratios are medians over rounds of a method's
-time to CFG's in the same round: the machine's noise falls on both. Blocks are counted, in rows per step, operations of
-matrices too, and memory on a CPU. Real sizes on a CUDA device, scaled-down stand-ins elsewhere.
+time to CFG's in the same round: the machine's noise falls on both. A run's first step, which warms up and measures, is
+left out; a row that reuses has one computed step and those that take its difference, as in the long run. Blocks are
+counted, in rows per step, operations of matrices too, and memory on a CPU. Real sizes on a CUDA device, scaled-down
+stand-ins elsewhere.
 """
 
 import argparse
@@ -36,11 +38,10 @@ from models import CPU, built  # noqa: E402
 from peak import peak  # noqa: E402
 from plain import Stream  # noqa: E402
 from sampling import counted, sample, stock_guider  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 ROUNDS = 9
-STEPS = 2  # of a row that reuses: one computed step, and those that take its difference
 EVERY = (2, 3)
 CFG = 4.0
 OUT = ROOT / "bench"
@@ -169,7 +170,7 @@ def methods(pack: Pack, patcher: ModelPatcher, size: Size, blocks: int) -> list[
 
     def row(method: str, patcher: ModelPatcher, limit: float, **about: Any) -> dict[str, Any]:
         guider = stock_guider(patcher, *conditions, cfg=CFG)
-        steps = max(about.get("every", 1), STEPS)
+        steps = 1 + max(about.get("every", 1), 2)
         return {"method": method, "plan": None, "m": None, "every": 1, "limit": limit} | about | {
             "guider": guider, "steps": steps
         }  # fmt: skip
@@ -199,16 +200,16 @@ def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     noise = family_models.normal(5, 1, *size.latent)
     for row in rows:  # counts, and warms up
         with counted(patcher, size.blocks, streams) as computed:
-            sample(row["guider"], noise=noise, steps=row["steps"], disable_pbar=True)
-        row["block_rows_per_step"] = round(sum(computed) / row["steps"], 4)
+            _run(row["guider"], noise, row["steps"])
+            whole = sum(computed)
+            _run(row["guider"], noise, 1)
+        row["block_rows_per_step"] = (2 * whole - sum(computed)) / (row["steps"] - 1)
         row["operations"] = _operations(row["guider"], noise, row["steps"])
         row["peak_memory"] = _peak(row["guider"], noise)
     seconds: list[list[float]] = [[] for _ in rows]
     for turn in tqdm(range(rounds), desc=f"{size.family}, {len(blocks)} blocks", unit="round"):
         for number in (*range(turn % len(rows), len(rows)), *range(turn % len(rows))):
-            before = _now()
-            sample(rows[number]["guider"], noise=noise, steps=rows[number]["steps"], disable_pbar=True)
-            seconds[number].append((_now() - before) / rows[number]["steps"])
+            seconds[number].append(_run(rows[number]["guider"], noise, rows[number]["steps"]))
     memory_of_cfg, operations_of_cfg = rows[0]["peak_memory"], rows[0]["operations"]
     for row, times in zip(rows, seconds, strict=True):
         ratios = [own / cfg for own, cfg in zip(times, seconds[0], strict=True)]
@@ -224,12 +225,22 @@ def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     return [common | row for row in rows]
 
 
+def _run(guider: Any, noise: torch.Tensor, steps: int) -> float:
+    """Seconds per step after the first."""
+    times: list[float] = []
+    sample(guider, noise=noise, steps=steps, disable_pbar=True, callback=lambda *_: times.append(_now()))
+    return (times[-1] - times[0]) / max(steps - 1, 1)
+
+
 def _operations(guider: Any, noise: torch.Tensor, steps: int) -> float:
-    """Multiplications and additions of matrices, per step."""
-    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
-    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
-        sample(guider, noise=noise, steps=steps, disable_pbar=True)
-    return counter.get_total_flops() / steps
+    """Multiplications and additions of matrices per step after the first."""
+
+    def counted_in(steps: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            _run(guider, noise, steps)
+        return counter.get_total_flops()
+
+    return (counted_in(steps) - counted_in(1)) / (steps - 1)
 
 
 def _peak(guider: Any, noise: torch.Tensor) -> int:
@@ -251,7 +262,7 @@ def _now() -> float:
 def table(rows: list[dict[str, Any]], rounds: int) -> str:
     lines = [
         f"Device: {rows[0]['device']}, torch {torch.__version__.partition('+')[0]}, {torch.get_num_threads()} threads, "
-        f"{rows[0]['dtype']}, median of {rounds} interleaved rounds of {STEPS} steps or as many as `every` says. "
+        f"{rows[0]['dtype']}, median of {rounds} interleaved rounds, steps after the first. "
         "Operations: of matrices, counted. Memory: peak above the weights.",
         "",
         "| family | width × blocks, tokens | method | plan | m | every | block-rows per step | seconds per step "
