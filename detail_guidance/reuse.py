@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .guidance import relative_strength
-
 
 @dataclass(frozen=True)
 class Kept:
@@ -19,38 +17,25 @@ class Kept:
     Attributes:
         difference: (D − D_m) / b, (pictures, …).
         conditions: what D and D_m were predictions of.
-        cond: D of the last guided step, (pictures, …).
-        change: relative change of D from step to step, summed since D_m was computed, (pictures,).
         age: guided steps since.
     """
 
     difference: Tensor
     conditions: Hashable
-    cond: Tensor
-    change: Tensor
     age: int = 0
 
     @classmethod
     def of(cls, cond: Tensor, disrupted: Tensor, b: float, conditions: Hashable) -> "Kept":
-        return cls((cond - disrupted) / b, conditions, cond, cond.new_zeros(len(cond)))
+        return cls((cond - disrupted) / b, conditions)
 
     def disrupted(self, cond: Tensor, b: float) -> Tensor:
         """D_m of another step, by its D and b."""
         return cond - b * self.difference
 
-    def after(self, cond: Tensor) -> "Kept":
+    def older(self) -> "Kept":
         """One guided step later, which has not computed D_m."""
-        change = self.change + relative_strength(cond - self.cond, cond)
-        return replace(self, cond=cond, change=change, age=self.age + 1)
+        return replace(self, age=self.age + 1)
 
-    def may_serve(self, every: int, gate: float, conditions: Hashable) -> bool:
-        """Whether the next guided step may take it.
-
-        Args:
-            every: ≥ 1, at every so many guided steps D_m is computed at the latest.
-            gate: sooner, where D of any picture had changed by more than this before the step; 0 is off. Waits for the
-                device.
-        """
-        if self.age + 1 >= every or self.conditions != conditions:
-            return False
-        return gate == 0 or float(self.change.max()) <= gate
+    def may_serve(self, every: int, conditions: Hashable) -> bool:
+        """Whether the next guided step may take it, where D_m is computed at every so many (≥ 1) at the latest."""
+        return self.age + 1 < every and self.conditions == conditions

@@ -35,7 +35,6 @@ class Options:
         mask: (pictures, height, width), 0 to 1, where detail is added; None is everywhere.
         batching: one call with the detail rows in it, or a call of their own.
         every: 1 to 8: D_m is computed at every so many guided steps; those between take the last difference.
-        gate: 0 to 1: and sooner, where D has changed by this share of itself since; 0 is off. Needs an `every` above 1.
         scale_is: what `dg_scale` is: w, or the relative strength, for which w is solved in each step.
         profile: channels per block, in place of `channels`.
     """
@@ -50,7 +49,6 @@ class Options:
     mask: Tensor | None = None
     batching: Batching = "auto"
     every: int = 1
-    gate: float = 0.0
     scale_is: ScaleIs = "w"
     profile: Profile | None = None
 
@@ -62,12 +60,6 @@ class Options:
         _require("rescale", self.rescale, 0.0, 1.0)
         _require("limit", self.limit, 0.0, 10.0)
         _require("every", self.every, 1, 8)
-        _require("gate", self.gate, 0.0, 1.0)
-        if self.gate > 0 and self.every == 1:
-            raise ValueError(
-                f"gate: {self.gate:g} changes nothing where every is 1, which computes the detail at every step. Raise "
-                "every, to 8 say, or set gate to 0."
-            )
         _require_one_of("batching", self.batching, get_args(Batching))
         _require_one_of("scale_is", self.scale_is, get_args(ScaleIs))
         if self.mask is not None:

@@ -142,8 +142,7 @@ class Run:
     def _may_reuse(self, sigma: float) -> bool:
         if self.kept is None or self.computed < ALWAYS_COMPUTED:
             return False
-        options = self.settings.options
-        return self.kept.may_serve(options.every, options.gate, self._active_at(sigma))
+        return self.kept.may_serve(self.settings.options.every, self._active_at(sigma))
 
     def _active_at(self, sigma: float) -> tuple[UUID, ...]:
         """The positive conditions that the host predicts at a noise level: each may have a part of the schedule."""
@@ -171,7 +170,7 @@ class Run:
             whole = scale != 0 and not account.partly
             self.kept = Kept.of(outcome.cond, outcome.disrupted, scale, self._active_at(sigma)) if whole else None
         elif self.kept is not None:
-            self.kept = self.kept.after(outcome.cond)
+            self.kept = self.kept.older()
         if account.plan == "in turn":
             self.batching = "in turn"
         for block, found in account.channels.items():

@@ -78,17 +78,6 @@ class DetailGuidanceOptions(io.ComfyNode):
                     tooltip="Computes the detail at every so many guided steps and uses the last in between. Raising "
                     "it is cheaper, and further from the full effect.",
                 ),
-                io.Float.Input(
-                    "gate",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    round=0.001,
-                    optional=True,
-                    tooltip="Computes the detail sooner than every says, once the prediction has changed by this "
-                    "share. 0 is off. Raising it waits longer, which is cheaper.",
-                ),
                 io.Combo.Input(
                     "scale_is",
                     options=list(get_args(ScaleIs)),

@@ -57,7 +57,6 @@ NODES = {
         },
         "optional": {
             "every": ("INT", 1, 8),
-            "gate": FRACTION,
             "scale_is": ("COMBO",),
             "mask": ("MASK",),
             "profile": ("DG_PROFILE",),
@@ -109,7 +108,6 @@ DEFAULTS = {
     "limit": 0.0,
     "batching": "auto",
     "every": 1,
-    "gate": 0.0,
     "scale_is": "w",
 }
 

@@ -211,8 +211,8 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         "that do not compute it, D − D_m is the last computed one's, kept as a velocity. *Every k* by this pack's "
         f"node, which computes the first {ALWAYS} steps in any case; other ways to spend {count} steps by hooks, at "
         f"cfg {CFG:g}. The gate computes, picture by picture, where the change of c, summed since the last computed "
-        "step, exceeds a threshold chosen on other pairs (the node's `gate` goes by the picture of a batch that "
-        f"changes most), and every {AT_LEAST} steps at the latest.",
+        f"step, exceeds a threshold chosen on other pairs, and every {AT_LEAST} steps at the latest; the nodes have "
+        "none.",
         verdicts,
         [table(["setting", "computed", *HEAD], rows)],
         [strips(shown | {"none": none[CFG].pictures}, folder, "11-reuse.png")],

@@ -29,7 +29,7 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
                 each["optimiser"],
                 each["seed"],
                 each["steps"],
-                each["loss"],
+                each["loss"] or "not recorded",
                 f"{each['ratio']:.1f}×",
                 f"block {each['block']}, w {each['w']:g}",
                 f"{each['distance']:.3f}",
