@@ -86,9 +86,11 @@ def test_scale_is_the_strength_of_each_picture_and_step(pack, batching):
             return c, d
 
     patcher = model()
-    guider = detail_guider(pack, patcher, {"scale_is": "strength", "batching": batching}, dg_scale=0.3)
+    options = {"scale_is": "strength", "batching": batching, "massive_ratio": 2.0}  # at every step there is one
+    guider = detail_guider(pack, patcher, options, dg_scale=0.3)
     guided, report = reported(pack, guider, steps=4)
-    expected = sample(Solving(patcher, conditioning(1), conditioning(2), 4.0), steps=4)
+    plain = Solving(patcher, conditioning(1), conditioning(2), 4.0, find=lambda z: above_median(z, ratio=2.0))
+    expected = sample(plain, steps=4)
     assert relative_error(guided, expected) <= 1e-5
     assert report.relative_strength == pytest.approx(0.3, rel=1e-4)
     with pytest.raises(ValueError, match="scale_is: 'v' is not one of w, strength"):
