@@ -200,16 +200,14 @@ def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     noise = family_models.normal(5, 1, *size.latent)
     for row in rows:  # counts, and warms up
         with counted(patcher, size.blocks, streams) as computed:
-            _run(row["guider"], noise, row["steps"])
-            whole = sum(computed)
-            _run(row["guider"], noise, 1)
-        row["block_rows_per_step"] = (2 * whole - sum(computed)) / (row["steps"] - 1)
-        row["operations"] = _operations(row["guider"], noise, row["steps"])
+            row["block_rows_per_step"] = _per_step(row, noise, lambda: sum(computed))
+        with FlopCounterMode(display=False) as counter:
+            row["operations"] = _per_step(row, noise, counter.get_total_flops)
         row["peak_memory"] = _peak(row["guider"], noise)
     seconds: list[list[float]] = [[] for _ in rows]
     for turn in tqdm(range(rounds), desc=f"{size.family}, {len(blocks)} blocks", unit="round"):
         for number in (*range(turn % len(rows), len(rows)), *range(turn % len(rows))):
-            seconds[number].append(_run(rows[number]["guider"], noise, rows[number]["steps"]))
+            seconds[number].append(_per_step(rows[number], noise, _now))
     memory_of_cfg, operations_of_cfg = rows[0]["peak_memory"], rows[0]["operations"]
     for row, times in zip(rows, seconds, strict=True):
         ratios = [own / cfg for own, cfg in zip(times, seconds[0], strict=True)]
@@ -225,22 +223,13 @@ def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     return [common | row for row in rows]
 
 
-def _run(guider: Any, noise: torch.Tensor, steps: int) -> float:
-    """Seconds per step after the first."""
-    times: list[float] = []
-    sample(guider, noise=noise, steps=steps, disable_pbar=True, callback=lambda *_: times.append(_now()))
-    return (times[-1] - times[0]) / max(steps - 1, 1)
-
-
-def _operations(guider: Any, noise: torch.Tensor, steps: int) -> float:
-    """Multiplications and additions of matrices per step after the first."""
-
-    def counted_in(steps: int) -> int:
-        with FlopCounterMode(display=False) as counter:
-            _run(guider, noise, steps)
-        return counter.get_total_flops()
-
-    return (counted_in(steps) - counted_in(1)) / (steps - 1)
+def _per_step(row: dict[str, Any], noise: torch.Tensor, read: Callable[[], float]) -> float:
+    """What a clock or a counter advances by, per step after the first."""
+    readings: list[float] = []
+    sample(
+        row["guider"], noise=noise, steps=row["steps"], disable_pbar=True, callback=lambda *_: readings.append(read())
+    )
+    return (readings[-1] - readings[0]) / (len(readings) - 1)
 
 
 def _peak(guider: Any, noise: torch.Tensor) -> int:
