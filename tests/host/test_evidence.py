@@ -498,7 +498,7 @@ def test_quick_evidence(tmp_path):
     page = (tmp_path / "EVIDENCE.md").read_text()
     assert "quick run" in page and not re.search(r"\b(nan|inf)\b", page)
     sections = page.split("\n## ")[1:]
-    assert [section.partition(".")[0] for section in sections] == [str(number) for number in range(1, 11)]
+    assert [section.partition(".")[0] for section in sections] == [str(number) for number in range(1, 12)]
     for section in sections:
         assert re.search(
             r"^- \*\*.+: (holds|holds in part|contradicted|inconclusive|not testable here|measured)\.\*\*",
