@@ -34,7 +34,8 @@ class Options:
         limit: 0 to 10, the greatest ‖w(c − d)‖ / ‖x − c‖; 0 is off.
         mask: (pictures, height, width), 0 to 1, where detail is added; None is everywhere.
         batching: one call with the detail rows in it, or a call of their own.
-        every: 1 to 8: D_m is computed at every so many guided steps; those between take the last difference.
+        every: 1 to 8: D_m is computed at the first two guided steps and at every so many after them; those between
+            take the last difference.
         scale_is: what `dg_scale` is: w, or the relative strength, for which w is solved in each step.
         profile: channels per block, in place of `channels`.
     """

@@ -241,10 +241,9 @@ def test_beside_easycache(pack, subject, batching):
 
 
 def test_limit_holds_in_between(pack):
-    free = reported(pack, detail_guider(pack, model(), {"every": 3, "massive_ratio": 2.0}), steps=STEPS)[1]
-    held = reported(pack, detail_guider(pack, model(), {"every": 3, "massive_ratio": 2.0, "limit": 0.05}), steps=STEPS)[
-        1
-    ]
+    options = {"every": 3, "massive_ratio": 2.0}
+    _, free = reported(pack, detail_guider(pack, model(), options), steps=STEPS)
+    _, held = reported(pack, detail_guider(pack, model(), {**options, "limit": 0.05}), steps=STEPS)
     assert free.relative_strength > 0.1 and held.relative_strength == pytest.approx(0.05, rel=1e-3)
 
 
