@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .host.report import serve
+from .host import presets, report
 from .nodes import NODES
 
 WEB_DIRECTORY = "./js"
@@ -14,5 +14,6 @@ class DetailGuidanceExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> DetailGuidanceExtension:
-    serve()
+    report.serve()
+    presets.serve()
     return DetailGuidanceExtension()

@@ -5,6 +5,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+# Guided steps at a run's beginning that never reuse: predictions change most there, and two are needed to compare the
+# model's streams with the family table.
+ALWAYS_COMPUTED = 2
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -39,3 +43,8 @@ class Kept:
     def may_serve(self, every: int, conditions: Hashable) -> bool:
         """Whether the next guided step may take it, where D_m is computed at every so many (≥ 1) at the latest."""
         return self.age + 1 < every and self.conditions == conditions
+
+
+def computed_steps(steps: int, every: int) -> int:
+    """How many of so many guided steps compute D_m."""
+    return min(steps, ALWAYS_COMPUTED) + max(steps - ALWAYS_COMPUTED, 0) // every

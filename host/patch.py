@@ -1,6 +1,7 @@
 """Putting Detail Guidance on a model."""
 
 import logging
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -10,6 +11,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from ..detail_guidance.settings import Settings
 from . import block_hooks
 from .families import Family, anatomy
+from .report import Report
 from .run import Run, unasked
 from .step import KEY
 
@@ -19,7 +21,12 @@ log = logging.getLogger(KEY)
 _guided: ContextVar[bool] = ContextVar("guided", default=False)
 
 
-def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> ModelPatcher:
+def patch(
+    model: ModelPatcher,
+    settings: Settings,
+    node_id: str | None,
+    tell: Callable[[Report], object] = lambda report: report.publish(),
+) -> ModelPatcher:
     """A clone of the model that samples with Detail Guidance; the model itself stays as it is.
 
     A model carries one Detail Guidance: a new one takes an earlier one's place. Switched off (dg_scale = 0), the clone
@@ -27,6 +34,7 @@ def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> Model
 
     Args:
         node_id: the execution id of the node that asked, to which the report is addressed.
+        tell: is given the report of each run.
 
     Raises:
         ValueError: no row of the family table fits the model, or the settings' profile does not.
@@ -50,12 +58,12 @@ def patch(model: ModelPatcher, settings: Settings, node_id: str | None) -> Model
             samples = executor(*args, **kwargs)
         finally:
             _guided.reset(token)
-        run.report(node_id).publish()
+        tell(run.report(node_id))
         return samples
 
     def before_run(model: ModelPatcher) -> None:
         if not _guided.get():
-            unasked(of_model, settings, node_id).publish()
+            tell(unasked(of_model, settings, node_id))
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
     clone.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, before_run)

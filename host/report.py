@@ -23,6 +23,7 @@ class Report:
     """
     Attributes:
         node: execution id of the node whose settings these were; "1:2" is node 2 in subgraph node 1.
+        fingerprint: of the model's weights, by which its preset is known; empty where the model was not asked.
         family: name of the model family.
         block_count: L.
         block_names: "double 12" for each of the L blocks, in execution order.
@@ -42,6 +43,7 @@ class Report:
     """
 
     node: str | None
+    fingerprint: str
     family: str
     block_count: int
     block_names: list[str]

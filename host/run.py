@@ -16,19 +16,16 @@ from torch import Tensor
 
 from ..detail_guidance.guidance import detail_guidance
 from ..detail_guidance.layers import block_range
-from ..detail_guidance.reuse import Kept
+from ..detail_guidance.reuse import ALWAYS_COMPUTED, Kept
 from ..detail_guidance.settings import Batching, Settings
 from ..detail_guidance.window import Window, keep_factor
 from .context_windows import DetailedWindows
 from .families import Anatomy, anatomy
 from .layout import Order
+from .presets import fingerprint
 from .report import Report
 from .step import KEY, asking
 from .task import Outcome, Source, Task
-
-# Steps at a run's beginning that never reuse: predictions change most there, and two are needed to compare the model's
-# streams with the family table.
-ALWAYS_COMPUTED = 2
 
 
 class Run:
@@ -43,6 +40,7 @@ class Run:
         self.settings = settings
         self.guider = guider
         self.anatomy = anatomy(guider.model_patcher)
+        self.fingerprint = fingerprint(guider.model_patcher)
         self.layers = block_range(settings.layer_start, settings.layer_end, len(self.anatomy.blocks))
         self.rules = {block: settings.options.rule(block) for block in self.layers}
         sampling = self.sampling = guider.model_patcher.get_model_object("model_sampling")
@@ -184,6 +182,7 @@ class Run:
         strength = torch.cat(self.strengths).nanmean().item() if self.strengths else 0.0
         return Report(
             node=node_id,
+            fingerprint=self.fingerprint,
             family=self.anatomy.family.name,
             block_count=len(self.anatomy.blocks),
             block_names=[block.name for block in self.anatomy.blocks],
@@ -251,6 +250,7 @@ def unasked(of_model: Anatomy, settings: Settings, node_id: str | None) -> Repor
     layers = block_range(settings.layer_start, settings.layer_end, len(of_model.blocks))
     return Report(
         node=node_id,
+        fingerprint="",
         family=of_model.family.name,
         block_count=len(of_model.blocks),
         block_names=[block.name for block in of_model.blocks],
