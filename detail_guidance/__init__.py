@@ -8,6 +8,7 @@
     reuse.py         the detail of an earlier step in a later one's place
     settings.py      everything a user can set, validated
     profile.py       massive channels measured before, and their file
+    preset.py        what a calibration recommends for a model, and its file
 
 The method is that of Gan et al., "Massive Activations are the Key to Local Detail Synthesis in Diffusion Transformers",
 arXiv 2510.11538, which is cited here as [DG], and of its follow-up, arXiv 2607.02968, cited as [EMA].

@@ -12,6 +12,8 @@
     block_hooks.py     the block-replace hook for families that the host gives none
     rows.py            rows of a forward's batch, in whatever a block is given
     probe.py           watching a run without changing it
+    calibration.py     sampling a grid of layers and scales
+    presets.py         whose a preset is, and where presets are kept
     report.py          what happened: the log line, the warnings and the message to the web page
 
 One step reads in this order: run.predict_noise → step.answer → step.together or in_turn → blocks →

@@ -1,6 +1,8 @@
-"""What only looks, in plain PyTorch and NumPy, without ComfyUI.
+"""What only looks, in plain PyTorch, NumPy and SciPy, without ComfyUI.
 
 recording.py     what a probe keeps of a sampling run, and what it says of massive activations
 metrics.py       what can be measured on pictures
-figures.py       drawings of both; needs matplotlib
+calibration.py   what a grid of layers and scales says of the best one
+contact_sheet.py that grid's pictures side by side
+figures.py       drawings; needs matplotlib
 """

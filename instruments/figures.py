@@ -5,6 +5,7 @@ Needs matplotlib, which nothing else in the pack does.
 
 import importlib.util
 from collections.abc import Sequence
+from itertools import cycle
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..detail_guidance.profile import Profile
+from .calibration import KEEPS_LAYOUT, Cell
 from .metrics import BANDS, radial_spectrum
 from .recording import NOTHING, MapRecording, Recording, grid_of
 
@@ -89,6 +91,32 @@ def spectra(pictures: np.ndarray, references: np.ndarray) -> Tensor:
     ratio.set_ylabel("images / reference, median", fontsize=12)
     for each in (power, ratio):
         each.set_xlabel("cycles per pixel", fontsize=12)
+    return _picture(figure)[None]
+
+
+def calibration(cells: Sequence[Cell]) -> Tensor:
+    """What the scale does at each layer, (1, height, width, 3): to the layout, and to the distance from reference
+    pictures or, without any, to the finest octave's energy."""
+    figure, (layout, other) = _figure(2, "What the scale does, layer by layer")
+    layers = list(dict.fromkeys(cell.layer for cell in cells))
+    for layer, (colour, marker) in zip(layers, cycle(zip((ORANGE, BLUE, GREEN, BLACK, GREY), "os^Dv", strict=True))):
+        row = sorted((cell for cell in cells if cell.layer == layer), key=lambda cell: cell.scale)
+        scales = [cell.scale for cell in row]
+        style: dict[str, Any] = {"color": colour, "marker": marker, "label": f"layer {layer:g}, block {row[0].block}"}
+        layout.plot(scales, [np.median(cell.layout) for cell in row], **style)
+        if row[0].gain is None:
+            other.plot(scales, [np.median(cell.energy[:, -1]) for cell in row], **style)
+        else:
+            judged = [cell.judged_by for cell in row]
+            half = [each.high - each.mean for each in judged]
+            other.errorbar(scales, [each.mean for each in judged], half, capsize=4, **style)
+    layout.axhline(KEEPS_LAYOUT, color=GREY, linewidth=1, linestyle="--")
+    layout.set_ylabel("correlation of the layout", fontsize=12)
+    with_references = cells[0].gain is not None
+    other.axhline(0 if with_references else 1, color=GREY, linewidth=1)
+    other.set_ylabel("nearer to reference pictures" if with_references else "energy of the finest octave", fontsize=12)
+    other.set_xlabel("scale", fontsize=12)
+    layout.legend(fontsize=11, frameon=False)
     return _picture(figure)[None]
 
 

@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { Panel } from "./panel.js";
-import { keep, nodeAt, reportsOf } from "./reports.js";
+import { keep, keepPreset, nodeAt, presetOf, reportsOf } from "./reports.js";
 
 const NODES = ["DetailGuider", "DetailGuidance"];
 const WIDGETS = { scale: "dg_scale", start: "layer_start", end: "layer_end" };
@@ -24,6 +24,7 @@ app.registerExtension({
       keep({ ...detail, workflow: detail.workflow ?? rootGraph().id });
       showReports();
     });
+    api.addEventListener("detail_guidance.preset", ({ detail }) => keepPreset(detail));
     fetchKept();
   },
 
@@ -35,11 +36,15 @@ app.registerExtension({
   afterConfigureGraph: showReports,
 });
 
-/** The reports of before this page was reloaded. A server that has not been restarted since an update has no such route. */
+/** What there was before this page was loaded. A server that has not been restarted since an update has no such routes. */
 async function fetchKept() {
-  const kept = await api.fetchApi("/detail_guidance/reports");
-  if (!kept.ok) return;
-  for (const report of await kept.json()) keep(report);
+  for (const [route, take] of [
+    ["presets", keepPreset],
+    ["reports", keep],
+  ]) {
+    const kept = await api.fetchApi(`/detail_guidance/${route}`);
+    if (kept.ok) (await kept.json()).forEach(take);
+  }
   showReports();
 }
 
@@ -84,6 +89,7 @@ function addPanel(node) {
     },
     begin: () => app.canvas.emitBeforeChange(),
     end: () => app.canvas.emitAfterChange(),
+    presetOf,
   });
   panels.set(node, panel);
 

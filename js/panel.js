@@ -13,7 +13,15 @@ import {
   warmths,
 } from "./scales.js";
 import { makeDraggable, makeSlider, showSlider } from "./slider.js";
-import { wordsOfHeat, wordsOfLayers, wordsOfReport, wordsOfReportAtLength, wordsOfScale } from "./words.js";
+import {
+  wordsOfHeat,
+  wordsOfLayers,
+  wordsOfPreset,
+  wordsOfPresetAtLength,
+  wordsOfReport,
+  wordsOfReportAtLength,
+  wordsOfScale,
+} from "./words.js";
 
 const SCALE_STEP = 0.05;
 const HINT = "Run once to see this model's blocks here.";
@@ -38,9 +46,11 @@ export class Panel {
    * @param {(changed: {scale?: number, start?: number, end?: number}) => void} node.write
    * @param {() => void} node.begin before a change that is to be undone at once.
    * @param {() => void} node.end
+   * @param {(report: object) => object | undefined} node.presetOf what is recommended for the model of a report.
    */
-  constructor({ read, write, begin, end }) {
+  constructor({ read, write, begin, end, presetOf }) {
     this.read = read;
+    this.presetOf = presetOf;
     this.report = undefined;
 
     this.scale = element("div", "handle");
@@ -53,8 +63,17 @@ export class Panel {
     this.strip = element("div", "strip", this.heat, this.both, this.from, this.to);
     this.layers = element("div", "words");
     this.happened = element("div", "words faint");
+    this.recommended = element("span", "words");
+    this.use = element("button", "use");
+    this.use.textContent = "use";
     this.warnings = element("div", "warnings");
-    this.said = element("div", "said", this.happened, this.warnings);
+    this.said = element(
+      "div",
+      "said",
+      this.happened,
+      element("div", "preset", this.recommended, this.use),
+      this.warnings,
+    );
     this.said.setAttribute("role", "status");
     this.said.dataset.captureWheel = "true"; // asks Nodes 2.0 to let it scroll when it has the focus
     const name = element("span", "name");
@@ -85,6 +104,14 @@ export class Panel {
       event.stopPropagation();
       begin();
       setScale(scaleAt(onTrack(this.scaleTrack)(event), read().most));
+      end();
+    });
+
+    this.use.addEventListener("pointerdown", (event) => event.stopPropagation()); // Nodes 2.0 would drag the node
+    this.use.addEventListener("click", () => {
+      const { layer, scale } = this.presetOf(this.report);
+      begin();
+      write({ scale, start: layer, end: layer });
       end();
     });
 
@@ -141,12 +168,14 @@ export class Panel {
   /** Draws what the ordinary widgets hold now, if that changed. */
   show() {
     const values = this.read();
-    const now = JSON.stringify({ ...values, linked: [...values.linked] });
+    const preset = this.presetOf(this.report);
+    const now = JSON.stringify({ ...values, linked: [...values.linked], preset });
     if (now === this.shown) return;
     this.shown = now;
     this.#showScale(values);
     this.#showLayers(values);
     this.#showHappened(values);
+    this.#showPreset(values, preset);
     this.element.setAttribute("aria-label", `Detail Guidance, ${values.title}`);
   }
 
@@ -202,6 +231,15 @@ export class Panel {
     const stale = madeWith.some(([name, value]) => name in numbers && numbers[name] !== value);
     this.said.classList.toggle("stale", off || stale);
     this.happened.textContent = (off ? "off · last run: " : stale ? "last run: " : "") + wordsOfReport(report);
+  }
+
+  /** What is recommended for the model; it can be taken over where it is another setting and no link is in the way. */
+  #showPreset({ scale, start, end, linked }, preset) {
+    this.recommended.textContent = preset ? wordsOfPreset(preset, this.report) : "";
+    this.recommended.title = preset ? wordsOfPresetAtLength(preset) : "";
+    const inUse = preset && scale === preset.scale && start === preset.layer && end === preset.layer;
+    this.use.hidden = !preset || preset.scale === 0 || inUse;
+    this.use.disabled = linked.size > 0;
   }
 
   #showReport() {

@@ -1,4 +1,4 @@
-/** The last report of each node, and which node on the page it is about. */
+/** The last report of each node, and which node on the page it is about; and the presets of models. */
 
 const latest = new Map();
 
@@ -18,3 +18,11 @@ export function nodeAt(graph, executionId) {
   const owner = ids.reduce((parent, id) => parent?.getNodeById(id)?.subgraph, graph);
   return owner?.getNodeById(inner) ?? undefined;
 }
+
+const presets = new Map();
+
+/** Of a model, in place of an earlier one. */
+export const keepPreset = (preset) => presets.set(preset.fingerprint, preset);
+
+/** What a calibration found for the model that a report is about. */
+export const presetOf = (report) => presets.get(report?.fingerprint);

@@ -41,7 +41,25 @@ function wordsOfSteps({ steps, steps_fired: computed, steps_reused: reused }) {
   return reused ? `${guided}, ${computed} computed` : guided;
 }
 
-/** The same for who hovers over it, with room to explain. */
+/** What a calibration of the model found: "calibrated: block 8, 0.5", "calibrated: does not help". */
+export function wordsOfPreset(preset, report) {
+  if (preset.scale === 0) return `calibrated: ${preset.verdict}`;
+  return `calibrated: block ${blockAt(preset.layer, report.block_count)}, ${number(preset.scale, 4)}`;
+}
+
+/** The same for who hovers over it. */
+export function wordsOfPresetAtLength(preset) {
+  const list = (values) =>
+    Object.entries(values)
+      .map(([name, value]) => `${name} ${value}`)
+      .join(", ");
+  const options = list(preset.options);
+  return [preset.why, `Sampled: ${list(preset.sampling)}.`, ...(options ? [`With the options ${options}.`] : [])].join(
+    "\n",
+  );
+}
+
+/** What the last run did, for who hovers over it, with room to explain. */
 export function wordsOfReportAtLength(report) {
   const channels = Object.entries(report.channels).map(
     ([block, found]) => `  block ${block}: ${found.join(", ") || "none"}`,

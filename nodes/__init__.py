@@ -1,6 +1,7 @@
 """What users see: one short file per node, widgets in, one call out."""
 
 from .detail_guidance import DetailGuidance
+from .detail_guidance_calibrate import DetailGuidanceCalibrate
 from .detail_guidance_options import DetailGuidanceOptions
 from .detail_guider import DetailGuider
 from .detail_metrics import DetailMetrics
@@ -12,6 +13,7 @@ NODES = [
     DetailGuider,
     DetailGuidance,
     DetailGuidanceOptions,
+    DetailGuidanceCalibrate,
     MassiveActivationProbe,
     MassiveActivationMap,
     SaveMassiveActivationProfile,

@@ -15,6 +15,21 @@ from ..host.probe import Watcher, watched
 CATEGORY = "detail guidance"
 FAMILIES = "SD3, Flux, Qwen-Image, Wan …"
 
+# What people look for who want finer detail; hosts that know no other names have those of the nodes alone.
+ALIASES = [
+    "sharpen",
+    "texture",
+    "detail",
+    "quality",
+    "DG",
+    "skip layer",
+    "SLG",
+    "perturbed",
+    "PAG",
+    "massive activations",
+]
+FOUND_BY: dict[str, Any] = {"search_aliases": ALIASES} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
+
 DetailGuidanceOptionsType = io.Custom("DG_OPTIONS")
 DetailGuidanceProfile = io.Custom("DG_PROFILE")
 
@@ -126,13 +141,21 @@ def sampled(watcher: Watcher, model: Any, **values: Any) -> dict[str, Any]:
     Raises:
         ValueError: names the input, its value and what is allowed.
     """
-    if not values["positive"]:
-        raise ValueError("positive: it is empty. Connect a text encoder's conditioning.")
-    samples = values["latent_image"]["samples"]
-    if not samples.numel():
-        raise ValueError(f"latent_image: it is empty, its shape is {tuple(samples.shape)}.")
+    require_something(values["positive"], values["latent_image"])
     (latent,) = common_ksampler(watched(model, watcher), latent=values.pop("latent_image"), **values)
     return latent
+
+
+def require_something(positive: list, latent_image: dict[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: there is nothing to sample.
+    """
+    if not positive:
+        raise ValueError("positive: it is empty. Connect a text encoder's conditioning.")
+    samples = latent_image["samples"]
+    if not samples.numel():
+        raise ValueError(f"latent_image: it is empty, its shape is {tuple(samples.shape)}.")
 
 
 def guided(model: ModelPatcher, node_id: str | None, values: dict[str, Any]) -> ModelPatcher:

@@ -39,6 +39,7 @@ THUMBNAILS = {  # workflow → title, what the small model draws
     "ksampler": ("KSampler", "marble 1"),
     "side_by_side": ("Side by side", "stucco"),
     "probe": ("Probe", "lava 1"),
+    "calibrate": ("Calibrate", "metal grill 1"),
 }
 
 

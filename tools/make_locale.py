@@ -15,6 +15,7 @@ NODES = (
     "DetailGuider",
     "DetailGuidance",
     "DetailGuidanceOptions",
+    "DetailGuidanceCalibrate",
     "MassiveActivationProbe",
     "MassiveActivationMap",
     "SaveMassiveActivationProfile",

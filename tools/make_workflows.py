@@ -62,20 +62,25 @@ class Graph:
         for name in (name for group in definition["input_order"].values() for name in group if name in declared):
             of_type, *settings = declared[name]
             options = settings[0] if settings else {}
-            if isinstance(of_type, list) or of_type in WIDGETS:
+            socket = {"name": name, "type": of_type, "link": None}
+            is_widget = isinstance(of_type, list) or of_type in WIDGETS
+            linked = isinstance(inputs.get(name), tuple)
+            if is_widget:
                 first = of_type[0] if isinstance(of_type, list) and of_type else options.get("options", [None])[0]
-                values.append(inputs.get(name, options.get("default", first)))
+                usual = options.get("default", first)
+                values.append(usual if linked else inputs.get(name, usual))
                 if options.get("control_after_generate"):
                     values.append("fixed")
-                continue
-            link = None
-            if name in inputs:
+                if not linked:
+                    continue
+                socket["widget"] = {"name": name}
+            if linked:
                 source, slot = inputs[name]
-                link = len(self.links) + 1
+                socket["link"] = len(self.links) + 1
                 output = source.saved["outputs"][slot]
-                self.links.append([link, source.saved["id"], slot, number, len(sockets), output["type"]])
-                output["links"].append(link)
-            sockets.append({"name": name, "type": of_type, "link": link})
+                self.links.append([socket["link"], source.saved["id"], slot, number, len(sockets), output["type"]])
+                output["links"].append(socket["link"])
+            sockets.append(socket)
         names = definition["output_name"]
         outputs = [
             {"name": name, "type": kind_, "links": []} for name, kind_ in zip(names, definition["output"], strict=True)
@@ -253,6 +258,43 @@ def probe(definitions: Definitions) -> Graph:
     return graph
 
 
+def calibrate(definitions: Definitions) -> Graph:
+    graph = Graph(definitions)
+    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
+    graph.note(
+        0,
+        "**Detail Guidance Calibrate** samples your model at every layer and scale and shows them side by side. Load "
+        "photographs of what the prompt says, at least 1024 × 1024, to get a recommendation; without them it gives "
+        "the largest scale that keeps the layout. It draws 8 pictures 13 times: that takes a while, and is done once "
+        "for a model. The panel of *Detail Guidance* then offers what came out; the group on the right uses it now.",
+    )
+    positive, negative = prompts(graph, clip, PROMPT, "")
+    photographs = graph.node("LoadImage", 1)
+    graph.group("Photographs of it", photographs)
+    batch = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024, batch_size=8)
+    inputs = {"positive": positive, "negative": negative}
+    found = graph.node(
+        "DetailGuidanceCalibrate", 2, model=model, vae=vae, latent_image=batch.out("LATENT"), **inputs, **SAMPLING,
+        reference=photographs.out("IMAGE"),
+    )  # fmt: skip
+    sheet = graph.node("PreviewImage", 3, images=found.out("sheet"))
+    plot = graph.node("PreviewImage", 3, images=found.out("plot"))
+    report = graph.node("PreviewAny", 2, source=found.out("report"))
+    graph.group("Which layer, which scale?", found, sheet, plot, report)
+    layer = found.out("layer")
+    detail = graph.node(
+        "DetailGuidance", 4, model=model, dg_scale=found.out("dg_scale"), layer_start=layer, layer_end=layer
+    )
+    latent = graph.node("EmptySD3LatentImage", 4, width=1024, height=1024)
+    sampler = graph.node(
+        "KSampler", 4, model=detail.out("MODEL"), latent_image=latent.out("LATENT"), **inputs, **SAMPLING
+    )
+    graph.group(
+        "A picture with it", detail, latent, sampler, *picture(graph, 4, sampler.out("LATENT"), vae, "calibrated")
+    )
+    return graph
+
+
 def comparison(definitions: Definitions) -> Graph:
     graph = Graph(definitions)
     model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
@@ -325,6 +367,7 @@ WORKFLOWS: dict[str, Callable[[Definitions], Graph]] = {
     "ksampler": ksampler,
     "side_by_side": comparison,
     "probe": probe,
+    "calibrate": calibrate,
 }
 
 

@@ -63,6 +63,17 @@ NODES = {
         },
         "output": ["DG_OPTIONS"],
     },
+    "DetailGuidanceCalibrate": {
+        "required": {
+            **SAMPLING,
+            "vae": ("VAE",),
+            "layers": ("STRING",),
+            "scales": ("STRING",),
+            "save_preset": ("BOOLEAN",),
+        },
+        "optional": {"reference": ("IMAGE",), "options": ("DG_OPTIONS",)},
+        "output": ["FLOAT", "FLOAT", "IMAGE", "IMAGE", "STRING"],
+    },
     "MassiveActivationProbe": {
         "required": {
             **SAMPLING,

@@ -1,4 +1,12 @@
-import { wordsOfHeat, wordsOfLayers, wordsOfReport, wordsOfReportAtLength, wordsOfScale } from "../../js/words.js";
+import {
+  wordsOfHeat,
+  wordsOfLayers,
+  wordsOfPreset,
+  wordsOfPresetAtLength,
+  wordsOfReport,
+  wordsOfReportAtLength,
+  wordsOfScale,
+} from "../../js/words.js";
 
 const FLUX = {
   family: "Flux",
@@ -52,4 +60,19 @@ test("what happened, in one line and at length", () => {
   const long = wordsOfReportAtLength({ ...FLUX, channels: { 12: [154, 1446], 13: [] }, plan: "in turn" });
   expect(long).toContain("block 12: 154, 1446\n  block 13: none");
   expect(long).toContain("a forward of their own");
+});
+
+test("what a calibration found is a setting, or the reason for none", () => {
+  const preset = {
+    layer: 0.7,
+    scale: 0.25,
+    verdict: "helps",
+    why: "It helps.",
+    options: {},
+    sampling: { steps: "20", cfg: "4" },
+  };
+  expect(wordsOfPreset(preset, FLUX)).toBe("calibrated: block 39, 0.25");
+  expect(wordsOfPreset({ ...preset, scale: 0, verdict: "does not help" }, FLUX)).toBe("calibrated: does not help");
+  expect(wordsOfPresetAtLength(preset)).toBe("It helps.\nSampled: steps 20, cfg 4.");
+  expect(wordsOfPresetAtLength({ ...preset, options: { every: "3" } })).toMatch(/\nWith the options every 3\.$/);
 });

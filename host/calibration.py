@@ -1,0 +1,149 @@
+"""Sampling a model over a grid of layers and scales, every cell from the same noise."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.sample
+import numpy as np
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from torch import Tensor
+
+from ..detail_guidance.layers import block_at
+from ..detail_guidance.reuse import computed_steps
+from ..detail_guidance.settings import Options, Settings
+from ..instruments.calibration import Cell, measured
+from .families import anatomy
+from .patch import patch
+from .report import Report
+
+Conditioning = list[list[Any]]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What KSampler is given.
+
+    Attributes:
+        positive, negative: of each prompt.
+        latent: its batch is how many pictures each gets.
+        on_step: called after every step of a run.
+    """
+
+    positive: Sequence[Conditioning]
+    negative: Sequence[Conditioning]
+    latent: dict[str, Any]
+    seed: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+    on_step: Callable[[], object]
+
+    @property
+    def pictures(self) -> int:
+        return len(self.positive) * len(self.latent["samples"])
+
+    @property
+    def conditions(self) -> int:
+        """Of a forward: the positive, and with CFG the negative."""
+        return 1 if self.cfg == 1 else 2
+
+    def latents(self, model: ModelPatcher, prompt: int) -> Tensor:
+        """Of one prompt's pictures."""
+        start = comfy.sample.fix_empty_latent_channels(model, self.latent["samples"])
+        seed = self.seed + prompt
+        return comfy.sample.sample(
+            model,
+            comfy.sample.prepare_noise(start, seed, self.latent.get("batch_index")),
+            self.steps,
+            self.cfg,
+            self.sampler_name,
+            self.scheduler,
+            self.positive[prompt],
+            self.negative[prompt],
+            start,
+            noise_mask=self.latent.get("noise_mask"),
+            callback=lambda *_: self.on_step(),
+            disable_pbar=True,
+            seed=seed,
+        )
+
+
+def sampled(model: ModelPatcher, vae: VAE, sampling: Sampling) -> tuple[np.ndarray, float]:
+    """All prompts' pictures, one prompt's after another's, (n, height, width, 3), 0 to 1, and the seconds of sampling
+    for each."""
+    decoded, seconds = [], 0.0
+    for prompt in range(len(sampling.positive)):
+        begun = time.perf_counter()
+        latents = sampling.latents(model, prompt)
+        seconds += time.perf_counter() - begun
+        decoded.append(as_pictures(vae.decode(latents)))
+    return np.concatenate(decoded), seconds / sampling.pictures
+
+
+def as_pictures(decoded: Tensor) -> np.ndarray:
+    """What a VAE gives, as (n, height, width, 3) of doubles, 0 to 1; of a video the middle frame."""
+    if decoded.ndim == 5:
+        decoded = decoded[:, decoded.shape[1] // 2]
+    return decoded[..., :3].clamp(0, 1).cpu().double().numpy()
+
+
+def through(vae: VAE, pictures: Tensor, height: int, width: int) -> np.ndarray:
+    """Crops of this size of pictures (n, height, width, 3), side by side, as the VAE gives them back: what it cannot
+    draw is not to be charged to the model.
+
+    Raises:
+        ValueError: pictures that are smaller.
+    """
+    down, across = pictures.shape[1] // height, pictures.shape[2] // width
+    if not down * across:
+        raise ValueError(
+            f"reference: its pictures are {pictures.shape[2]} × {pictures.shape[1]}, smaller than the {width} × "
+            f"{height} that are sampled. Give larger ones, or sample smaller ones."
+        )
+    crops = [
+        pictures[n : n + 1, y * height : (y + 1) * height, x * width : (x + 1) * width, :3]
+        for n in range(len(pictures))
+        for y in range(down)
+        for x in range(across)
+    ]
+    return np.concatenate([as_pictures(vae.decode(vae.encode(crop))) for crop in crops])
+
+
+def cells(
+    model: ModelPatcher,
+    vae: VAE,
+    sampling: Sampling,
+    settings: Iterable[Settings],
+    without: np.ndarray,
+    references: Sequence[np.ndarray] | None,
+) -> Iterator[tuple[Cell, np.ndarray, list[Report]]]:
+    """The grid, cell by cell, with its pictures and the reports of its runs.
+
+    Args:
+        without: the pictures without Detail Guidance.
+        references: of each picture, the mean of its real pictures' log spectra.
+    """
+    blocks = len(anatomy(model).blocks)
+    for each in settings:
+        reports: list[Report] = []
+        pictures, seconds = sampled(patch(model, each, None, reports.append), vae, sampling)
+        strength = float(np.mean([report.relative_strength for report in reports]))
+        block, scale = block_at(each.layer_start, blocks), each.dg_scale
+        cell = measured(each.layer_start, block, scale, strength, seconds, pictures, without, references)
+        yield cell, pictures, reports
+
+
+def grid(layers: Sequence[float], scales: Sequence[float], options: Options) -> list[Settings]:
+    return [Settings(scale, layer, layer, options=options) for layer in layers for scale in scales]
+
+
+def cost(settings: Settings, blocks: int, steps: int, conditions: int) -> float:
+    """Of a run with these settings, as a multiple of one without, in rows through blocks: (L − m)/L of a conditional
+    forward more in each step that computes D_m."""
+    m = block_at(settings.layer_start, blocks)
+    share = computed_steps(steps, settings.options.every) / steps
+    return 1 + share * (blocks - m) / (blocks * conditions)

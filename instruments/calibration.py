@@ -1,0 +1,204 @@
+"""Which layer and which scale: what a grid of sampled pictures says of them.
+
+Only pictures that were sampled count; a figure that needs no sampling and predicts their effect was not found
+(docs/EVIDENCE.md, section 9).
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from . import metrics
+
+KEEPS_LAYOUT = (
+    0.9  # median correlation with the picture without Detail Guidance; the authors' pairs keep 0.995 with CFG
+)
+WORTHWHILE = 0.05  # of the distance without it: the least gain that is worth its cost
+FEWEST = 8  # pictures: four to choose by, four to judge by
+
+Verdict = Literal["helps", "does not help", "cannot be told", "keeps the layout", "breaks the layout"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over pictures and its 95 % confidence interval, by Student's t."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Interval":
+        """Of (n ≥ 2,) values."""
+        half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+        return cls(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} ({self.low:+.3f} … {self.high:+.3f})"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The pictures of one layer and one scale, beside those without Detail Guidance from the same noise.
+
+    Attributes:
+        layer: fraction of the depth.
+        block: that it names.
+        strength: relative, as the run reports it.
+        seconds: per picture.
+        layout: correlation of each picture's layout with the one without, (n,).
+        energy: spectral energy over the one without, in each of `metrics.OCTAVES`, (n, octaves).
+        gain: how much nearer each is to reference pictures, as spectrum distance; None without any.
+    """
+
+    layer: float
+    block: int
+    scale: float
+    strength: float
+    seconds: float
+    layout: np.ndarray
+    energy: np.ndarray
+    gain: np.ndarray | None
+
+    @property
+    def keeps_layout(self) -> bool:
+        return float(np.median(self.layout)) >= KEEPS_LAYOUT
+
+    @property
+    def chosen_by(self) -> Interval:
+        """The gain on the pictures that choose: every second one. Only with references."""
+        assert self.gain is not None
+        return Interval.of(self.gain[::2])
+
+    @property
+    def judged_by(self) -> Interval:
+        """The gain on the others."""
+        assert self.gain is not None
+        return Interval.of(self.gain[1::2])
+
+
+def measured(
+    layer: float,
+    block: int,
+    scale: float,
+    strength: float,
+    seconds: float,
+    pictures: np.ndarray,
+    without: np.ndarray,
+    references: Sequence[np.ndarray] | None,
+) -> Cell:
+    """
+    Args:
+        pictures, without: (n, height, width, 3), 0 to 1, with and without Detail Guidance.
+        references: of each picture, the mean of its real pictures' log spectra.
+    """
+    pairs = list(zip(pictures, without, strict=True))
+    octaves = [
+        (metrics.energy_in_octaves(one) + metrics.TINY, metrics.energy_in_octaves(other)) for one, other in pairs
+    ]
+    gain = None
+    if references is not None:
+        distances = [
+            [metrics.spectrum_distance(each, real) for each in p] for p, real in zip(pairs, references, strict=True)
+        ]
+        gain = np.array([before - after for after, before in distances])
+    return Cell(
+        layer, block, scale, strength, seconds,
+        layout=np.array([metrics.low_pass_correlation(*pair) for pair in pairs]),
+        energy=np.array([one / (other + metrics.TINY) for one, other in octaves]),
+        gain=gain,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """
+    Attributes:
+        cell: what to take; None where that is no Detail Guidance at all.
+        why: in words, with figures.
+    """
+
+    verdict: Verdict
+    cell: Cell | None
+    why: str
+
+
+def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: float) -> Recommendation:
+    """With reference pictures: the cell that brings half of the pictures closest to them, if the other half agrees that
+    it brings them closer. Without: no more than how far one can go.
+
+    Args:
+        cells: one or more.
+        distance: of the pictures without Detail Guidance from the references, their mean; None without references.
+        usual_layer: where to stand without references.
+    """
+    if distance is None:
+        return _within_the_layout(cells, usual_layer)
+    best = max(cells, key=lambda cell: cell.chosen_by.mean)
+    judged, worth = best.judged_by, WORTHWHILE * distance
+    figures = (
+        f"layer {best.layer:g}, scale {best.scale:g} was best on one half of the pictures; on the other half they come "
+        f"nearer to the reference pictures by {judged} of {distance:.3f}"
+    )
+    if judged.low > 0:
+        return Recommendation("helps", best, f"Detail Guidance helps this model with these pictures: {figures}.")
+    if judged.high < worth:
+        why = f"Detail Guidance does not help this model with these pictures: {figures}, at most {worth:.3f} of gain."
+        return Recommendation("does not help", None, why)
+    why = f"Whether Detail Guidance helps cannot be told from so few pictures: {figures}. Sample more."
+    return Recommendation("cannot be told", None, why)
+
+
+def _within_the_layout(cells: Sequence[Cell], usual_layer: float) -> Recommendation:
+    layer = min((cell.layer for cell in cells), key=lambda layer: abs(layer - usual_layer))
+    kept = [cell for cell in cells if cell.layer == layer and cell.keeps_layout]
+    unknown = "Whether it helps, only reference pictures or your eyes can tell."
+    if not kept:
+        why = f"At layer {layer:g} every scale that was tried changes the layout (correlation below {KEEPS_LAYOUT:g})."
+        return Recommendation("breaks the layout", None, f"{why} Try smaller ones. {unknown}")
+    most = max(kept, key=lambda cell: cell.scale)
+    why = (
+        f"At layer {layer:g} pictures keep their layout up to scale {most.scale:g}, of those that were tried: median "
+        f"correlation {np.median(most.layout):.3f}, at least {KEEPS_LAYOUT:g} is kept. {unknown}"
+    )
+    return Recommendation("keeps the layout", most, why)
+
+
+def rows(cells: Sequence[Cell]) -> list[dict[str, str]]:
+    """A line of figures for each cell: medians over pictures, gains with intervals."""
+    return [_row(cell) for cell in cells]
+
+
+def _row(cell: Cell) -> dict[str, str]:
+    octaves = zip(metrics.OCTAVES, np.median(cell.energy, axis=0), strict=True)
+    row = {
+        "layer": f"{cell.layer:g}",
+        "block": str(cell.block),
+        "scale": f"{cell.scale:g}",
+        "strength": f"{cell.strength:.3f}",
+        "layout": f"{np.median(cell.layout):.3f}",
+        **{f"energy {1 / low:g}–{1 / high:g} px": f"{value:.2f}" for (low, high), value in octaves},
+    }
+    if cell.gain is not None:
+        row |= {"nearer, choosing": str(cell.chosen_by), "nearer, judging": str(cell.judged_by)}
+    return row | {"seconds per picture": f"{cell.seconds:.2f}"}
+
+
+def as_markdown(cells: Sequence[Cell]) -> str:
+    head, *_ = table = rows(cells)
+    lines = [list(head), ["---"] * len(head), *(list(row.values()) for row in table)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def as_csv(cells: Sequence[Cell]) -> str:
+    head, *_ = table = rows(cells)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(head), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return file.getvalue()

@@ -1,0 +1,265 @@
+"""Finding the layer and the scale on the user's own model."""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from comfy.utils import ProgressBar
+from comfy_api.latest import io
+from comfyui_version import __version__ as host_version
+from torch import Tensor
+
+from ..detail_guidance.guidance import MOST_W
+from ..detail_guidance.layers import block_at
+from ..detail_guidance.preset import Preset
+from ..detail_guidance.profile import Profile
+from ..detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options
+from ..host import presets
+from ..host.calibration import Sampling, cells, cost, grid, sampled, through
+from ..host.families import Anatomy, anatomy
+from ..host.probe import watched
+from ..instruments import metrics
+from ..instruments.calibration import FEWEST, Cell, Recommendation, as_csv, as_markdown, recommended, rows
+from ..instruments.contact_sheet import contact_sheet
+from ..instruments.figures import calibration, require_matplotlib
+from ..instruments.recording import Recording
+from .inputs import CATEGORY, DetailGuidanceOptionsType, require_something, sampling_inputs
+
+log = logging.getLogger("detail_guidance")
+FILES = "detail_guidance/calibration"  # below the host's output
+
+
+class DetailGuidanceCalibrate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DetailGuidanceCalibrate",
+            display_name="Detail Guidance Calibrate",
+            category=CATEGORY,
+            description="Which layer, which scale? Samples every combination from the same noise, shows them side by "
+            "side, and with reference pictures recommends one if it brings other pictures closer to them too.",
+            inputs=[
+                *sampling_inputs(),
+                io.Vae.Input("vae", tooltip="Of the model, to see its pictures."),
+                io.String.Input(
+                    "layers",
+                    default="0.5, 0.6, 0.7, 0.8",
+                    tooltip="Layers to try, as fractions of the depth; or how many, such as 5, evenly over it. More "
+                    "take longer.",
+                ),
+                io.String.Input(
+                    "scales",
+                    default=f"0.1, {DG_SCALE:g}, 0.5",
+                    tooltip="Values of dg_scale to try. More take longer.",
+                ),
+                io.Boolean.Input(
+                    "save_preset",
+                    default=True,
+                    tooltip="Keeps what came out for this model: the panel of the guidance nodes then offers it.",
+                ),
+                io.Image.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="Real pictures of what the prompt says, at least as large as those sampled. Without them "
+                    "nothing is recommended but the largest scale that keeps the layout.",
+                ),
+                DetailGuidanceOptionsType.Input(
+                    "options", optional=True, tooltip="To calibrate with; use the same for the guidance node."
+                ),
+            ],
+            outputs=[
+                io.Float.Output(display_name="layer", tooltip="For layer_start and layer_end."),
+                io.Float.Output(display_name="dg_scale", tooltip="0 where nothing is recommended: off."),
+                io.Image.Output(
+                    display_name="sheet", tooltip="All combinations side by side, a sheet for each prompt."
+                ),
+                io.Image.Output(display_name="plot", tooltip="What the scale does, layer by layer."),
+                io.String.Output(display_name="report", tooltip="What is recommended, why, and the figures."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_input_list=True,  # a list of prompts is several, each with its own pictures and references
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: list[ModelPatcher],
+        vae: list[VAE],
+        positive: list[list],
+        negative: list[list],
+        latent_image: list[dict],
+        layers: list[str],
+        scales: list[str],
+        save_preset: list[bool],
+        reference: Sequence[Tensor] = (),
+        options: Sequence[Options] = (),
+        **values: list[Any],
+    ) -> io.NodeOutput:
+        require_matplotlib()
+        for each in positive:
+            require_something(each, latent_image[0])
+        one_model, one_vae, chosen = model[0], vae[0], next(iter(options), Options())
+        of_model = anatomy(one_model)
+        settings = grid(parse_layers(layers[0], len(of_model.blocks)), parse_scales(scales[0]), chosen)
+        real = _one_for_each("reference", reference, len(positive)) if reference else None
+        progress = ProgressBar((1 + len(settings)) * len(positive) * values["steps"][0], cls.hidden.unique_id)
+        sampling = Sampling(
+            positive,
+            _one_for_each("negative", negative, len(positive)),
+            latent_image[0],
+            on_step=lambda: progress.update(1),
+            **{name: value[0] for name, value in values.items()},
+        )
+        if real and sampling.pictures < FEWEST:
+            raise ValueError(
+                f"reference: choosing by some pictures and judging by others takes {FEWEST}, these are "
+                f"{sampling.pictures}. Raise latent_image's batch size to {-(-FEWEST // len(positive))}."
+            )
+        blocks = len(of_model.blocks)
+        total = 1 + sum(cost(each, blocks, sampling.steps, sampling.conditions) for each in settings)
+        log.info(
+            f"Detail Guidance Calibrate: {len(settings)} settings and none, {sampling.pictures} pictures each: as long "
+            f"as {total * sampling.pictures:.1f} pictures without Detail Guidance."
+        )
+
+        recording = Recording(of_model.family.name, [block.name for block in of_model.blocks])
+        base, seconds = sampled(watched(one_model, recording), one_vae, sampling)
+        log.info(f"Detail Guidance Calibrate: about {total * sampling.pictures * seconds / 60:.1f} minutes in all.")
+        spectra = _spectra(one_vae, real, base) if real else None
+
+        found: list[Cell] = []
+        firsts = slice(None, None, len(latent_image[0]["samples"]))  # of each prompt, the first picture
+        shown: list[np.ndarray] = []
+        warnings: list[str] = []
+        try:
+            for cell, pictures, reports in cells(one_model, one_vae, sampling, settings, base, spectra):
+                found.append(cell)
+                shown.append(pictures[firsts])
+                warnings += [warning for report in reports for warning in report.warnings]
+        except BaseException:  # the user's interruption too
+            if found:
+                log.info(f"Detail Guidance Calibrate: stopped; {len(found)} settings are in {_written(found)}.")
+            raise
+        distance = None if spectra is None else _distance(base, spectra)
+        advice = recommended(found, distance, LAYER)
+        sheets = [
+            contact_sheet(found, [each[prompt] for each in shown], base[firsts][prompt], advice.cell)
+            for prompt in range(len(positive))
+        ]
+        file = _written(found)
+        lines = [
+            advice.why,
+            "",
+            as_markdown(found),
+            "",
+            recording.report(recording.profile(MASSIVE_RATIO, MAX_CHANNELS)),
+        ]
+        lines += ["", f"The figures are in {file}."]
+        if save_preset[0]:
+            preset = _preset(one_model, of_model, advice, found, sampling, chosen)
+            lines.append(f"The preset is {presets.keep(preset)}.")
+        lines += dict.fromkeys(warnings)
+        layer, scale = (advice.cell.layer, advice.cell.scale) if advice.cell else (LAYER, 0.0)
+        return io.NodeOutput(layer, scale, torch.cat(sheets), calibration(found), "\n".join(lines))
+
+
+def parse_layers(text: str, blocks: int) -> list[float]:
+    """'0.5, 0.7' → these fractions; '4' → so many, evenly over the depth. One for each block that they name.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if re.fullmatch(r"\s*\d+\s*", text) and int(text) > 0:
+        count = min(int(text), blocks)
+        fractions = [round((number + 1) / (count + 1), 3) for number in range(count)]
+    else:
+        fractions = _numbers("layers", text, 0.0, 1.0, "fractions of the depth such as 0.5, 0.7, or how many")
+    return list({block_at(fraction, blocks): fraction for fraction in reversed(fractions)}.values())[::-1]
+
+
+def parse_scales(text: str) -> list[float]:
+    """'0.1, 0.25' → these.
+
+    Raises:
+        ValueError: anything else.
+    """
+    scales = _numbers("scales", text, 0.0, MOST_W, "numbers such as 0.1, 0.25, 0.5")
+    if 0 in scales:
+        raise ValueError("scales: 0 is Detail Guidance off, which is sampled in any case. Leave it out.")
+    return sorted(set(scales))
+
+
+def _numbers(name: str, text: str, low: float, high: float, wanted: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{name}: {text!r} is not a list. Give {wanted}.") from None
+    if outside := [number for number in numbers if not low <= number <= high]:
+        raise ValueError(f"{name}: {outside[0]:g} is outside {low:g} to {high:g}.")
+    return numbers
+
+
+def _one_for_each(name: str, given: Sequence[Any], prompts: int) -> list[Any]:
+    if len(given) not in (1, prompts):
+        raise ValueError(f"{name}: it is a list of {len(given)}, positive of {prompts}. Give as many, or one for all.")
+    return list(given) * (prompts if len(given) == 1 else 1)
+
+
+def _spectra(vae: VAE, real: Sequence[Tensor], base: np.ndarray) -> list[np.ndarray]:
+    """Of each picture, the mean log spectrum of its prompt's real ones."""
+    means = []
+    for pictures in real:
+        crops = through(vae, pictures, *base.shape[1:3])
+        means.append(np.mean([metrics.log_spectrum(crop) for crop in crops], axis=0))
+    return [mean for mean in means for _ in range(len(base) // len(real))]
+
+
+def _distance(pictures: np.ndarray, spectra: Sequence[np.ndarray]) -> float:
+    pairs = zip(pictures, spectra, strict=True)
+    return float(np.mean([metrics.spectrum_distance(picture, spectrum) for picture, spectrum in pairs]))
+
+
+def _written(found: Sequence[Cell]) -> Path:
+    folder, name, counter, _, _ = folder_paths.get_save_image_path(FILES, folder_paths.get_output_directory())
+    file = Path(folder) / f"{name}_{counter:05}_.csv"
+    file.write_text(as_csv(found))
+    return file
+
+
+def _preset(
+    model: ModelPatcher,
+    of_model: Anatomy,
+    advice: Recommendation,
+    found: Sequence[Cell],
+    sampling: Sampling,
+    options: Options,
+) -> Preset:
+    usual = vars(Options())
+    given = {
+        name: "given" if isinstance(value, Tensor | Profile) else str(value) for name, value in vars(options).items()
+    }
+    return Preset(
+        fingerprint=presets.fingerprint(model),
+        family=of_model.family.name,
+        blocks=len(of_model.blocks),
+        verdict=advice.verdict,
+        why=advice.why,
+        layer=advice.cell.layer if advice.cell else LAYER,
+        scale=advice.cell.scale if advice.cell else 0.0,
+        options={name: value for name, value in given.items() if value != str(usual[name])},
+        sampling={
+            "pictures": str(sampling.pictures),
+            "steps": str(sampling.steps),
+            "cfg": f"{sampling.cfg:g}",
+            "sampler": f"{sampling.sampler_name}, {sampling.scheduler}",
+            "host": f"ComfyUI {host_version}",
+        },
+        figures=rows(found),
+    )

@@ -1,0 +1,279 @@
+"""Calibration: its pictures are the nodes' own, its cost is what it says, and it recommends only what other pictures
+confirm."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import comfy.model_management
+import numpy as np
+import pytest
+import torch
+from in_process import reference_model
+from models import conditioning, latent, model
+from sampling import counted
+
+from nodes import common_ksampler
+
+SAMPLING = {"seed": [3], "steps": [3], "cfg": [4.0], "sampler_name": ["euler"], "scheduler": ["simple"]}
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return reference_model().load_vae()
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
+    return SimpleNamespace(csv=tmp_path / "output/detail_guidance", presets=tmp_path / "user/default/detail_guidance")
+
+
+@pytest.fixture
+def calibrated(pack, vae):
+    """The node's outputs, as the host calls it: every input is a list."""
+
+    def run(**inputs):
+        given = {
+            "model": [model()],
+            "vae": [vae],
+            "positive": [conditioning(1)],
+            "negative": [conditioning(2)],
+            "latent_image": [latent(2, 16, seed=5)],
+            **SAMPLING,
+            "layers": ["0.5"],
+            "scales": ["0.5"],
+            "save_preset": [False],
+            **inputs,
+        }
+        with torch.inference_mode():
+            return pack.outputs("DetailGuidanceCalibrate", **given)
+
+    return run
+
+
+def rule(pack):
+    return pack.module("instruments.calibration")
+
+
+def cell(pack, layer, scale, gain=None, layout=0.99):
+    gain = None if gain is None else np.array(gain, dtype=float)
+    return rule(pack).Cell(layer, int(layer * 10), scale, 0.1, 1.0, np.full(8, layout), np.ones((8, 5)), gain)
+
+
+# The rule
+
+
+def test_the_interval_is_students(pack):
+    interval = rule(pack).Interval.of(np.array([1.0, 2.0, 3.0, 4.0]))
+    assert (interval.low, interval.high) == pytest.approx(
+        (2.5 - 2.0542, 2.5 + 2.0542), abs=1e-3
+    )  # t = 3.182, sd = 1.291
+
+
+def test_it_chooses_on_one_half_and_judges_on_the_other(pack):
+    lucky = cell(pack, 0.5, 0.5, [0.9, -0.1, 0.9, 0.1, 0.9, -0.1, 0.9, 0.1])  # best where it chooses
+    good = cell(pack, 0.7, 0.5, [0.5, 0.5, 0.4, 0.6, 0.5, 0.5, 0.6, 0.4])
+    advice = rule(pack).recommended([lucky, good], 1.0, 0.7)
+    assert (advice.verdict, advice.cell) == ("cannot be told", None)
+    advice = rule(pack).recommended([good], 1.0, 0.7)
+    assert (advice.verdict, advice.cell) == ("helps", good) and "layer 0.7, scale 0.5" in advice.why
+
+
+@pytest.mark.parametrize("gain", [-0.3, 0.0, 0.01])
+def test_no_gain_worth_its_cost_does_not_help(pack, gain):
+    noise = np.array([1, -1, -1, 1, 1, -1, -1, 1]) * 0.001
+    advice = rule(pack).recommended([cell(pack, 0.5, 0.5, gain + noise - (gain == 0) * 0.001)], 1.0, 0.7)
+    expected = "helps" if gain > 0 else "does not help"
+    assert (advice.verdict, advice.cell is None) == (expected, gain <= 0)
+
+
+def test_without_references_only_how_far_one_can_go(pack):
+    cells = [cell(pack, layer, scale, layout=1 - scale / 5) for layer in (0.5, 0.75) for scale in (0.1, 0.4, 1.0)]
+    advice = rule(pack).recommended(cells, None, 0.7)
+    assert (advice.verdict, advice.cell.layer, advice.cell.scale) == ("keeps the layout", 0.75, 0.4)
+    advice = rule(pack).recommended([cell(pack, 0.7, 2.0, layout=0.5)], None, 0.7)
+    assert (advice.verdict, advice.cell) == ("breaks the layout", None)
+
+
+# What is sampled
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_its_pictures_are_those_of_the_nodes(pack, vae, calibrated, monkeypatch, cfg):
+    seen = {}
+    calibrate = pack.module("nodes.detail_guidance_calibrate")
+    sheet = calibrate.contact_sheet
+
+    def watched(cells, pictures, without, chosen):
+        seen.update(cells=cells, pictures=pictures, without=without)
+        return sheet(cells, pictures, without, chosen)
+
+    monkeypatch.setattr(calibrate, "contact_sheet", watched)
+    calibrated(layers=["0.3, 0.7"], scales=["0.2, 1"], cfg=[cfg])
+    settings = [3, 3, cfg, "euler", "simple", conditioning(1), conditioning(2), latent(2, 16, seed=5)]
+
+    def picture(patcher):
+        with torch.inference_mode():
+            (out,) = common_ksampler(patcher, *settings)
+            return vae.decode(out["samples"])[0].clamp(0, 1).double().numpy()
+
+    assert np.array_equal(seen["without"], picture(model()))
+    assert [(each.layer, each.scale) for each in seen["cells"]] == [(0.3, 0.2), (0.3, 1.0), (0.7, 0.2), (0.7, 1.0)]
+    for each, sampled in zip(seen["cells"], seen["pictures"], strict=True):
+        inputs = {"layer_start": each.layer, "layer_end": each.layer, "dg_scale": each.scale}
+        assert np.array_equal(sampled, picture(pack.run("DetailGuidance", model=model(), **inputs)))
+
+
+@pytest.mark.parametrize("cfg, every", [(1.0, 1), (4.0, 1), (4.0, 3)])
+def test_its_cost_is_what_it_says(pack, calibrated, caplog, cfg, every):
+    options = [pack.run("DetailGuidanceOptions", every=every, massive_ratio=1.0)]
+    steps = 9
+    with counted(model()) as plain:
+        settings = [3, steps, cfg, "euler", "simple", conditioning(1), conditioning(2), latent(2, 16, seed=5)]
+        common_ksampler(model(), *settings)
+    with counted(model()) as rows, caplog.at_level("INFO"):
+        calibrated(layers=["0.25, 0.5"], scales=["0.1, 0.5"], steps=[steps], cfg=[cfg], options=options)
+    (said,) = [record.message for record in caplog.records if "as long as" in record.message]
+    expected = float(said.split("as long as ")[1].split(" pictures")[0])
+    assert sum(rows) / (sum(plain) / 2) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_list_of_prompts_is_several(calibrated, vae):
+    prompts = [conditioning(1), conditioning(4), conditioning(6)]
+    reference = [torch.rand(1, 150, 300, 3, generator=torch.Generator().manual_seed(n)) for n in range(3)]
+    layer, scale, sheets, plot, report = calibrated(
+        positive=prompts, latent_image=[latent(3, 16, seed=5)], reference=reference, save_preset=[True]
+    )
+    assert len(sheets) == 3 and plot.shape == (1, 720, 960, 3)
+    assert "| nearer, judging |" in report.replace("nearer, judging | seconds", "nearer, judging |")
+    assert (layer, scale) in [(0.5, 0.5), (0.7, 0.0)]
+
+
+def test_an_interruption_keeps_what_was_done(calibrated, folders, vae, monkeypatch):
+    """As the host's Cancel does it, in the second setting of three."""
+    decoded, decode = [], vae.decode
+
+    def interrupting(latents):
+        decoded.append(decode(latents))
+        if len(decoded) == 2:  # of the first setting: the one before is without
+            comfy.model_management.interrupt_current_processing()
+        return decoded[-1]
+
+    monkeypatch.setattr(vae, "decode", interrupting)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        calibrated(scales=["0.1, 0.2, 0.3"])
+    (file,) = folders.csv.glob("*.csv")
+    with file.open() as opened:
+        assert [row["scale"] for row in csv.DictReader(opened)] == ["0.1"]
+
+
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ({"layers": ["0.5, 1.2"]}, "layers: 1.2 is outside 0 to 1"),
+        ({"layers": ["middle"]}, "layers: 'middle' is not a list"),
+        ({"scales": ["0, 0.5"]}, "scales: 0 is Detail Guidance off"),
+        ({"scales": ["30"]}, "scales: 30 is outside 0 to 20"),
+        ({"positive": [[]]}, "positive: it is empty"),
+        ({"negative": [conditioning(2)] * 2}, "negative: it is a list of 2, positive of 1"),
+        ({"reference": [torch.rand(1, 128, 128, 3)]}, "takes 8, these are 2. Raise latent_image's batch size to 8"),
+        (
+            {"reference": [torch.rand(1, 64, 200, 3)], "latent_image": [latent(8, 16, seed=5)]},
+            "reference: its pictures are 200 × 64, smaller than the 128 × 128",
+        ),
+    ],
+)
+def test_bad_input(calibrated, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        calibrated(**inputs)
+
+
+def test_layers_by_number(pack):
+    parse = pack.module("nodes.detail_guidance_calibrate").parse_layers
+    assert parse("4", 24) == [0.2, 0.4, 0.6, 0.8]
+    assert parse("0.5, 0.51, 0.9", 4) == [0.5, 0.9]  # one for each block
+    assert parse("100", 3) == [0.25, 0.5, 0.75]
+
+
+# On trained models
+
+
+@pytest.fixture
+def on_textures(calibrated):
+    """Calibrated on a reference model, without CFG, with photographs of each prompt."""
+    import photographs
+
+    from nodes import CLIPTextEncode
+
+    textures = photographs.load()
+
+    def run(name, **inputs):
+        reference, clip = reference_model(), reference_model().load_clip(name)
+        prompts = list(textures)[3::8]
+        return calibrated(
+            model=[reference.load_model(name)],
+            positive=[CLIPTextEncode().encode(clip, prompt)[0] for prompt in prompts],
+            negative=[CLIPTextEncode().encode(clip, "")[0]],
+            reference=[textures[prompt][None].movedim(1, -1) / 255 for prompt in prompts],
+            latent_image=[{"samples": torch.zeros(6, 16, 16, 16)}],
+            steps=[20],
+            cfg=[1.0],
+            **inputs,
+        )
+
+    return run
+
+
+# Presets
+
+
+def test_a_preset_is_kept_for_the_model_and_offered(pack, calibrated, folders):
+    layer, scale, *_, report = calibrated(scales=["0.05"], save_preset=[True])
+    (file,) = folders.presets.glob("*.json")
+    assert file.name in report
+    kept = pack.module("host.presets").kept()
+    fingerprint = pack.module("host.presets").fingerprint(model())
+    preset = kept[fingerprint]
+    assert (preset.layer, preset.scale) == (layer, scale) == (0.5, 0.05)
+    assert preset.verdict == "keeps the layout" and preset.sampling["steps"] == "3" and len(preset.figures) == 1
+    calibrated(scales=["0.1"], save_preset=[True])
+    assert [each.scale for each in pack.module("host.presets").kept().values()] == [0.1]
+
+
+def test_a_fingerprint_is_of_the_weights_alone(pack):
+    fingerprint = pack.module("host.presets").fingerprint
+    ours = fingerprint(model())
+    assert ours == fingerprint(pack.run("DetailGuidance", model=model()))
+    assert ours != fingerprint(model("SD3.5-L-like"))
+    patched = model().clone()
+    bias = "diffusion_model.x_embedder.proj.bias"
+    patched.add_patches({bias: (torch.ones(256),)})
+    comfy.model_management.load_models_gpu([patched])
+    assert model().model.diffusion_model.x_embedder.proj.bias[0] != 60.0  # the LoRA's weights are in place
+    assert fingerprint(model()) == ours
+    comfy.model_management.unload_all_models()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda read: read.pop("format"), "it is no preset"),
+        (lambda read: read.pop("layer"), "it has layer too much or too little"),
+        (lambda read: read.update(scale=99), "dg_scale: 99 is outside"),
+        (lambda read: read.update(layer="deep"), "cannot be used"),
+    ],
+)
+def test_a_damaged_preset_is_told_and_left_out(pack, calibrated, folders, caplog, change, message):
+    calibrated(save_preset=[True], scales=["0.05"])
+    (file,) = folders.presets.glob("*.json")
+    read = json.loads(file.read_text())
+    change(read)
+    file.write_text(json.dumps(read))
+    assert pack.module("host.presets").kept() == {}
+    assert message in caplog.text
+    file.write_text("{")
+    assert pack.module("host.presets").kept() == {}
