@@ -1,6 +1,5 @@
 """Putting Detail Guidance on a model."""
 
-import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -14,8 +13,6 @@ from .families import Family, anatomy
 from .report import Report
 from .run import Run, unasked
 from .step import KEY
-
-log = logging.getLogger(KEY)
 
 # Whether this thread samples under Detail Guidance: guiders may load a second model, whose wrappers nobody calls.
 _guided: ContextVar[bool] = ContextVar("guided", default=False)
@@ -43,15 +40,14 @@ def patch(
     family = of_model.family
     if settings.options.profile is not None:
         settings.options.profile.check(family.name, len(of_model.blocks))
-    if model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
-        log.warning("Detail Guidance: this model already carries one; the later node replaces it.")
+    replaces = bool(model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY))
     clone = without(model, family)
     if settings.off:
         return clone
     block_hooks.install(clone, family)
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        run = Run(settings, executor.class_obj)
+        run = Run(settings, executor.class_obj, replaces)
         run.install()
         token = _guided.set(True)
         try:

@@ -15,6 +15,9 @@ ROUTE = "/detail_guidance/reports"
 _kept: OrderedDict[tuple[str, str | None], dict[str, Any]] = OrderedDict()
 KEPT = 200
 
+# Those of the prompt that is running, by its id, for nodes further on in it.
+_of_prompt: tuple[str | None, list["Report"]] = (None, [])
+
 log = logging.getLogger("detail_guidance")
 
 
@@ -74,13 +77,22 @@ class Report:
             f"{steps}, {self.plan}, relative strength {self.relative_strength:.3f}"
         )
 
+    def summary(self) -> dict[str, Any]:
+        """What is worth keeping with a picture."""
+        left_out = ("block_names", "peak_ratios")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
     def publish(self) -> None:
+        global _of_prompt
         log.info(self.line())
         for warning in self.warnings:
             log.warning(f"Detail Guidance: {warning}")
         server = getattr(PromptServer, "instance", None)  # a script that samples has no server
         if server is None:
             return
+        prompt, earlier = _of_prompt
+        of_this = earlier if prompt == server.last_prompt_id else []
+        _of_prompt = (server.last_prompt_id, [*of_this, self])
         told = asdict(self) | {"workflow": _workflow(server)}
         if told["workflow"] is not None:
             _kept.pop((told["workflow"], self.node), None)
@@ -88,6 +100,13 @@ class Report:
             while len(_kept) > KEPT:
                 _kept.popitem(last=False)
         server.send_sync(EVENT, told, server.client_id)
+
+
+def reports_of_this_prompt() -> list[Report]:
+    """Of the sampling runs so far of the prompt that is running, in their order."""
+    server = getattr(PromptServer, "instance", None)
+    prompt, reports = _of_prompt
+    return reports if server is not None and prompt == server.last_prompt_id else []
 
 
 def serve() -> None:

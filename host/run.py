@@ -34,10 +34,12 @@ class Run:
     Args:
         settings: valid settings that are not off.
         guider: the host's guider, inside its `sample`.
+        replaces: whether the model carried another Detail Guidance, which this one has replaced.
     """
 
-    def __init__(self, settings: Settings, guider: CFGGuider):
+    def __init__(self, settings: Settings, guider: CFGGuider, replaces: bool):
         self.settings = settings
+        self.replaces = replaces
         self.guider = guider
         self.anatomy = anatomy(guider.model_patcher)
         self.fingerprint = fingerprint(guider.model_patcher)
@@ -55,6 +57,7 @@ class Run:
         self.orders: dict[str, Order] = {}
         self.fingerprints: dict[tuple[UUID, int], Tensor | None] = {}
 
+        self.schedule = torch.zeros(1)  # the run's noise levels
         self.steps = self.inside = self.guided = 0
         self.sources: Counter[Source] = Counter()  # of the guided steps' D − D_m
         self.uncompiled = False
@@ -73,6 +76,7 @@ class Run:
     ) -> Tensor:
         """D̂ for one step: the guider's own prediction plus the detail term."""
         self.steps += 1
+        self.schedule = model_options["transformer_options"].get("sample_sigmas", self.schedule)
         sigma = float(timestep.max())
         if sigma not in self.window:
             return executor(x, timestep, model_options, seed)
@@ -202,6 +206,15 @@ class Run:
 
     def _warnings(self, channels: dict[int, list[int]], strength: float) -> Iterator[str]:
         guider = type(self.guider).__name__
+        if self.replaces:
+            yield "this model already carries one; the later node has replaced it. Remove one of the two."
+        # A stage of several may well lie outside; its node's other stages may not.
+        from_noise_to_picture = float(self.schedule[0]) >= 0.99 * self.window.noisiest and float(self.schedule[-1]) == 0
+        if self.steps and not self.inside and from_noise_to_picture:
+            yield (
+                f"no step lies between start_percent {self.settings.start_percent:g} and end_percent "
+                f"{self.settings.end_percent:g}: nothing was guided. Widen them, or take more steps."
+            )
         if self.steps == 0:
             yield f"nothing was guided: {guider} does not predict through the host's guider, which this pack extends."
         elif self.inside > self.guided:

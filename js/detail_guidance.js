@@ -1,12 +1,17 @@
-/** The pack's part of the page: a panel on the guidance nodes. The ordinary widgets stay what is saved and run. */
+/** The pack's part of the page: a panel on the guidance nodes, whose ordinary widgets stay what is saved and run; two
+ * pictures in one place; and seeds that stay, where a run measures. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { Comparer } from "./compare.js";
 import { Panel } from "./panel.js";
 import { keep, keepPreset, nodeAt, presetOf, reportsOf } from "./reports.js";
+import { speak } from "./words.js";
 
 const NODES = ["DetailGuider", "DetailGuidance"];
+const MEASURING = ["MassiveActivationProbe", "MassiveActivationMap", "DetailGuidanceCalibrate"];
 const WIDGETS = { scale: "dg_scale", start: "layer_start", end: "layer_end" };
+const BYPASSED = 4; // LiteGraph's mode of a node
 const HEIGHT = 130; // the panel's, with the margins that the classic canvas leaves around it
 
 const panels = new WeakMap();
@@ -14,6 +19,10 @@ const rootGraph = () => app.rootGraph ?? app.graph; // 1.32's page has only the 
 
 app.registerExtension({
   name: "detail_guidance",
+
+  init() {
+    speak(app.extensionManager?.setting.get("Comfy.Locale") ?? "en"); // a change of it reloads the page
+  },
 
   setup() {
     const style = document.createElement("link");
@@ -30,6 +39,9 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (NODES.includes(node.comfyClass)) addPanel(node);
+    if (node.comfyClass === "DetailCompare") addComparer(node);
+    if (node.comfyClass === "SaveMassiveActivationProfile") sayWhere(node);
+    if (MEASURING.includes(node.comfyClass)) keepSeed(node);
   },
 
   // Reloading, undoing and switching tabs make all nodes anew.
@@ -57,6 +69,42 @@ function showReports() {
   }
 }
 
+/** Another seed at each run would measure it all again. A saved workflow's choice comes after this. */
+function keepSeed(node) {
+  const after = node.widgets.find(({ name }) => name === "control_after_generate");
+  if (after) after.value = "fixed";
+}
+
+/** Calls a function with what the node put out, each time it has run. */
+function onExecuted(node, does) {
+  const others = node.onExecuted;
+  node.onExecuted = function (output) {
+    others?.apply(this, arguments);
+    does(output ?? {});
+  };
+}
+
+/** Where a profile was saved. */
+function sayWhere(node) {
+  onExecuted(node, ({ text = [] }) => {
+    app.extensionManager.toast.add({ severity: "success", summary: node.title, detail: text.join(" "), life: 8000 });
+  });
+}
+
+function addComparer(node) {
+  const comparer = new Comparer();
+  const widget = node.addDOMWidget("detail_compare", "detail_compare", comparer.element, {
+    serialize: false,
+    margin: 6,
+    getMinHeight: () => 160,
+  });
+  widget.serialize = false;
+  const address = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
+  onExecuted(node, ({ detail_compare: [left, right] = [[], []] }) => {
+    comparer.show(left.map(address), right.map(address));
+  });
+}
+
 function addPanel(node) {
   const named = (name) => node.widgets.find((widget) => widget.name === name);
   const widget = (part) => named(WIDGETS[part]);
@@ -70,6 +118,7 @@ function addPanel(node) {
       usual,
       title: node.title,
       enabled: named("enabled").value || isSet("enabled"),
+      bypassed: node.mode === BYPASSED,
       numbers: Object.fromEntries(
         node.widgets
           .filter(({ name, value }) => typeof value === "number" && !isSet(name))

@@ -14,6 +14,7 @@ import {
 } from "./scales.js";
 import { makeDraggable, makeSlider, showSlider } from "./slider.js";
 import {
+  word,
   wordsOfHeat,
   wordsOfLayers,
   wordsOfPreset,
@@ -21,10 +22,10 @@ import {
   wordsOfReport,
   wordsOfReportAtLength,
   wordsOfScale,
+  wordsOfThePast,
 } from "./words.js";
 
 const SCALE_STEP = 0.05;
-const HINT = "Run once to see this model's blocks here.";
 
 /**
  * @typedef {object} Values what the ordinary widgets hold.
@@ -34,6 +35,7 @@ const HINT = "Run once to see this model's blocks here.";
  * @property {number} start
  * @property {number} end
  * @property {boolean} enabled
+ * @property {boolean} bypassed
  * @property {Object<string, number>} numbers what the node's widgets hold that no link sets, by name.
  * @property {string} title of the node.
  * @property {Set<string>} linked names among "scale", "start", "end" that a link sets, not the user.
@@ -65,7 +67,7 @@ export class Panel {
     this.happened = element("div", "words faint");
     this.recommended = element("span", "words");
     this.use = element("button", "use");
-    this.use.textContent = "use";
+    this.use.textContent = word("use");
     this.warnings = element("div", "warnings");
     this.said = element(
       "div",
@@ -77,7 +79,7 @@ export class Panel {
     this.said.setAttribute("role", "status");
     this.said.dataset.captureWheel = "true"; // asks Nodes 2.0 to let it scroll when it has the focus
     const name = element("span", "name");
-    name.textContent = "detail";
+    name.textContent = word("detail");
     const row = element("div", "row", name, this.scaleTrack, this.number);
     this.element = element("div", "detail-guidance", row, this.strip, this.layers, this.said);
     this.element.setAttribute("role", "group");
@@ -148,7 +150,7 @@ export class Panel {
       if (!this.report) return;
       this.strip.title = wordsOfHeat(blockAt(placeOf(event), this.blocks), this.report);
     });
-    this.strip.title = this.happened.textContent = HINT;
+    this.strip.title = this.happened.textContent = word("hint");
     this.show();
   }
 
@@ -179,15 +181,17 @@ export class Panel {
     this.element.setAttribute("aria-label", `Detail Guidance, ${values.title}`);
   }
 
-  #showScale({ scale, most, enabled, linked }) {
+  #showScale(values) {
+    const { scale, most, linked } = values;
     const place = placeOfScale(scale, most);
-    const words = !enabled ? "off" : linked.has("scale") ? "from a link" : wordsOfScale(scale);
-    this.element.classList.toggle("off", words === "off");
+    const state = stateOf(values);
+    const words = state || (linked.has("scale") ? word("fromLink") : wordsOfScale(scale));
+    this.element.classList.toggle("off", Boolean(state));
     this.scaleTrack.style.setProperty("--place", place);
     this.number.textContent = words;
     showSlider(this.scale, {
       place,
-      label: "DG scale",
+      label: word("scaleLabel"),
       low: 0,
       high: most,
       value: scale,
@@ -202,11 +206,11 @@ export class Panel {
     this.strip.style.setProperty("--from", left);
     this.strip.style.setProperty("--to", right);
     const fromLink = [...linked].filter((name) => name !== "scale");
-    this.layers.textContent = wordsOfLayers(values, this.report) + (fromLink.length ? " (from a link)" : "");
+    this.layers.textContent = wordsOfLayers(values, this.report) + (fromLink.length ? ` (${word("fromLink")})` : "");
     this.layers.title = this.layers.textContent;
     for (const [handle, place, label, which, low, high] of [
-      [this.from, left, "First layer", "start", 0, Math.max(start, end)],
-      [this.to, right, "Last layer", "end", Math.min(start, end), 1],
+      [this.from, left, word("firstLayer"), "start", 0, Math.max(start, end)],
+      [this.to, right, word("lastLayer"), "end", Math.min(start, end), 1],
     ]) {
       showSlider(handle, {
         place,
@@ -223,22 +227,25 @@ export class Panel {
   }
 
   /** A report belongs to the values that it was made with: after a change it is that of the last run. */
-  #showHappened({ numbers }) {
+  #showHappened(values) {
     const { report } = this;
     if (!report) return;
-    const off = this.element.classList.contains("off");
+    const { numbers } = values;
+    const state = stateOf(values);
     const madeWith = Object.entries(report.made_with ?? {}); // a server of an older version does not say
     const stale = madeWith.some(([name, value]) => name in numbers && numbers[name] !== value);
-    this.said.classList.toggle("stale", off || stale);
-    this.happened.textContent = (off ? "off · last run: " : stale ? "last run: " : "") + wordsOfReport(report);
+    const past = Boolean(state) || stale;
+    this.said.classList.toggle("stale", past);
+    this.happened.textContent = past ? wordsOfThePast(wordsOfReport(report), state) : wordsOfReport(report);
   }
 
   /** What is recommended for the model; it can be taken over where it is another setting and no link is in the way. */
   #showPreset({ scale, start, end, linked }, preset) {
     this.recommended.textContent = preset ? wordsOfPreset(preset, this.report) : "";
-    this.recommended.title = preset ? wordsOfPresetAtLength(preset) : "";
-    const inUse = preset && scale === preset.scale && start === preset.layer && end === preset.layer;
-    this.use.hidden = !preset || preset.scale === 0 || inUse;
+    this.recommended.title = preset ? wordsOfPresetAtLength(preset, this.report) : "";
+    const ours = preset?.fingerprint === this.report?.fingerprint;
+    const inUse = scale === preset?.scale && start === preset.layer && end === preset.layer;
+    this.use.hidden = !preset || !ours || preset.scale === 0 || inUse;
     this.use.disabled = linked.size > 0;
   }
 
@@ -255,6 +262,12 @@ export class Panel {
     });
     this.heat.replaceChildren(...cells);
   }
+}
+
+/** What keeps the node from doing anything, in a word; empty where nothing does. */
+function stateOf({ bypassed, enabled, scale, linked }) {
+  if (bypassed) return word("bypassed");
+  return !enabled || (scale === 0 && !linked.has("scale")) ? word("off") : "";
 }
 
 function element(tag, classes, ...children) {

@@ -24,5 +24,11 @@ const presets = new Map();
 /** Of a model, in place of an earlier one. */
 export const keepPreset = (preset) => presets.set(preset.fingerprint, preset);
 
-/** What a calibration found for the model that a report is about. */
-export const presetOf = (report) => presets.get(report?.fingerprint);
+/** What a calibration found for the model that a report is about; that of another model where only such look alike. */
+export function presetOf(report) {
+  if (!report) return undefined;
+  const alike = [...presets.values()].filter(
+    ({ family, blocks }) => family === report.family && blocks === report.block_count,
+  );
+  return presets.get(report.fingerprint) ?? alike[0];
+}

@@ -1,54 +1,78 @@
 /** What the panel says. Knows neither the page nor the DOM. */
 
+import { wordsIn } from "./languages.js";
 import { blockAt } from "./scales.js";
+
+// Limits of the relative strength.
+const WEAK = 0.05;
+const USUAL = 0.25;
 
 const number = (value, digits) => String(Number(value.toPrecision(digits)));
 
-export const wordsOfScale = (scale) => (scale === 0 ? "off" : number(scale, 4));
+let say = wordsIn("en");
+
+/** From now on in a locale's language. */
+export function speak(locale) {
+  say = wordsIn(locale);
+}
+
+/** A word of the panel's that stands alone. */
+export const word = (name) => say[name];
+
+export const wordsOfScale = (scale) => (scale === 0 ? say.off : number(scale, 4));
 
 /** "block 12 of 24 (double 12)", "blocks 17–20 of 57 (double 17 – single 1)", "0.5 of the depth". */
 export function wordsOfLayers({ start, end }, report) {
-  if (start > end) return "layer_start is above layer_end";
-  if (!report)
-    return start === end ? `${number(start, 4)} of the depth` : `${number(start, 4)}–${number(end, 4)} of the depth`;
+  if (start > end) return say.wrongOrder;
+  if (!report) return say.ofDepth(start === end ? number(start, 4) : `${number(start, 4)}–${number(end, 4)}`);
   const { block_count: count, block_names: names } = report;
   const [first, last] = [blockAt(start, count), blockAt(end, count)];
-  if (first === last) return `block ${first} of ${count} (${names[first]})`;
-  return `blocks ${first}–${last} of ${count} (${names[first]} – ${names[last]})`;
+  if (first === last) return say.block(first, count, names[first]);
+  return say.blocks(first, last, count, names[first], names[last]);
 }
 
 /** What hovering over a block says: how far its massive activations stand out. */
 export function wordsOfHeat(block, report) {
-  const name = `block ${block} (${report.block_names[block]})`;
   const ratio = report.peak_ratios[block];
-  if (ratio === undefined) return `${name}: not measured`;
-  return `${name}: its largest channel is ${number(ratio, 3)} times the median`;
+  const what = ratio === undefined ? say.notMeasured : say.standsOut(number(ratio, 3));
+  return say.stated(block, report.block_names[block], what);
 }
 
 /** What the last run did, in one line. */
 export function wordsOfReport(report) {
   const channels = [...new Set(Object.values(report.channels).flat())].sort((a, b) => a - b);
   const shown = channels.length > 3 ? `${channels.slice(0, 2).join(", ")} …` : channels.join(", ");
-  const kind = ["no channel", "channel"][channels.length] ?? "channels";
-  return [`strength ${number(report.relative_strength, 2)}`, `${kind} ${shown}`.trim(), wordsOfSteps(report)].join(
-    " · ",
-  );
+  const strength = say.strength(number(report.relative_strength, 2), say[zoneOf(report.relative_strength)]);
+  return [strength, say.channels(shown, channels.length), wordsOfSteps(report)].join(" · ");
+}
+
+/** How much a strength is; docs/DEFAULTS.md says where the limits are from. */
+export function zoneOf(strength) {
+  if (strength < WEAK) return "weak";
+  return strength <= USUAL ? "usual" : "strong";
 }
 
 /** "20/20 steps", "20/20 steps, 7 computed". */
 function wordsOfSteps({ steps, steps_fired: computed, steps_reused: reused }) {
-  const guided = `${computed + reused}/${steps} steps`;
-  return reused ? `${guided}, ${computed} computed` : guided;
+  const guided = say.steps(computed + reused, steps);
+  return reused ? say.computed(guided, computed) : guided;
+}
+
+/** That a report is of values, or of a state, that the node no longer has. */
+export function wordsOfThePast(words, state) {
+  return (state ? `${state} · ` : "") + say.lastRun(words);
 }
 
 /** What a calibration of the model found: "calibrated: block 8, 0.5", "calibrated: does not help". */
 export function wordsOfPreset(preset, report) {
-  if (preset.scale === 0) return `calibrated: ${preset.verdict}`;
-  return `calibrated: block ${blockAt(preset.layer, report.block_count)}, ${number(preset.scale, 4)}`;
+  if (preset.fingerprint !== report.fingerprint) return say.ofAnother;
+  if (preset.scale === 0) return say.calibratedWithout(say.verdicts[preset.verdict] ?? preset.verdict);
+  return say.calibrated(blockAt(preset.layer, report.block_count), number(preset.scale, 4));
 }
 
 /** The same for who hovers over it. */
-export function wordsOfPresetAtLength(preset) {
+export function wordsOfPresetAtLength(preset, report) {
+  if (preset.fingerprint !== report.fingerprint) return say.ofAnotherAtLength(preset.fingerprint, report.fingerprint);
   const list = (values) =>
     Object.entries(values)
       .map(([name, value]) => `${name} ${value}`)

@@ -1,8 +1,10 @@
 """What users see: one short file per node, widgets in, one call out."""
 
+from .detail_compare import DetailCompare
 from .detail_guidance import DetailGuidance
 from .detail_guidance_calibrate import DetailGuidanceCalibrate
 from .detail_guidance_options import DetailGuidanceOptions
+from .detail_guidance_report import DetailGuidanceReport
 from .detail_guider import DetailGuider
 from .detail_metrics import DetailMetrics
 from .massive_activation_map import MassiveActivationMap
@@ -14,9 +16,11 @@ NODES = [
     DetailGuidance,
     DetailGuidanceOptions,
     DetailGuidanceCalibrate,
+    DetailGuidanceReport,
     MassiveActivationProbe,
     MassiveActivationMap,
     SaveMassiveActivationProfile,
     LoadMassiveActivationProfile,
     DetailMetrics,
+    DetailCompare,
 ]

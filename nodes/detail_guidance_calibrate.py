@@ -24,6 +24,7 @@ from ..detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANN
 from ..host import presets
 from ..host.calibration import Sampling, cells, cost, grid, sampled, through
 from ..host.families import Anatomy, anatomy
+from ..host.patch import without
 from ..host.probe import watched
 from ..instruments import metrics
 from ..instruments.calibration import FEWEST, Cell, Recommendation, as_csv, as_markdown, recommended, rows
@@ -105,8 +106,8 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         require_matplotlib()
         for each in positive:
             require_something(each, latent_image[0])
-        one_model, one_vae, chosen = model[0], vae[0], next(iter(options), Options())
-        of_model = anatomy(one_model)
+        of_model = anatomy(model[0])
+        one_model, one_vae, chosen = without(model[0], of_model.family), vae[0], next(iter(options), Options())
         settings = grid(parse_layers(layers[0], len(of_model.blocks)), parse_scales(scales[0]), chosen)
         real = _one_for_each("reference", reference, len(positive)) if reference else None
         progress = ProgressBar((1 + len(settings)) * len(positive) * values["steps"][0], cls.hidden.unique_id)

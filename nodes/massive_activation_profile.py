@@ -9,6 +9,7 @@ from comfyui_version import __version__ as host_version
 from ..detail_guidance import profile as profiles
 from .inputs import CATEGORY, DetailGuidanceProfile
 
+NONE_YET = "none yet: save one, then press R"
 FOLDER = "massive_activations"  # below the host's output, as for the LoRAs it trains, and below its models
 
 for below in (folder_paths.models_dir, folder_paths.get_output_directory()):
@@ -53,7 +54,7 @@ class LoadMassiveActivationProfile(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "profile_name",
-                    options=folder_paths.get_filename_list(FOLDER),
+                    options=folder_paths.get_filename_list(FOLDER) or [NONE_YET],
                     tooltip=f"A file in output/{FOLDER} or models/{FOLDER}.",
                 )
             ],
@@ -62,8 +63,15 @@ class LoadMassiveActivationProfile(io.ComfyNode):
 
     @classmethod
     def execute(cls, profile_name: str) -> io.NodeOutput:
+        if profile_name == NONE_YET:
+            raise ValueError(
+                f"profile_name: there is no profile in output/{FOLDER} or models/{FOLDER} yet. Run Massive Activation "
+                "Probe, save its profile, and press R on the page."
+            )
         return io.NodeOutput(profiles.load(Path(folder_paths.get_full_path_or_raise(FOLDER, profile_name))))
 
     @classmethod
     def fingerprint_inputs(cls, profile_name: str) -> float:
+        if profile_name == NONE_YET:
+            return 0.0
         return Path(folder_paths.get_full_path_or_raise(FOLDER, profile_name)).stat().st_mtime

@@ -1,6 +1,6 @@
 """Detail Guidance on the reference model through a real ComfyUI server: `make demo`.
 
-Runs workflows/detail_guidance_demo.json for several prompts and seeds: without Detail Guidance, with it, and with the
+Runs tests/reference_model/demo.json for several prompts and seeds: without Detail Guidance, with it, and with the
 control, which takes as much energy from ordinary channels as Detail Guidance takes from the massive ones. Writes
 pictures and figures to demo/. Real pictures pass through the reference model's autoencoder.
 """
@@ -35,7 +35,7 @@ import photographs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
-WORKFLOW = ROOT / "workflows/detail_guidance_demo.json"
+WORKFLOW = ROOT / "tests/reference_model/demo.json"
 PROMPTS = [
     "brick wall",
     "rock",

@@ -30,7 +30,6 @@ WARM, STRONG = "#e69f00", "#60a5fa"  # as in js/detail_guidance.css
 CHANNELS = [0.12, 0.2, 0.09, 0.16, 0.85, 0.13, 0.22, 0.1, 0.17]
 
 THUMBNAILS = {  # workflow → title, what the small model draws
-    "demo": ("Demo", "brick wall"),
     "sd3_medium": ("SD3 Medium", "wood planks"),
     "sd3.5_large": ("SD3.5 Large", "rock"),
     "sd3.5_medium": ("SD3.5 Medium", "grass 1"),
@@ -40,6 +39,8 @@ THUMBNAILS = {  # workflow → title, what the small model draws
     "side_by_side": ("Side by side", "stucco"),
     "probe": ("Probe", "lava 1"),
     "calibrate": ("Calibrate", "metal grill 1"),
+    "detailer": ("Detailer", "cinder blocks"),
+    "few_steps": ("Few steps", "ceiling tiles"),
 }
 
 
@@ -94,7 +95,7 @@ async def drawn(prompts: list[str]) -> dict[str, Image.Image]:
     """What the demo workflow draws for each prompt."""
     pictures = {}
     async with Server() as server:
-        graph = await server.api_format(json.loads((WORKFLOWS / "detail_guidance_demo.json").read_text()))
+        graph = await server.api_format(json.loads((ROOT / "tests/reference_model/demo.json").read_text()))
         for prompt in prompts:
             asked = copy.deepcopy(graph)
             guider = next(node for node in asked.values() if node["class_type"] == "DetailGuider")

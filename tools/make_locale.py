@@ -16,11 +16,13 @@ NODES = (
     "DetailGuidance",
     "DetailGuidanceOptions",
     "DetailGuidanceCalibrate",
+    "DetailGuidanceReport",
     "MassiveActivationProbe",
     "MassiveActivationMap",
     "SaveMassiveActivationProfile",
     "LoadMassiveActivationProfile",
     "DetailMetrics",
+    "DetailCompare",
 )
 FILE = Path(__file__).resolve().parent.parent / "locales/en/nodeDefs.json"
 

@@ -10,7 +10,7 @@ from comfy_page import ComfyPage
 from PIL import Image
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
-DEMO = next(file for file in WORKFLOWS if file.stem == "detail_guidance_demo")
+DEMO = Path(__file__).resolve().parents[1] / "reference_model/demo.json"
 
 
 def demo(steps=4, **inputs):
@@ -37,7 +37,7 @@ async def test_the_page_opens_without_a_complaint(comfy):
     assert comfy.at_start == []
 
 
-@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem.removeprefix("detail_guidance_"))
+@pytest.mark.parametrize("file", [DEMO, *WORKFLOWS], ids=lambda file: file.stem.removeprefix("detail_guidance_"))
 async def test_every_workflow_loads(comfy, file):
     workflow = json.loads(file.read_text())
     await comfy.drop(workflow)
@@ -272,7 +272,7 @@ async def test_a_run_from_the_page(comfy):
     await comfy.run()
     layers, happened = comfy.panel().locator(".words").all(), comfy.panel().locator(".faint")
     assert await (await layers)[0].inner_text() == "block 7 of 10 (double 7)"
-    assert re.fullmatch(r"strength 0\.\d+ · channel 50 · 4/4 steps", await happened.inner_text())
+    assert re.fullmatch(r"strength 0\.\d+ \((weak|usual)\) · channel 50 · 4/4 steps", await happened.inner_text())
     warmths = (
         await comfy.panel()
         .locator(".cell")
@@ -357,6 +357,159 @@ async def test_the_panel_counts_computed_steps(comfy):
     happened = await comfy.panel().locator(".faint").inner_text()
     assert happened.endswith(" · channel 50 · 4/4 steps, 2 computed")
     await comfy.screenshot("reuse")
+
+
+async def test_bypass_shows_on_the_panel(comfy):
+    await comfy.drop(demo(steps=1))
+    await comfy.show()
+    await comfy.run()
+    guider = "window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider')"
+    for mode, word in ((4, "bypassed"), (0, "0.25")):
+        await comfy.page.evaluate(f"() => {{ {guider}.mode = {mode}; window.app.canvas.setDirty(true, true); }}")
+        await comfy.page.wait_for_timeout(200)
+        assert await comfy.panel().locator(".number").inner_text() == word
+        happened = await comfy.panel().locator(".faint").inner_text()
+        assert happened.startswith("bypassed · last run: strength") is (mode == 4)
+        await comfy.screenshot(word)
+
+
+async def test_a_calibration_is_offered_and_taken_over(comfy):
+    """Calibrated from the page, the model's preset can be used with one click, which one undo takes back."""
+    await comfy.drop(demo(steps=2))
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const add = (type, values, x) => {
+                const node = window.LiteGraph.createNode(type);
+                node.pos = [x, 900];
+                graph.add(node);
+                for (const [name, value] of Object.entries(values))
+                    node.widgets.find((widget) => widget.name === name).value = value;
+                return node;
+            };
+            const loader = graph.nodes.find(({ type }) => type === "DetailGuidanceReferenceModel");
+            const guider = graph.nodes.find(({ type }) => type === "DetailGuider");
+            const text = graph.nodes.find(({ type }) => type === "CLIPTextEncode");
+            const latent = add("EmptySD3LatentImage", { width: 128, height: 128 }, 0);
+            const node = add("DetailGuidanceCalibrate", { steps: 2, layers: "0.4", scales: "0.05" }, 400);
+            const shown = add("PreviewAny", {}, 900);
+            const seen = add("PreviewImage", {}, 1300);
+            loader.connect(0, node, "model");
+            loader.connect(2, node, "vae");
+            for (const name of ["positive", "negative"]) text.connect(0, node, name);
+            latent.connect(0, node, "latent_image");
+            node.connect(4, shown, "source");
+            node.connect(2, seen, "images");
+        }"""
+    )
+    assert (await comfy.values("DetailGuidanceCalibrate"))["control_after_generate"] == "fixed"
+    await comfy.show()
+    await comfy.run()
+    use = comfy.panel().get_by_role("button", name="use")
+    assert (await comfy.panel().locator(".preset").inner_text()).startswith("calibrated: block 4, 0.05")
+    assert "keep their layout" in await comfy.panel().locator(".preset .words").get_attribute("title")
+    await comfy.screenshot("calibrated")
+    await use.click()
+    values = await comfy.values()
+    assert (values["layer_start"], values["layer_end"], values["dg_scale"]) == (0.4, 0.4, 0.05)
+    await comfy.page.wait_for_timeout(300)
+    assert await use.is_hidden(), "it is in use"
+    await comfy.page.keyboard.press("Control+z")
+    await comfy.page.wait_for_timeout(700)
+    assert (await comfy.values())["dg_scale"] == 0.25 and await comfy.panel().locator(".use").is_visible()
+
+
+async def test_two_pictures_in_one_place(comfy):
+    await comfy.drop(demo(steps=1))
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const decoded = graph.nodes.find(({ type }) => type === "VAEDecode");
+            const inverted = window.LiteGraph.createNode("ImageInvert");
+            const compare = window.LiteGraph.createNode("DetailCompare");
+            for (const [node, x] of [[inverted, 1800], [compare, 2200]]) { node.pos = [x, 100]; graph.add(node); }
+            compare.size = [320, 380];
+            decoded.connect(0, inverted, 0);
+            decoded.connect(0, compare, "images");
+            inverted.connect(0, compare, "reference");
+            window.app.canvas.ds.scale = 1;
+            window.app.canvas.ds.offset = [-1800, 200];
+            window.app.canvas.setDirty(true, true);
+        }"""
+    )
+    await comfy.run()
+    comparer = comfy.page.locator(".detail-compare")
+    pictures = comparer.locator("img")
+    assert await pictures.count() == 2
+    loaded = "images => images.every(({ complete, naturalWidth }) => complete && naturalWidth === 128)"
+    assert await pictures.evaluate_all(loaded)
+    box = await comparer.locator(".pair").bounding_box()
+    await comfy.page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] / 2)
+    divider = comparer.get_by_role("slider", name="Divider")
+    assert int(await divider.input_value()) == pytest.approx(25, abs=2)
+    await comfy.screenshot("compare")
+    await divider.focus()
+    await comfy.page.keyboard.press("ArrowRight")
+    assert int(await divider.input_value()) == pytest.approx(26, abs=2)
+    await comparer.locator(".pair").dblclick()
+    assert await comparer.locator(".left").evaluate("image => image.getBoundingClientRect().width") == 128
+
+
+async def test_the_saved_picture_says_what_was_done(comfy):
+    await comfy.drop(demo(steps=2))
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const find = (wanted) => graph.nodes.find(({ type }) => type === wanted);
+            const [report, shown] = ["DetailGuidanceReport", "PreviewAny"].map((type) => {
+                const node = window.LiteGraph.createNode(type);
+                node.pos = [0, 900];
+                graph.add(node);
+                return node;
+            });
+            find("SamplerCustomAdvanced").connect(0, report, "latent");
+            report.connect(0, find("VAEDecode"), "samples");
+            report.connect(1, shown, "source");
+        }"""
+    )
+    await comfy.run()
+    outputs = await comfy.page.evaluate("() => Object.values(window.app.nodeOutputs)")
+    (text,) = [output["text"][0] for output in outputs if "text" in output]
+    assert text.startswith("Detail Guidance: SD3 / SD3.5, block 7 of 10, massive channels 50, 2 of 2 steps")
+    (image,) = [image for output in outputs for image in output.get("images", [])]
+    async with comfy.server.session.get("/view", params=image) as answer:
+        saved = Image.open(io.BytesIO(await answer.read())).text
+    (told,) = json.loads(saved["detail_guidance"])
+    assert told["channels"] == {"7": [50]} and told["made_with"]["dg_scale"] == 0.25
+    assert told["relative_strength"] > 0 and "workflow" in saved
+
+
+async def test_a_saved_profile_says_where(comfy):
+    await comfy.drop(demo(steps=1))
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const find = (wanted) => graph.nodes.find(({ type }) => type === wanted);
+            const add = (type) => {
+                const node = window.LiteGraph.createNode(type);
+                node.pos = [0, 900];
+                graph.add(node);
+                return node;
+            };
+            const [latent, probe, save] = ["EmptySD3LatentImage", "MassiveActivationProbe",
+                "SaveMassiveActivationProfile"].map(add);
+            find("DetailGuidanceReferenceModel").connect(0, probe, "model");
+            for (const name of ["positive", "negative"]) find("CLIPTextEncode").connect(0, probe, name);
+            latent.widgets[0].value = latent.widgets[1].value = 128;
+            latent.connect(0, probe, "latent_image");
+            probe.widgets.find(({ name }) => name === "steps").value = 1;
+            probe.connect(0, save, "profile");
+        }"""
+    )
+    await comfy.run()
+    assert re.search(
+        r"massive_activations.profile_\d+_\.safetensors", await comfy.page.locator(".p-toast").inner_text()
+    )
 
 
 async def test_a_warning_is_on_the_node(comfy):

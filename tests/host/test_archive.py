@@ -51,7 +51,7 @@ def installed(tmp_path_factory):
         async with Server(base=base) as server:
             paths = ("/object_info", "/workflow_templates", "/i18n")
             definitions, templates, translations = [await server.get(path) for path in paths]
-            demo = json.loads((pack / "workflows/detail_guidance_demo.json").read_text())
+            demo = json.loads((ROOT / "tests/reference_model/demo.json").read_text())
             pictures = await server.run(await server.api_format(demo))
             async with server.session.get("/extensions/detail-guidance/docs/DetailGuider.md") as page:
                 return definitions, templates, translations, page.status, pictures, server.log.read_text()
@@ -79,7 +79,7 @@ def test_the_host_offers_its_nodes_templates_help_and_translations(installed):
     _, (definitions, templates, translations, page, _, log) = installed
     own = {name for name, node in definitions.items() if node["python_module"] == "custom_nodes.detail-guidance"}
     assert own == set(NODES)
-    assert len(templates["detail-guidance"]) == 9
+    assert len(templates["detail-guidance"]) == 11
     assert {"en", "zh", "ja"} <= translations.keys() and page == 200
     assert "IMPORT FAILED" not in "".join(line for line in log.splitlines() if "detail-guidance" in line)
 

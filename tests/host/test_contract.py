@@ -74,6 +74,16 @@ NODES = {
         "optional": {"reference": ("IMAGE",), "options": ("DG_OPTIONS",)},
         "output": ["FLOAT", "FLOAT", "IMAGE", "IMAGE", "STRING"],
     },
+    "DetailGuidanceReport": {
+        "required": {"latent": ("LATENT",)},
+        "optional": {},
+        "output": ["LATENT", "STRING"],
+    },
+    "DetailCompare": {
+        "required": {"images": ("IMAGE",), "reference": ("IMAGE",)},
+        "optional": {},
+        "output": [],
+    },
     "MassiveActivationProbe": {
         "required": {
             **SAMPLING,

@@ -14,7 +14,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from models import conditioning, latent, model
 from plain import PlainDetailGuider
-from sampling import detail_guider, reported, sample, stock_guider
+from sampling import detail_guider, reported, reports, sample, stock_guider
 
 NAN = float("nan")
 
@@ -150,14 +150,22 @@ def test_no_massive_channel(pack, caplog):
     torch.testing.assert_close(result, sample(stock_guider(patcher)), rtol=1e-4, atol=1e-4)
 
 
-def test_no_step_inside_the_window_is_told_but_is_no_warning(pack, caplog):
+def test_no_step_inside_the_window(pack):
+    _, report = reported(pack, detail_guider(pack, model(), start_percent=0.6, end_percent=0.7))
+    assert (report.steps, report.steps_guided) == (2, 0)
+    (warning,) = report.warnings
+    assert warning.startswith("no step lies between start_percent 0.6 and end_percent 0.7: nothing was guided.")
+
+
+def test_a_stage_outside_the_window_is_told_but_is_no_warning(pack):
     """The second of two sampling stages lies outside the window of the first: that is as it should be."""
-    guider = detail_guider(pack, model(), start_percent=0.6, end_percent=0.7)
-    _, text = warnings_of(caplog, guider)
-    assert text == ""
-    with caplog.at_level(logging.INFO):
-        sample(guider)
-    assert "0 of 2 steps" in caplog.text
+    guider = detail_guider(pack, model(), end_percent=0.4)
+    noise = latent(1, 16, seed=5)["samples"]
+    sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "simple", 4)
+    with reports(pack) as published:
+        for part in (sigmas[:3], sigmas[2:]):
+            noise = guider.sample(noise * 0, noise, comfy.samplers.sampler_object("euler"), part, seed=5)
+    assert [(report.steps_guided, report.warnings) for report in published] == [(2, []), (0, [])]
 
 
 def test_a_guider_without_a_positive(pack, caplog):

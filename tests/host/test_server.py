@@ -11,7 +11,7 @@ import pytest
 from comfy_server import Server
 from PIL import Image
 
-WORKFLOW = Path(__file__).resolve().parents[2] / "workflows/detail_guidance_demo.json"
+WORKFLOW = Path(__file__).resolve().parents[1] / "reference_model/demo.json"
 
 
 async def pictures_and_reports(server, prompt):
@@ -62,6 +62,49 @@ async def the_whole_way():
             await server.run(prompt | {"2": {**prompt["2"], "inputs": {**prompt["2"]["inputs"], "text": "gryphon"}}})
         again, _ = await pictures_and_reports(server, with_inputs(prompt, "RandomNoise", noise_seed=1))
         assert np.array_equal(again, guided), "errors left something behind"
+
+
+async def calibrated():
+    """The node through the API: its inputs are lists there, and a list of texts is several prompts."""
+    async with Server() as server:
+        told = []
+
+        def on_event(kind, data):
+            if kind in ("progress", "executed", "detail_guidance.preset"):
+                told.append((kind, data))
+
+        def node(kind, **inputs):
+            return {"class_type": kind, "inputs": inputs}
+
+        sampling = {"seed": 0, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
+        links = {
+            "model": ["1", 0],
+            "vae": ["1", 2],
+            "positive": ["2", 0],
+            "negative": ["2", 0],
+            "latent_image": ["3", 0],
+        }
+        asked = {"layers": "0.5", "scales": "0.05, 0.1", "save_preset": True}
+        prompt = {
+            "1": node("DetailGuidanceReferenceModel"),
+            "2": node("CLIPTextEncode", clip=["1", 1], text="brick wall"),
+            "3": node("EmptySD3LatentImage", width=128, height=128, batch_size=2),
+            "4": node("DetailGuidanceCalibrate", **links, **sampling, **asked),
+            "5": node("PreviewAny", source=["4", 4]),
+            "6": node("PreviewImage", images=["4", 2]),
+        }
+        pictures = await server.run(prompt, on_event)
+        assert Image.open(io.BytesIO(pictures["6"])).size[0] > 3 * 256
+        (report,) = [data["output"]["text"][0] for kind, data in told if kind == "executed" and data["node"] == "5"]
+        assert "At layer 0.5 pictures keep their layout up to scale 0.1" in report
+        steps = [data["value"] for kind, data in told if kind == "progress" and data["node"] == "4"]
+        assert steps == [1, 2, 3, 4, 5, 6], "one bar over all: without, and two settings, of two steps"
+        (preset,) = [data for kind, data in told if kind == "detail_guidance.preset"]
+        assert await server.get("/detail_guidance/presets") == [preset]
+
+
+def test_calibration_through_the_api():
+    asyncio.run(calibrated())
 
 
 def test_the_demo_workflow_through_the_api():

@@ -1,4 +1,4 @@
-import { keep, nodeAt, reportsOf } from "../../js/reports.js";
+import { keep, keepPreset, nodeAt, presetOf, reportsOf } from "../../js/reports.js";
 
 const graph = (nodes) => ({ getNodeById: (id) => nodes[id] });
 
@@ -21,4 +21,16 @@ test("each node's last report is kept, by workflow, the newest last", () => {
   keep({ workflow: "b", node: "1", run: 4 });
   expect(reportsOf("a").map(({ run }) => run)).toEqual([2, 3]);
   expect(reportsOf("b").map(({ run }) => run)).toEqual([4]);
+});
+
+test("a preset is the model's own, or that of one that looks alike", () => {
+  const report = { fingerprint: "ours", family: "Flux", block_count: 57 };
+  expect(presetOf(undefined)).toBeUndefined();
+  keepPreset({ fingerprint: "wide", family: "Flux", blocks: 8, scale: 1 });
+  expect(presetOf(report)).toBeUndefined();
+  keepPreset({ fingerprint: "theirs", family: "Flux", blocks: 57, scale: 2 });
+  expect(presetOf(report).scale).toBe(2);
+  keepPreset({ fingerprint: "ours", family: "Flux", blocks: 57, scale: 3 });
+  keepPreset({ fingerprint: "ours", family: "Flux", blocks: 57, scale: 4 });
+  expect(presetOf(report).scale).toBe(4);
 });

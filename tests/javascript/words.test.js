@@ -1,4 +1,7 @@
+import { wordsIn } from "../../js/languages.js";
 import {
+  speak,
+  word,
   wordsOfHeat,
   wordsOfLayers,
   wordsOfPreset,
@@ -6,6 +9,7 @@ import {
   wordsOfReport,
   wordsOfReportAtLength,
   wordsOfScale,
+  zoneOf,
 } from "../../js/words.js";
 
 const FLUX = {
@@ -22,6 +26,7 @@ const FLUX = {
   steps_reused: 0,
   relative_strength: 0.03149,
   plan: "together",
+  fingerprint: "ab12",
   warnings: [],
 };
 
@@ -52,7 +57,7 @@ test("the heat has a number", () => {
 });
 
 test("what happened, in one line and at length", () => {
-  expect(wordsOfReport(FLUX)).toBe("strength 0.031 · channels 154, 1446 · 15/20 steps");
+  expect(wordsOfReport(FLUX)).toBe("strength 0.031 (weak) · channels 154, 1446 · 15/20 steps");
   expect(wordsOfReport({ ...FLUX, channels: { 12: [] } })).toContain(" · no channel · ");
   expect(wordsOfReport({ ...FLUX, channels: { 12: [5, 4, 3, 2, 1] } })).toContain(" · channels 1, 2 … · ");
   expect(wordsOfReport({ ...FLUX, channels: { 12: [5] } })).toContain(" · channel 5 · ");
@@ -62,8 +67,36 @@ test("what happened, in one line and at length", () => {
   expect(long).toContain("a forward of their own");
 });
 
+test("a strength has a zone", () => {
+  expect([0, 0.049, 0.05, 0.25, 0.26].map(zoneOf)).toEqual(["weak", "weak", "usual", "usual", "strong"]);
+});
+
+test("the page's language", () => {
+  for (const [locale, off] of [
+    ["zh-TW", "关闭"],
+    ["ja", "オフ"],
+    ["fr", "off"],
+    [undefined, "off"],
+  ]) {
+    speak(locale);
+    expect(word("off")).toBe(off);
+  }
+  speak("ja");
+  expect(wordsOfReport(FLUX)).toBe("強度 0.031（弱い） · チャンネル 154, 1446 · 15/20 ステップ");
+  speak("en");
+});
+
+test("all languages have all words", () => {
+  const [english, ...others] = ["en", "zh", "ja"].map(wordsIn);
+  for (const other of others) {
+    const same = Object.keys(english).filter((name) => other[name] === english[name]);
+    expect(same).toEqual([]);
+  }
+});
+
 test("what a calibration found is a setting, or the reason for none", () => {
   const preset = {
+    fingerprint: "ab12",
     layer: 0.7,
     scale: 0.25,
     verdict: "helps",
@@ -73,6 +106,9 @@ test("what a calibration found is a setting, or the reason for none", () => {
   };
   expect(wordsOfPreset(preset, FLUX)).toBe("calibrated: block 39, 0.25");
   expect(wordsOfPreset({ ...preset, scale: 0, verdict: "does not help" }, FLUX)).toBe("calibrated: does not help");
-  expect(wordsOfPresetAtLength(preset)).toBe("It helps.\nSampled: steps 20, cfg 4.");
-  expect(wordsOfPresetAtLength({ ...preset, options: { every: "3" } })).toMatch(/\nWith the options every 3\.$/);
+  expect(wordsOfPresetAtLength(preset, FLUX)).toBe("It helps.\nSampled: steps 20, cfg 4.");
+  expect(wordsOfPresetAtLength({ ...preset, options: { every: "3" } }, FLUX)).toMatch(/\nWith the options every 3\.$/);
+  const foreign = { ...preset, fingerprint: "cd34" };
+  expect(wordsOfPreset(foreign, FLUX)).toBe("a preset is of another model");
+  expect(wordsOfPresetAtLength(foreign, FLUX)).toContain("weights cd34, this model's are ab12");
 });
