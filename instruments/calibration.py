@@ -143,13 +143,14 @@ def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: floa
     judged, worth = best.judged_by, WORTHWHILE * distance
     figures = (
         f"layer {best.layer:g}, scale {best.scale:g} was best on one half of the pictures; on the other half they come "
-        f"nearer to the reference pictures by {judged} of {distance:.3f}"
+        f"nearer to the reference pictures by {judged} of {distance:.3f}, and their layout is kept to a correlation of "
+        f"{np.median(best.layout):.2f}"
     )
+    if judged.high < worth:
+        why = f"Detail Guidance does not help this model with these pictures: {figures}. {worth:.3f} would be worth it."
+        return Recommendation("does not help", None, why)
     if judged.low > 0:
         return Recommendation("helps", best, f"Detail Guidance helps this model with these pictures: {figures}.")
-    if judged.high < worth:
-        why = f"Detail Guidance does not help this model with these pictures: {figures}, at most {worth:.3f} of gain."
-        return Recommendation("does not help", None, why)
     why = f"Whether Detail Guidance helps cannot be told from so few pictures: {figures}. Sample more."
     return Recommendation("cannot be told", None, why)
 

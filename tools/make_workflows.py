@@ -48,9 +48,11 @@ class Graph:
     groups: list[dict[str, Any]] = field(default_factory=list)
     bottom: dict[int, int] = field(default_factory=dict)
 
-    def node(self, kind: str, column: int, models: dict[str, str] | None = None, **inputs: Any) -> Node:
+    def node(
+        self, kind: str, column: int, models: dict[str, str] | None = None, title: str | None = None, **inputs: Any
+    ) -> Node:
         """A node of the host; `inputs` are other nodes' outputs or widgets' values. Widgets not given keep their
-        defaults. `models`: folder/file → where to get it."""
+        defaults. `models`: folder/file → where to get it. `title`: where the kind's own does not say what it is for."""
         definition = self.definitions[kind]
         declared = {**definition["input"].get("required", {}), **definition["input"].get("optional", {})}
         unknown = inputs.keys() - declared.keys()
@@ -92,7 +94,8 @@ class Graph:
             ]
         text = any(len(kind_) > 1 and kind_[1].get("multiline") for kind_ in declared.values())
         height = 20 + 22 * max(len(sockets), len(outputs)) + 26 * len(values) + 90 * text + SHOWN.get(kind, 0)
-        node = Node({"type": kind, "inputs": sockets, "outputs": outputs, "properties": properties}, names)
+        saved = {"type": kind, "inputs": sockets, "outputs": outputs, "properties": properties}
+        node = Node(saved | ({"title": title} if title else {}), names)
         return self._placed(node, column, height, values)
 
     def note(self, column: int, text: str) -> Node:
@@ -132,8 +135,9 @@ class Graph:
 
 PROMPT = "a close-up photograph of an old oak's bark with moss and lichen, morning light, sharp focus"
 NOT_MEASURED = (
-    "Nobody has settled the best `dg_scale` and layer for this model. Start here, look at the picture and at the "
-    "**relative strength** in the log, and raise `dg_scale` until textures turn inconsistent; then go back a little."
+    "Nobody has settled the best `dg_scale` and layer for this model. Start here, look at the picture and at "
+    "**strength** on the node's panel, and raise `dg_scale` until textures turn inconsistent; then go back a little. "
+    "Or measure them on your model: template *detail_guidance_calibrate*."
 )
 Loaded = tuple[tuple[Node, int], tuple[Node, int], tuple[Node, int]]  # model, text encoder, autoencoder
 
@@ -158,10 +162,16 @@ T5 = "t5xxl_fp16.safetensors"
 
 
 def prompts(graph: Graph, clip: tuple[Node, int], positive: str, negative: str | None) -> list[tuple[Node, int]]:
-    texts = [positive] if negative is None else [positive, negative]
-    nodes = [graph.node("CLIPTextEncode", 1, clip=clip, text=text) for text in texts]
+    texts = {"Prompt": positive} | ({} if negative is None else {"Negative prompt": negative})
+    nodes = [graph.node("CLIPTextEncode", 1, title=title, clip=clip, text=text) for title, text in texts.items()]
     graph.group("Prompt", *nodes)
     return [node.out("CONDITIONING") for node in nodes]
+
+
+def size(graph: Graph, column: int = 1, title: str = "Size", **others: Any) -> tuple[Node, int]:
+    latent = graph.node("EmptySD3LatentImage", column, width=1024, height=1024, **others)
+    graph.group(title, latent)
+    return latent.out("LATENT")
 
 
 def picture(graph: Graph, column: int, samples: tuple[Node, int], vae: tuple[Node, int], prefix: str) -> list[Node]:
@@ -169,16 +179,15 @@ def picture(graph: Graph, column: int, samples: tuple[Node, int], vae: tuple[Nod
     return [decoded, graph.node("SaveImage", column, images=decoded.out("IMAGE"), filename_prefix=prefix)]
 
 
-def custom_sampling(graph: Graph, guider: Node, latent: Node, steps: int, scheduler: str, model: Any) -> Node:
+def custom_sampling(graph: Graph, guider: Node, latent: Any, steps: int, scheduler: str, model: Any) -> Node:
     """The nodes around SamplerCustomAdvanced."""
-    parts = {
-        "noise": graph.node("RandomNoise", 2, noise_seed=0).out("NOISE"),
-        "sampler": graph.node("KSamplerSelect", 2, sampler_name="euler").out("SAMPLER"),
-        "sigmas": graph.node("BasicScheduler", 2, model=model, scheduler=scheduler, steps=steps).out("SIGMAS"),
-    }
-    return graph.node(
-        "SamplerCustomAdvanced", 3, guider=guider.out("GUIDER"), latent_image=latent.out("LATENT"), **parts
-    )
+    noise = graph.node("RandomNoise", 3, noise_seed=0)
+    chosen = graph.node("KSamplerSelect", 3, sampler_name="euler")
+    sigmas = graph.node("BasicScheduler", 3, model=model, scheduler=scheduler, steps=steps)
+    parts = {"noise": noise.out("NOISE"), "sampler": chosen.out("SAMPLER"), "sigmas": sigmas.out("SIGMAS")}
+    sampler = graph.node("SamplerCustomAdvanced", 3, guider=guider.out("GUIDER"), latent_image=latent, **parts)
+    graph.group("Sampling", noise, chosen, sigmas, sampler)
+    return sampler
 
 
 def text_to_image(
@@ -200,13 +209,14 @@ def text_to_image(
         positive, *negative = prompts(graph, clip, PROMPT, None if cfg == 1.0 else "")
         if guidance is not None:
             embedded = graph.node("FluxGuidance", 1, conditioning=positive, guidance=guidance)
+            graph.group("The model's own guidance", embedded)
             positive = embedded.out("CONDITIONING")
-        latent = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024)
+        latent = size(graph)
         conditions = {"positive": positive} | ({"negative": negative[0]} if negative else {})
         guider = graph.node("DetailGuider", 2, model=model, **conditions, cfg=cfg)
         graph.group("Detail Guidance", guider)
         sampler = custom_sampling(graph, guider, latent, steps, scheduler, model)
-        picture(graph, 3, sampler.out("output"), vae, "detail_guidance")
+        graph.group("Picture", *picture(graph, 4, sampler.out("output"), vae, "detail_guidance"))
         return graph
 
     return build
@@ -221,12 +231,11 @@ def ksampler(definitions: Definitions) -> Graph:
     model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
     graph.note(0, f"**Detail Guidance** goes between the model and a sampler of ComfyUI's own.\n\n{NOT_MEASURED}")
     positive, negative = prompts(graph, clip, PROMPT, "")
-    latent = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024)
+    inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
     detail = graph.node("DetailGuidance", 2, model=model)
     graph.group("Detail Guidance", detail)
-    inputs = {"positive": positive, "negative": negative, "latent_image": latent.out("LATENT")}
     sampler = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **SAMPLING)
-    picture(graph, 3, sampler.out("LATENT"), vae, "detail_guidance")
+    graph.group("Picture", sampler, *picture(graph, 3, sampler.out("LATENT"), vae, "detail_guidance"))
     return graph
 
 
@@ -240,8 +249,7 @@ def probe(definitions: Definitions) -> Graph:
         f"that the probe need not run each time.\n\n{NOT_MEASURED}",
     )
     positive, negative = prompts(graph, clip, PROMPT, "")
-    latent = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024)
-    inputs = {"positive": positive, "negative": negative, "latent_image": latent.out("LATENT")}
+    inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
     probe = graph.node("MassiveActivationProbe", 2, model=model, **inputs)
     figures = graph.node("PreviewImage", 2, images=probe.out("figures"))
     report = graph.node("PreviewAny", 2, source=probe.out("report"))
@@ -253,7 +261,7 @@ def probe(definitions: Definitions) -> Graph:
     detail = graph.node("DetailGuidance", 3, model=model, options=options.out("DG_OPTIONS"))
     graph.group("Detail Guidance with it", options, detail)
     sampler = graph.node("KSampler", 4, model=detail.out("MODEL"), **inputs, **SAMPLING)
-    picture(graph, 4, sampler.out("LATENT"), vae, "detail_guidance")
+    graph.group("Picture", sampler, *picture(graph, 4, sampler.out("LATENT"), vae, "detail_guidance"))
     return graph
 
 
@@ -269,11 +277,9 @@ def calibrate(definitions: Definitions) -> Graph:
         "uses it at once.",
     )
     positive, negative = prompts(graph, clip, PROMPT, "")
-    batch = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024, batch_size=2)
+    batch = size(graph, title="Size and number of pictures", batch_size=2)
     inputs = {"positive": positive, "negative": negative}
-    found = graph.node(
-        "DetailGuidanceCalibrate", 2, model=model, vae=vae, latent_image=batch.out("LATENT"), **inputs, **SAMPLING
-    )
+    found = graph.node("DetailGuidanceCalibrate", 2, model=model, vae=vae, latent_image=batch, **inputs, **SAMPLING)
     sheet = graph.node("PreviewImage", 3, images=found.out("sheet"))
     plot = graph.node("PreviewImage", 3, images=found.out("plot"))
     report = graph.node("PreviewAny", 2, source=found.out("report"))
@@ -304,15 +310,14 @@ def detailer(definitions: Definitions) -> Graph:
         f"last part.\n\nNothing was measured on detailers. {NOT_MEASURED}",
     )
     positive, negative = prompts(graph, clip, PROMPT, "")
-    latent = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024)
     inputs = {"positive": positive, "negative": negative}
-    first = graph.node("KSampler", 2, model=model, latent_image=latent.out("LATENT"), **inputs, **SAMPLING)
+    first = graph.node("KSampler", 2, model=model, latent_image=size(graph), **inputs, **SAMPLING)
     whole = graph.node("VAEDecode", 2, samples=first.out("LATENT"), vae=vae)
-    graph.group("The picture", latent, first, whole)
+    graph.group("The picture", first, whole)
     place = {"width": 512, "height": 512, "x": 256, "y": 256}
     part = graph.node("ImageCrop", 3, image=whole.out("IMAGE"), **place)
-    size = {"width": 1024, "height": 1024, "upscale_method": "lanczos", "crop": "disabled"}
-    enlarged = graph.node("ImageScale", 3, image=part.out("IMAGE"), **size)
+    scaling = {"width": 1024, "height": 1024, "upscale_method": "lanczos", "crop": "disabled"}
+    enlarged = graph.node("ImageScale", 3, title="Enlarge", image=part.out("IMAGE"), **scaling)
     encoded = graph.node("VAEEncode", 3, pixels=enlarged.out("IMAGE"), vae=vae)
     graph.group("A part of it, enlarged", part, enlarged, encoded)
     detail = graph.node("DetailGuidance", 4, model=model)
@@ -326,7 +331,9 @@ def detailer(definitions: Definitions) -> Graph:
     )
     drawn = graph.node("VAEDecode", 4, samples=again.out("LATENT"), vae=vae)
     graph.group("Sampled again with Detail Guidance", detail, again, drawn)
-    reduced = graph.node("ImageScale", 5, image=drawn.out("IMAGE"), **size | {"width": 512, "height": 512})
+    reduced = graph.node(
+        "ImageScale", 5, title="Reduce", image=drawn.out("IMAGE"), **scaling | {"width": 512, "height": 512}
+    )
     back = graph.node(
         "ImageCompositeMasked", 5, destination=whole.out("IMAGE"), source=reduced.out("IMAGE"), x=256, y=256
     )
@@ -342,8 +349,7 @@ def comparison(definitions: Definitions) -> Graph:
     model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
     graph.note(0, f"The same seed without and with Detail Guidance, side by side.\n\n{NOT_MEASURED}")
     positive, negative = prompts(graph, clip, PROMPT, "")
-    latent = graph.node("EmptySD3LatentImage", 1, width=1024, height=1024)
-    inputs = {"positive": positive, "negative": negative, "latent_image": latent.out("LATENT")}
+    inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
     without = graph.node("KSampler", 2, model=model, **inputs, **SAMPLING)
     plain = picture(graph, 2, without.out("LATENT"), vae, "without")
     graph.group("Without", without, *plain)

@@ -88,6 +88,19 @@ def test_nodes_links_and_weights(host, file):
         assert all(model["url"].startswith("https://") and model["directory"] for model in models)
 
 
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.stem)
+def test_every_node_is_in_one_group(file):
+    graph = json.loads(file.read_text())
+
+    def holds(group, node):
+        (left, top, width, height), (x, y), (across, down) = group["bounding"], node["pos"], node["size"]
+        return left <= x and top <= y and x + across <= left + width and y + down <= top + height
+
+    for node in graph["nodes"]:
+        around = [group["title"] for group in graph["groups"] if holds(group, node)]
+        assert len(around) == (node["type"] != "MarkdownNote"), f"{node['type']} in {around}"
+
+
 def inputs(host, node):
     order = host.definitions[node]["input_order"]
     return {name for group in ("required", "optional") for name in order.get(group, [])}
