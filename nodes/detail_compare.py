@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from .inputs import CATEGORY, FOUND_BY
+from .inputs import CATEGORY, FOUND_BY, require_pairs
 
 
 class DetailCompare(io.ComfyNode):
@@ -23,12 +23,6 @@ class DetailCompare(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: Tensor, reference: Tensor) -> io.NodeOutput:
-        if len(reference) not in (1, len(images)):
-            raise ValueError(
-                f"reference: it has {len(reference)} pictures, images has {len(images)}. Give as many, or one for all."
-            )
-        if images.shape[1:3] != reference.shape[1:3]:
-            sizes = [f"{each.shape[2]} × {each.shape[1]}" for each in (images, reference)]
-            raise ValueError(f"reference: its pictures are {sizes[1]}, images' are {sizes[0]}. Scale one of them.")
+        require_pairs(images, reference)
         left, right = (ui.PreviewImage(each[..., :3], cls=cls).as_dict()["images"] for each in (reference, images))
         return io.NodeOutput(ui={"detail_compare": [left * (len(right) // len(left)), right]})

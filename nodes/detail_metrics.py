@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..instruments import metrics
 from ..instruments.figures import require_matplotlib, spectra
-from .inputs import CATEGORY
+from .inputs import CATEGORY, require_pairs
 
 
 class DetailMetrics(io.ComfyNode):
@@ -32,13 +32,7 @@ class DetailMetrics(io.ComfyNode):
     @classmethod
     def execute(cls, images: Tensor, reference: Tensor) -> io.NodeOutput:
         require_matplotlib()
-        if images.shape[1:3] != reference.shape[1:3]:
-            sizes = [f"{each.shape[2]} × {each.shape[1]}" for each in (images, reference)]
-            raise ValueError(f"reference: its pictures are {sizes[1]}, images' are {sizes[0]}. Scale one of them.")
-        if len(reference) not in (1, len(images)):
-            raise ValueError(
-                f"reference: it has {len(reference)} pictures, images has {len(images)}. Give as many, or one for all."
-            )
+        require_pairs(images, reference)
         ours = images[..., :3].cpu().double().numpy()
         theirs = np.broadcast_to(reference[..., :3].cpu().double().numpy(), ours.shape)
         return io.NodeOutput(spectra(ours, theirs), table(ours, theirs))

@@ -5,6 +5,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSampler
 from comfy_api.latest import io
+from torch import Tensor
 
 from nodes import common_ksampler
 
@@ -156,6 +157,21 @@ def require_something(positive: list, latent_image: dict[str, Any]) -> None:
     samples = latent_image["samples"]
     if not samples.numel():
         raise ValueError(f"latent_image: it is empty, its shape is {tuple(samples.shape)}.")
+
+
+def require_pairs(images: Tensor, reference: Tensor) -> None:
+    """Pictures (n, height, width, channels), and what each is compared with.
+
+    Raises:
+        ValueError: they are not as large, or not as many and not one for all.
+    """
+    if images.shape[1:3] != reference.shape[1:3]:
+        sizes = [f"{each.shape[2]} × {each.shape[1]}" for each in (images, reference)]
+        raise ValueError(f"reference: its pictures are {sizes[1]}, images' are {sizes[0]}. Scale one of them.")
+    if len(reference) not in (1, len(images)):
+        raise ValueError(
+            f"reference: it has {len(reference)} pictures, images has {len(images)}. Give as many, or one for all."
+        )
 
 
 def guided(model: ModelPatcher, node_id: str | None, values: dict[str, Any]) -> ModelPatcher:

@@ -59,3 +59,11 @@ def test_a_plain_picture_is_no_number(pack, noise):
     outputs = pack.outputs("DetailMetrics", images=noise, reference=torch.full_like(noise, 0.5))
     assert "nan" in outputs[1] or "inf" in outputs[1]
     assert np.isfinite(outputs[0].numpy()).all()
+
+
+def test_what_cannot_be_compared_side_by_side(pack):
+    pictures = torch.rand(4, 32, 48, 3)
+    with pytest.raises(ValueError, match="reference: it has 2 pictures, images has 4"):
+        pack.outputs("DetailCompare", images=pictures, reference=pictures[:2])
+    with pytest.raises(ValueError, match="reference: its pictures are 24 × 32, images' are 48 × 32"):
+        pack.outputs("DetailCompare", images=pictures, reference=pictures[:, :, :24])
