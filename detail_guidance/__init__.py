@@ -7,6 +7,7 @@
     window.py        the part of the noise schedule that is guided, and the keep factor in it
     reuse.py         the detail of an earlier step in a later one's place
     settings.py      everything a user can set, validated
+    numbers.py       numbers and lists of them, within a range
     profile.py       massive channels measured before, and their file
     preset.py        what a calibration recommends for a model, and its file
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from .guidance import MOST_W
+from .numbers import parse_numbers, require
 from .profile import Profile
 from .rule import ListedChannels, MassiveActivations, ProfiledChannels, Rule
 
@@ -54,20 +55,20 @@ class Options:
     profile: Profile | None = None
 
     def __post_init__(self):
-        _require("massive_ratio", self.massive_ratio, 1.0, 1000.0)
-        _require("max_channels", self.max_channels, 1, 64)
-        _require("keep_start", self.keep_start, 0.0, 1.0)
-        _require("keep_end", self.keep_end, 0.0, 1.0)
-        _require("rescale", self.rescale, 0.0, 1.0)
-        _require("limit", self.limit, 0.0, 10.0)
-        _require("every", self.every, 1, 8)
+        require("massive_ratio", self.massive_ratio, 1.0, 1000.0)
+        require("max_channels", self.max_channels, 1, 64)
+        require("keep_start", self.keep_start, 0.0, 1.0)
+        require("keep_end", self.keep_end, 0.0, 1.0)
+        require("rescale", self.rescale, 0.0, 1.0)
+        require("limit", self.limit, 0.0, 10.0)
+        require("every", self.every, 1, 8)
         _require_one_of("batching", self.batching, get_args(Batching))
         _require_one_of("scale_is", self.scale_is, get_args(ScaleIs))
         if self.mask is not None:
             if self.mask.ndim != 3 or self.mask.numel() == 0:
                 raise ValueError(f"mask: its shape is {tuple(self.mask.shape)}, it must be (pictures, height, width).")
-            _require("mask", self.mask.min().item(), 0.0, 1.0)
-            _require("mask", self.mask.max().item(), 0.0, 1.0)
+            require("mask", self.mask.min().item(), 0.0, 1.0)
+            require("mask", self.mask.max().item(), 0.0, 1.0)
 
     def rule(self, block: int) -> Rule:
         """What makes the weaker prediction at a block."""
@@ -97,11 +98,11 @@ class Settings:
     options: Options = field(default_factory=Options)
 
     def __post_init__(self):
-        _require("dg_scale", self.dg_scale, 0.0, MOST_W)
-        _require("layer_start", self.layer_start, 0.0, 1.0)
-        _require("layer_end", self.layer_end, 0.0, 1.0)
-        _require("start_percent", self.start_percent, 0.0, 1.0)
-        _require("end_percent", self.end_percent, 0.0, 1.0)
+        require("dg_scale", self.dg_scale, 0.0, MOST_W)
+        require("layer_start", self.layer_start, 0.0, 1.0)
+        require("layer_end", self.layer_end, 0.0, 1.0)
+        require("start_percent", self.start_percent, 0.0, 1.0)
+        require("end_percent", self.end_percent, 0.0, 1.0)
         _require_order("layer_start", self.layer_start, "layer_end", self.layer_end)
         _require_order("start_percent", self.start_percent, "end_percent", self.end_percent)
 
@@ -134,9 +135,16 @@ def parse_channels(text: str) -> tuple[int, ...] | None:
     return tuple(sorted({int(number) for number in text.split(",")}))
 
 
-def _require(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # false for NaN too
-        raise ValueError(f"{name}: {value} is outside {low:g} to {high:g}.")
+def parse_scales(text: str) -> list[float]:
+    """'0.1, 0.25' → these values of `dg_scale`, in order.
+
+    Raises:
+        ValueError: anything else.
+    """
+    scales = parse_numbers("scales", text, 0.0, MOST_W, "numbers such as 0.1, 0.25, 0.5")
+    if 0 in scales:
+        raise ValueError("scales: 0 is Detail Guidance off, which is sampled in any case. Leave it out.")
+    return sorted(set(scales))
 
 
 def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

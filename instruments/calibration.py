@@ -101,18 +101,23 @@ def measured(
     octaves = [
         (metrics.energy_in_octaves(one) + metrics.TINY, metrics.energy_in_octaves(other)) for one, other in pairs
     ]
-    gain = None
-    if references is not None:
-        distances = [
-            [metrics.spectrum_distance(each, real) for each in p] for p, real in zip(pairs, references, strict=True)
-        ]
-        gain = np.array([before - after for after, before in distances])
+    gain = None if references is None else distances(without, references) - distances(pictures, references)
     return Cell(
         layer, block, scale, strength, seconds,
         layout=np.array([metrics.low_pass_correlation(*pair) for pair in pairs]),
         energy=np.array([one / (other + metrics.TINY) for one, other in octaves]),
         gain=gain,
     )  # fmt: skip
+
+
+def mean_log_spectrum(pictures: np.ndarray) -> np.ndarray:
+    """Of real pictures (n, height, width, 3): what `distances` are from."""
+    return np.mean([metrics.log_spectrum(picture) for picture in pictures], axis=0)
+
+
+def distances(pictures: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
+    """Of each picture from its own reference, (n,)."""
+    return np.array([metrics.spectrum_distance(*pair) for pair in zip(pictures, references, strict=True)])
 
 
 @dataclass(frozen=True)

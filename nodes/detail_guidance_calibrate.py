@@ -1,7 +1,6 @@
 """Finding the layer and the scale on the user's own model."""
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,26 @@ from comfy_api.latest import io
 from comfyui_version import __version__ as host_version
 from torch import Tensor
 
-from ..detail_guidance.guidance import MOST_W
-from ..detail_guidance.layers import block_at
+from ..detail_guidance.layers import parse_layers
 from ..detail_guidance.preset import Preset
 from ..detail_guidance.profile import Profile
-from ..detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options
+from ..detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options, parse_scales
 from ..host import presets
 from ..host.calibration import Sampling, cells, cost, grid, sampled, through
 from ..host.families import Anatomy, anatomy
 from ..host.patch import without
 from ..host.probe import watched
-from ..instruments import metrics
-from ..instruments.calibration import FEWEST, Cell, Recommendation, as_csv, as_markdown, recommended, rows
+from ..instruments.calibration import (
+    FEWEST,
+    Cell,
+    Recommendation,
+    as_csv,
+    as_markdown,
+    distances,
+    mean_log_spectrum,
+    recommended,
+    rows,
+)
 from ..instruments.contact_sheet import contact_sheet
 from ..instruments.figures import calibration, require_matplotlib
 from ..instruments.recording import Recording
@@ -104,8 +111,8 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         **values: list[Any],
     ) -> io.NodeOutput:
         require_matplotlib()
-        for each in positive:
-            require_something(each, latent_image[0])
+        for prompt in positive:
+            require_something(prompt, latent_image[0])
         of_model = anatomy(model[0])
         one_model, one_vae, chosen = without(model[0], of_model.family), vae[0], next(iter(options), Options())
         settings = grid(parse_layers(layers[0], len(of_model.blocks)), parse_scales(scales[0]), chosen)
@@ -125,106 +132,56 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             )
         blocks = len(of_model.blocks)
         total = 1 + sum(cost(each, blocks, sampling.steps, sampling.conditions) for each in settings)
-        log.info(
-            f"Detail Guidance Calibrate: {len(settings)} settings and none, {sampling.pictures} pictures each: as long "
-            f"as {total * sampling.pictures:.1f} pictures without Detail Guidance."
+        say(
+            f"{len(settings)} settings and none, {sampling.pictures} pictures each: as long as "
+            f"{total * sampling.pictures:.1f} pictures without Detail Guidance."
         )
 
         recording = Recording(of_model.family.name, [block.name for block in of_model.blocks])
         base, seconds = sampled(watched(one_model, recording), one_vae, sampling)
-        log.info(f"Detail Guidance Calibrate: about {total * sampling.pictures * seconds / 60:.1f} minutes in all.")
-        spectra = _spectra(one_vae, real, base) if real else None
+        say(f"about {total * sampling.pictures * seconds / 60:.1f} minutes in all.")
+        per_prompt = len(latent_image[0]["samples"])
+        spectra = None
+        if real:
+            means = [mean_log_spectrum(through(one_vae, pictures, *base.shape[1:3])) for pictures in real]
+            spectra = [mean for mean in means for _ in range(per_prompt)]
 
         found: list[Cell] = []
-        firsts = slice(None, None, len(latent_image[0]["samples"]))  # of each prompt, the first picture
         shown: list[np.ndarray] = []
         warnings: list[str] = []
         try:
             for cell, pictures, reports in cells(one_model, one_vae, sampling, settings, base, spectra):
                 found.append(cell)
-                shown.append(pictures[firsts])
+                shown.append(pictures[::per_prompt])
                 warnings += [warning for report in reports for warning in report.warnings]
         except BaseException:  # the user's interruption too
             if found:
-                log.info(f"Detail Guidance Calibrate: stopped; {len(found)} settings are in {_written(found)}.")
+                say(f"stopped; {len(found)} settings are in {_written(found)}.")
             raise
-        distance = None if spectra is None else _distance(base, spectra)
+        distance = None if spectra is None else float(distances(base, spectra).mean())
         advice = recommended(found, distance, LAYER)
-        sheets = [
-            contact_sheet(found, [each[prompt] for each in shown], base[firsts][prompt], advice.cell)
-            for prompt in range(len(positive))
-        ]
-        file = _written(found)
-        lines = [
-            advice.why,
-            "",
-            as_markdown(found),
-            "",
-            recording.report(recording.profile(MASSIVE_RATIO, MAX_CHANNELS)),
-        ]
-        lines += ["", f"The figures are in {file}."]
+        text = [advice.why, "", as_markdown(found), ""]
+        text += [recording.report(recording.profile(MASSIVE_RATIO, MAX_CHANNELS)), ""]
+        text += [f"The figures are in {_written(found)}."]
         if save_preset[0]:
-            preset = _preset(one_model, of_model, advice, found, sampling, chosen)
-            lines.append(f"The preset is {presets.keep(preset)}.")
-        lines += dict.fromkeys(warnings)
+            text += [f"The preset is {presets.keep(_preset(one_model, of_model, advice, found, sampling, chosen))}."]
+        text += dict.fromkeys(warnings)
+        sheets = [
+            contact_sheet(found, [firsts[number] for firsts in shown], first, advice.cell)
+            for number, first in enumerate(base[::per_prompt])
+        ]
         layer, scale = (advice.cell.layer, advice.cell.scale) if advice.cell else (LAYER, 0.0)
-        return io.NodeOutput(layer, scale, torch.cat(sheets), calibration(found), "\n".join(lines))
+        return io.NodeOutput(layer, scale, torch.cat(sheets), calibration(found), "\n".join(text))
 
 
-def parse_layers(text: str, blocks: int) -> list[float]:
-    """'0.5, 0.7' → these fractions; '4' → so many, evenly over the depth. One for each block that they name.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if re.fullmatch(r"\s*\d+\s*", text) and int(text) > 0:
-        count = min(int(text), blocks)
-        fractions = [round((number + 1) / (count + 1), 3) for number in range(count)]
-    else:
-        fractions = _numbers("layers", text, 0.0, 1.0, "fractions of the depth such as 0.5, 0.7, or how many")
-    return list({block_at(fraction, blocks): fraction for fraction in reversed(fractions)}.values())[::-1]
-
-
-def parse_scales(text: str) -> list[float]:
-    """'0.1, 0.25' → these.
-
-    Raises:
-        ValueError: anything else.
-    """
-    scales = _numbers("scales", text, 0.0, MOST_W, "numbers such as 0.1, 0.25, 0.5")
-    if 0 in scales:
-        raise ValueError("scales: 0 is Detail Guidance off, which is sampled in any case. Leave it out.")
-    return sorted(set(scales))
-
-
-def _numbers(name: str, text: str, low: float, high: float, wanted: str) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{name}: {text!r} is not a list. Give {wanted}.") from None
-    if outside := [number for number in numbers if not low <= number <= high]:
-        raise ValueError(f"{name}: {outside[0]:g} is outside {low:g} to {high:g}.")
-    return numbers
+def say(what: str) -> None:
+    log.info(f"Detail Guidance Calibrate: {what}")
 
 
 def _one_for_each(name: str, given: Sequence[Any], prompts: int) -> list[Any]:
     if len(given) not in (1, prompts):
         raise ValueError(f"{name}: it is a list of {len(given)}, positive of {prompts}. Give as many, or one for all.")
     return list(given) * (prompts if len(given) == 1 else 1)
-
-
-def _spectra(vae: VAE, real: Sequence[Tensor], base: np.ndarray) -> list[np.ndarray]:
-    """Of each picture, the mean log spectrum of its prompt's real ones."""
-    means = []
-    for pictures in real:
-        crops = through(vae, pictures, *base.shape[1:3])
-        means.append(np.mean([metrics.log_spectrum(crop) for crop in crops], axis=0))
-    return [mean for mean in means for _ in range(len(base) // len(real))]
-
-
-def _distance(pictures: np.ndarray, spectra: Sequence[np.ndarray]) -> float:
-    pairs = zip(pictures, spectra, strict=True)
-    return float(np.mean([metrics.spectrum_distance(picture, spectrum) for picture, spectrum in pairs]))
 
 
 def _written(found: Sequence[Cell]) -> Path:

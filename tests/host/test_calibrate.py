@@ -173,10 +173,10 @@ def test_an_interruption_keeps_what_was_done(calibrated, folders, vae, monkeypat
 @pytest.mark.parametrize(
     "inputs, message",
     [
-        ({"layers": ["0.5, 1.2"]}, "layers: 1.2 is outside 0 to 1"),
+        ({"layers": ["0.5, 1.2"]}, r"layers: 1\.2 is outside 0 to 1"),
         ({"layers": ["middle"]}, "layers: 'middle' is not a list"),
         ({"scales": ["0, 0.5"]}, "scales: 0 is Detail Guidance off"),
-        ({"scales": ["30"]}, "scales: 30 is outside 0 to 20"),
+        ({"scales": ["30"]}, r"scales: 30\.0 is outside 0 to 20"),
         ({"positive": [[]]}, "positive: it is empty"),
         ({"negative": [conditioning(2)] * 2}, "negative: it is a list of 2, positive of 1"),
         ({"reference": [torch.rand(1, 128, 128, 3)]}, "takes 8, these are 2. Raise latent_image's batch size to 8"),
@@ -192,7 +192,7 @@ def test_bad_input(calibrated, inputs, message):
 
 
 def test_layers_by_number(pack):
-    parse = pack.module("nodes.detail_guidance_calibrate").parse_layers
+    parse = pack.module("detail_guidance.layers").parse_layers
     assert parse("4", 24) == [0.2, 0.4, 0.6, 0.8]
     assert parse("0.5, 0.51, 0.9", 4) == [0.5, 0.9]  # one for each block
     assert parse("100", 3) == [0.25, 0.5, 0.75]
