@@ -2,10 +2,11 @@
 
 Every method samples the same model of the host's own class, with random weights, through the host's own sampler.
 Rounds are interleaved (each method once per round, in rotating order) and ratios are medians over rounds of a method's
-time to CFG's in the same round: the machine's noise falls on both. A run's first step, which warms up and measures, is
-left out; a row that reuses has one computed step and those that take its difference, as in the long run. Blocks are
-counted, in rows per step, operations of matrices too, and memory on a CPU. Real sizes on a CUDA device, scaled-down
-stand-ins elsewhere.
+time to CFG's in the same round: the machine's noise falls on both. On a CPU one thread computes and its own time is
+taken, not the clock's, so that what else the machine does hardly counts. A run's first step, which warms up and
+measures, is left out; a row that reuses has one computed step and those that take its difference, as in the long run.
+Blocks are counted, in rows per step, operations of matrices too, and memory on a CPU. Real sizes on a CUDA device,
+scaled-down stand-ins elsewhere.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/host"))
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from in_process import Pack, start  # noqa: E402
 
@@ -199,10 +201,9 @@ def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     rows = methods(pack, patcher, size, len(blocks))
     noise = family_models.normal(5, 1, *size.latent)
     for row in rows:  # counts, and warms up
-        with counted(patcher, size.blocks, streams) as computed:
-            row["block_rows_per_step"] = _per_step(row, noise, lambda: sum(computed))
-        with FlopCounterMode(display=False) as counter:
-            row["operations"] = _per_step(row, noise, counter.get_total_flops)
+        with counted(patcher, size.blocks, streams) as computed, FlopCounterMode(display=False) as counter:
+            counts = _per_step(row, noise, lambda: np.array([sum(computed), counter.get_total_flops()]))
+            row["block_rows_per_step"], row["operations"] = counts.tolist()
         row["peak_memory"] = _peak(row["guider"], noise)
     seconds: list[list[float]] = [[] for _ in rows]
     for turn in tqdm(range(rounds), desc=f"{size.family}, {len(blocks)} blocks", unit="round"):
@@ -223,9 +224,9 @@ def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     return [common | row for row in rows]
 
 
-def _per_step(row: dict[str, Any], noise: torch.Tensor, read: Callable[[], float]) -> float:
-    """What a clock or a counter advances by, per step after the first."""
-    readings: list[float] = []
+def _per_step(row: dict[str, Any], noise: torch.Tensor, read: Callable[[], Any]) -> Any:
+    """What a clock or counters advance by, per step after the first."""
+    readings: list[Any] = []
     sample(
         row["guider"], noise=noise, steps=row["steps"], disable_pbar=True, callback=lambda *_: readings.append(read())
     )
@@ -243,15 +244,16 @@ def _peak(guider: Any, noise: torch.Tensor) -> int:
 
 
 def _now() -> float:
-    if GPU:
-        torch.cuda.synchronize()
+    if not GPU:
+        return time.process_time()
+    torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def table(rows: list[dict[str, Any]], rounds: int) -> str:
     lines = [
-        f"Device: {rows[0]['device']}, torch {torch.__version__.partition('+')[0]}, {torch.get_num_threads()} threads, "
-        f"{rows[0]['dtype']}, median of {rounds} interleaved rounds, steps after the first. "
+        f"Device: {rows[0]['device']}, torch {torch.__version__.partition('+')[0]}, {rows[0]['dtype']}, "
+        f"{'' if GPU else 'time of one thread, '}median of {rounds} interleaved rounds, steps after the first. "
         "Operations: of matrices, counted. Memory: peak above the weights.",
         "",
         "| family | width × blocks, tokens | method | plan | m | every | block-rows per step | seconds per step "
@@ -271,6 +273,8 @@ def table(rows: list[dict[str, Any]], rounds: int) -> str:
 
 def main(families: list[str], rounds: int, out: Path) -> None:
     pack = Pack()
+    if not GPU:
+        torch.set_num_threads(1)
     rows = [row for size in SIZES if size.family in families for row in bench(pack, size, rounds)]
     out.mkdir(exist_ok=True)
     (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
