@@ -160,7 +160,7 @@ function letThrough({ element, said }) {
   };
   element.addEventListener("wheel", (event) => {
     // As the page's own text boxes: the wheel scrolls the one that has the focus.
-    if (said.contains(event.target) && document.activeElement === said) event.stopPropagation();
+    if (said.contains(event.target) && said.contains(document.activeElement)) event.stopPropagation();
     else toCanvas("processMouseWheel")(event);
   });
   const MIDDLE = 4; // in a pointer event's buttons
