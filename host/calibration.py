@@ -7,6 +7,8 @@ from typing import Any
 
 import comfy.sample
 import numpy as np
+import torch
+from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor
@@ -113,6 +115,13 @@ def through(vae: VAE, pictures: Tensor, height: int, width: int) -> np.ndarray:
     return np.concatenate([as_pictures(vae.decode(vae.encode(crop))) for crop in crops])
 
 
+def features(clip_vision: ClipVisionModel, pictures: np.ndarray) -> np.ndarray:
+    """Of each picture (n, height, width, 3), of length one, (n, features)."""
+    images = torch.from_numpy(pictures).float()
+    embedded = torch.cat([clip_vision.encode_image(image[None])["image_embeds"] for image in images])
+    return torch.nn.functional.normalize(embedded.flatten(1).float().cpu(), dim=1).numpy()
+
+
 def cells(
     model: ModelPatcher,
     vae: VAE,
@@ -120,12 +129,14 @@ def cells(
     settings: Iterable[Settings],
     without: np.ndarray,
     references: Sequence[np.ndarray] | None,
+    likeness: Callable[[np.ndarray], np.ndarray] | None,
 ) -> Iterator[tuple[Cell, np.ndarray, list[Report]]]:
     """The grid, cell by cell, with its pictures and the reports of its runs.
 
     Args:
         without: the pictures without Detail Guidance.
         references: of each picture, the mean of its real pictures' log spectra.
+        likeness: of pictures with their real pictures, (n,).
     """
     blocks = len(anatomy(model).blocks)
     for each in settings:
@@ -133,7 +144,8 @@ def cells(
         pictures, seconds = sampled(patch(model, each, None, reports.append), vae, sampling)
         strength = float(np.mean([report.relative_strength for report in reports]))
         block, scale = block_at(each.layer_start, blocks), each.dg_scale
-        cell = measured(each.layer_start, block, scale, strength, seconds, pictures, without, references)
+        more_alike = None if likeness is None else likeness(pictures) - likeness(without)
+        cell = measured(each.layer_start, block, scale, strength, seconds, pictures, without, references, more_alike)
         yield cell, pictures, reports
 
 

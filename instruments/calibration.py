@@ -54,6 +54,7 @@ class Cell:
         layout: correlation of each picture's layout with the one without, (n,).
         energy: spectral energy over the one without, in each of `metrics.OCTAVES`, (n, octaves).
         gain: how much nearer each is to reference pictures, as spectrum distance; None without any.
+        likeness: how much more its features are like theirs, as cosine; None without a network to see them by.
     """
 
     layer: float
@@ -64,6 +65,7 @@ class Cell:
     layout: np.ndarray
     energy: np.ndarray
     gain: np.ndarray | None
+    likeness: np.ndarray | None
 
     @property
     def keeps_layout(self) -> bool:
@@ -81,6 +83,11 @@ class Cell:
         assert self.gain is not None
         return Interval.of(self.gain[1::2])
 
+    @property
+    def less_alike(self) -> bool:
+        """Whether the pictures that judge are, for certain, less like the references by their features."""
+        return self.likeness is not None and Interval.of(self.likeness[1::2]).high < 0
+
 
 def measured(
     layer: float,
@@ -91,11 +98,13 @@ def measured(
     pictures: np.ndarray,
     without: np.ndarray,
     references: Sequence[np.ndarray] | None,
+    likeness: np.ndarray | None,
 ) -> Cell:
     """
     Args:
         pictures, without: (n, height, width, 3), 0 to 1, with and without Detail Guidance.
         references: of each picture, the mean of its real pictures' log spectra.
+        likeness: as of `Cell`.
     """
     pairs = list(zip(pictures, without, strict=True))
     octaves = [
@@ -107,6 +116,7 @@ def measured(
         layout=np.array([metrics.low_pass_correlation(*pair) for pair in pairs]),
         energy=np.array([one / (other + metrics.TINY) for one, other in octaves]),
         gain=gain,
+        likeness=likeness,
     )  # fmt: skip
 
 
@@ -154,6 +164,9 @@ def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: floa
     if judged.high < worth:
         why = f"Detail Guidance does not help this model with these pictures: {figures}. {worth:.3f} would be worth it."
         return Recommendation("does not help", None, why)
+    if best.less_alike:
+        why = f"Detail Guidance does not help this model with these pictures: {figures}. Their features are less alike."
+        return Recommendation("does not help", None, why)
     if judged.low > 0:
         return Recommendation("helps", best, f"Detail Guidance helps this model with these pictures: {figures}.")
     why = f"Whether Detail Guidance helps cannot be told from so few pictures: {figures}. Sample more."
@@ -192,6 +205,8 @@ def _row(cell: Cell) -> dict[str, str]:
     }
     if cell.gain is not None:
         row |= {"nearer, choosing": str(cell.chosen_by), "nearer, judging": str(cell.judged_by)}
+    if cell.likeness is not None:
+        row["features more alike, judging"] = str(Interval.of(cell.likeness[1::2]))
     return row | {"seconds per picture": f"{cell.seconds:.2f}"}
 
 

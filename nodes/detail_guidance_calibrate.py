@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 import numpy as np
 import torch
+from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy.utils import ProgressBar
@@ -20,7 +22,7 @@ from ..detail_guidance.preset import Preset
 from ..detail_guidance.profile import Profile
 from ..detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options, parse_scales
 from ..host import presets
-from ..host.calibration import Sampling, cells, cost, grid, sampled, through
+from ..host.calibration import Sampling, cells, cost, features, grid, sampled, through
 from ..host.families import Anatomy, anatomy
 from ..host.patch import without
 from ..host.probe import watched
@@ -78,6 +80,11 @@ class DetailGuidanceCalibrate(io.ComfyNode):
                     tooltip="Real pictures of what the prompt says, at least as large as those sampled. Without them "
                     "nothing is recommended but the largest scale that keeps the layout.",
                 ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="Sees reference and sampled pictures too: what makes them less alike is not recommended.",
+                ),
                 DetailGuidanceOptionsType.Input(
                     "options", optional=True, tooltip="To calibrate with; use the same for the guidance node."
                 ),
@@ -107,6 +114,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         scales: list[str],
         save_preset: list[bool],
         reference: Sequence[Tensor] = (),
+        clip_vision: Sequence[ClipVisionModel] = (),
         options: Sequence[Options] = (),
         **values: list[Any],
     ) -> io.NodeOutput:
@@ -141,16 +149,18 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         base, seconds = sampled(watched(one_model, recording), one_vae, sampling)
         say(f"about {total * sampling.pictures * seconds / 60:.1f} minutes in all.")
         per_prompt = len(latent_image[0]["samples"])
-        spectra = None
+        spectra = likeness = None
         if real:
-            means = [mean_log_spectrum(through(one_vae, pictures, *base.shape[1:3])) for pictures in real]
-            spectra = [mean for mean in means for _ in range(per_prompt)]
+            crops = [through(one_vae, pictures, *base.shape[1:3]) for pictures in real]
+            spectra = [mean for mean in map(mean_log_spectrum, crops) for _ in range(per_prompt)]
+            if clip_vision:
+                likeness = partial(_likeness, clip_vision[0], [features(clip_vision[0], each) for each in crops])
 
         found: list[Cell] = []
         shown: list[np.ndarray] = []
         warnings: list[str] = []
         try:
-            for cell, pictures, reports in cells(one_model, one_vae, sampling, settings, base, spectra):
+            for cell, pictures, reports in cells(one_model, one_vae, sampling, settings, base, spectra, likeness):
                 found.append(cell)
                 shown.append(pictures[::per_prompt])
                 warnings += [warning for report in reports for warning in report.warnings]
@@ -182,6 +192,12 @@ def _one_for_each(name: str, given: Sequence[Any], prompts: int) -> list[Any]:
     if len(given) not in (1, prompts):
         raise ValueError(f"{name}: it is a list of {len(given)}, positive of {prompts}. Give as many, or one for all.")
     return list(given) * (prompts if len(given) == 1 else 1)
+
+
+def _likeness(network: ClipVisionModel, real: Sequence[np.ndarray], pictures: np.ndarray) -> np.ndarray:
+    """Of each picture with the real ones of its prompt, whose features these are: cosine with their mean, (n,)."""
+    means = np.repeat([each.mean(axis=0) for each in real], len(pictures) // len(real), axis=0)
+    return (features(network, pictures) * means).sum(axis=1) / np.linalg.norm(means, axis=1)
 
 
 def _written(found: Sequence[Cell]) -> Path:

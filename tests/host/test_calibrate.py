@@ -9,6 +9,7 @@ import comfy.model_management
 import numpy as np
 import pytest
 import torch
+from comfy.clip_vision import ClipVisionModel
 from in_process import reference_model
 from models import conditioning, latent, model
 from sampling import counted
@@ -59,9 +60,10 @@ def rule(pack):
     return pack.module("instruments.calibration")
 
 
-def cell(pack, layer, scale, gain=None, layout=0.99):
-    gain = None if gain is None else np.array(gain, dtype=float)
-    return rule(pack).Cell(layer, int(layer * 10), scale, 0.1, 1.0, np.full(8, layout), np.ones((8, 5)), gain)
+def cell(pack, layer, scale, gain=None, layout=0.99, likeness=None):
+    gain, likeness = (None if each is None else np.array(each, dtype=float) for each in (gain, likeness))
+    layout, energy = np.full(8, layout), np.ones((8, 5))
+    return rule(pack).Cell(layer, int(layer * 10), scale, 0.1, 1.0, layout, energy, gain, likeness)
 
 
 # The rule
@@ -88,6 +90,13 @@ def test_a_gain_below_a_twentieth_of_the_distance_does_not_help(pack, gain, verd
     noise = np.array([1, -1, -1, 1, 1, -1, -1, 1]) * 0.001
     advice = rule(pack).recommended([cell(pack, 0.5, 0.5, gain + noise)], 1.0, 0.7)
     assert (advice.verdict, advice.cell is None) == (verdict, verdict != "helps")
+
+
+def test_what_looks_less_like_them_to_a_network_does_not_help(pack):
+    gain, worse = [0.5, 0.5, 0.4, 0.6] * 2, np.array([-0.2, -0.1, -0.2, -0.3] * 2)
+    for likeness, verdict in ((worse, "does not help"), (-worse, "helps"), (worse + 0.2, "helps")):
+        advice = rule(pack).recommended([cell(pack, 0.7, 0.5, gain, likeness=likeness)], 1.0, 0.7)
+        assert advice.verdict == verdict
 
 
 def test_without_references_only_how_far_one_can_go(pack):
@@ -141,14 +150,47 @@ def test_its_cost_is_what_it_says(pack, calibrated, caplog, cfg, every):
     assert sum(rows) / (sum(plain) / 2) == pytest.approx(expected, rel=0.01)
 
 
-def test_a_list_of_prompts_is_several(calibrated, vae):
+@pytest.fixture
+def clip_vision(tmp_path):
+    """The host's class with two layers and random weights."""
+    config = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    config |= {"image_size": 224, "patch_size": 56, "num_channels": 3, "projection_dim": 16, "hidden_act": "quick_gelu"}
+    config |= {"layer_norm_eps": 1e-5, "model_type": "clip_vision_model"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    network = ClipVisionModel(tmp_path / "config.json")
+    torch.manual_seed(0)
+    for value in network.model.state_dict().values():
+        if value.is_floating_point():
+            value.normal_(std=0.2)
+    return network
+
+
+def test_likeness_is_the_cosine_with_the_mean_of_the_real_ones(pack, clip_vision):
+    node, calibration = pack.module("nodes.detail_guidance_calibrate"), pack.module("host.calibration")
+    with torch.inference_mode():
+        real, pictures = (
+            np.random.default_rng(0).random((2, 3, 64, 64, 3)),
+            np.random.default_rng(1).random((4, 64, 64, 3)),
+        )
+        seen = [
+            [clip_vision.encode_image(torch.from_numpy(p)[None].float())["image_embeds"][0] for p in each]
+            for each in real
+        ]
+        ours = node._likeness(clip_vision, [calibration.features(clip_vision, each) for each in real], pictures)
+        for number, picture in enumerate(pictures):
+            (embedded,) = clip_vision.encode_image(torch.from_numpy(picture)[None].float())["image_embeds"]
+            mean = sum(each / each.norm() for each in seen[number // 2])
+            assert ours[number] == pytest.approx(float(torch.cosine_similarity(embedded, mean, dim=0)), abs=1e-5)
+
+
+def test_a_list_of_prompts_is_several(calibrated, clip_vision):
     prompts = [conditioning(1), conditioning(4), conditioning(6)]
     reference = [torch.rand(1, 150, 300, 3, generator=torch.Generator().manual_seed(n)) for n in range(3)]
     layer, scale, sheets, plot, report = calibrated(
-        positive=prompts, latent_image=[latent(3, 16, seed=5)], reference=reference, save_preset=[True]
+        positive=prompts, latent_image=[latent(3, 16, seed=5)], reference=reference, clip_vision=[clip_vision]
     )
     assert len(sheets) == 3 and plot.shape == (1, 720, 960, 3)
-    assert "| nearer, judging |" in report.replace("nearer, judging | seconds", "nearer, judging |")
+    assert "| nearer, choosing | nearer, judging | features more alike, judging | seconds per picture |" in report
     assert (layer, scale) in [(0.5, 0.5), (0.7, 0.0)]
 
 

@@ -71,7 +71,7 @@ NODES = {
             "scales": ("STRING",),
             "save_preset": ("BOOLEAN",),
         },
-        "optional": {"reference": ("IMAGE",), "options": ("DG_OPTIONS",)},
+        "optional": {"reference": ("IMAGE",), "clip_vision": ("CLIP_VISION",), "options": ("DG_OPTIONS",)},
         "output": ["FLOAT", "FLOAT", "IMAGE", "IMAGE", "STRING"],
     },
     "DetailGuidanceReport": {
