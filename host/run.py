@@ -28,6 +28,11 @@ from .step import KEY, asking
 from .task import Outcome, Source, Task
 
 
+# Relative strength from which on the reference models lose the layout and move away from real pictures
+# (docs/DEFAULTS.md).
+TOO_STRONG = 0.6
+
+
 class Run:
     """Made when a sampling run starts, gone when it ends: two runs share nothing.
 
@@ -231,6 +236,11 @@ class Run:
             yield (
                 f"{without} of {self.guided} guided steps added nothing: no positive "
                 "condition was active then, or another node's cache answered in the model's place."
+            )
+        if isfinite(strength) and strength > TOO_STRONG:
+            yield (
+                f"the added detail is {strength:.0%} of the step that the model itself takes: pictures come apart at "
+                "such strengths. Lower dg_scale, or set limit in the options."
             )
         if not isfinite(strength):
             yield "predictions are not finite numbers (NaN or infinite). Try other weights, or more precision."

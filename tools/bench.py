@@ -3,10 +3,10 @@
 Every method samples the same model of the host's own class, with random weights, through the host's own sampler.
 Rounds are interleaved (each method once per round, in rotating order) and ratios are medians over rounds of a method's
 time to CFG's in the same round: the machine's noise falls on both. On a CPU one thread computes and its own time is
-taken, not the clock's, so that what else the machine does hardly counts. A run's first step, which warms up and
+taken, not the clock's, so that what else the machine does counts less. A run's first step, which warms up and
 measures, is left out; a row that reuses has one computed step and those that take its difference, as in the long run.
-Blocks are counted, in rows per step, operations of matrices too, and memory on a CPU. Real sizes on a CUDA device,
-scaled-down stand-ins elsewhere.
+Counted, and so the same on every machine: rows through blocks, operations of matrices, bytes that all operations
+write; and memory on a CPU. Real sizes on a CUDA device, scaled-down stand-ins elsewhere.
 """
 
 import argparse
@@ -40,10 +40,12 @@ from models import CPU, built  # noqa: E402
 from peak import peak  # noqa: E402
 from plain import Stream  # noqa: E402
 from sampling import counted, sample, stock_guider  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-ROUNDS = 9
+ROUNDS = 5
 EVERY = (2, 3)
 CFG = 4.0
 OUT = ROOT / "bench"
@@ -151,6 +153,21 @@ SIZES = (
 )
 
 
+class Written(TorchDispatchMode):
+    """Counts, while it lasts, the bytes of all new tensors: copies and all else that operations of matrices are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for made in () if function.is_view else tree_leaves(out):
+            if isinstance(made, torch.Tensor):
+                self.bytes += made.numel() * made.element_size()
+        return out
+
+
 def load(size: Size) -> ModelPatcher:
     dtype = torch.bfloat16 if GPU else torch.float32
     patcher = built(size.config, size.sizes, dtype, dtype, get_torch_device() if GPU else CPU)
@@ -201,21 +218,23 @@ def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     rows = methods(pack, patcher, size, len(blocks))
     noise = family_models.normal(5, 1, *size.latent)
     for row in rows:  # counts, and warms up
-        with counted(patcher, size.blocks, streams) as computed, FlopCounterMode(display=False) as counter:
-            counts = _per_step(row, noise, lambda: np.array([sum(computed), counter.get_total_flops()]))
-            row["block_rows_per_step"], row["operations"] = counts.tolist()
+        flops, written = FlopCounterMode(display=False), Written()
+        with counted(patcher, size.blocks, streams) as computed, flops, written:
+            counts = _per_step(row, noise, lambda: np.array([sum(computed), flops.get_total_flops(), written.bytes]))
+            row["block_rows_per_step"], row["operations"], row["bytes"] = counts.tolist()
         row["peak_memory"] = _peak(row["guider"], noise)
     seconds: list[list[float]] = [[] for _ in rows]
     for turn in tqdm(range(rounds), desc=f"{size.family}, {len(blocks)} blocks", unit="round"):
         for number in (*range(turn % len(rows), len(rows)), *range(turn % len(rows))):
             seconds[number].append(_per_step(rows[number], noise, _now))
-    memory_of_cfg, operations_of_cfg = rows[0]["peak_memory"], rows[0]["operations"]
+    of_cfg = dict(rows[0])
     for row, times in zip(rows, seconds, strict=True):
         ratios = [own / cfg for own, cfg in zip(times, seconds[0], strict=True)]
         row["ratio_to_cfg"] = round(statistics.median(ratios), 4)
         row["seconds_per_step"] = round(statistics.median(times), 4)
-        row["operations_to_cfg"] = round(row.pop("operations") / operations_of_cfg, 4)
-        row["memory_ratio_to_cfg"] = round(row.pop("peak_memory") / memory_of_cfg, 4)
+        row["operations_to_cfg"] = round(row.pop("operations") / of_cfg["operations"], 4)
+        row["bytes_written_to_cfg"] = round(row.pop("bytes") / of_cfg["bytes"], 4)
+        row["memory_ratio_to_cfg"] = round(row.pop("peak_memory") / of_cfg["peak_memory"], 4)
         del row["guider"], row["steps"]
     device = torch.cuda.get_device_name() if GPU else f"{platform.machine()} CPU"
     tokens = noise[0, 0].numel() // 4
@@ -254,10 +273,10 @@ def table(rows: list[dict[str, Any]], rounds: int) -> str:
     lines = [
         f"Device: {rows[0]['device']}, torch {torch.__version__.partition('+')[0]}, {rows[0]['dtype']}, "
         f"{'' if GPU else 'time of one thread, '}median of {rounds} interleaved rounds, steps after the first. "
-        "Operations: of matrices, counted. Memory: peak above the weights.",
+        "Operations of matrices and bytes written are counted. Memory: peak above the weights.",
         "",
         "| family | width × blocks, tokens | method | plan | m | every | block-rows per step | seconds per step "
-        "| time to CFG | operations to CFG | limit | time / limit | memory to CFG |",
+        "| time to CFG | operations to CFG | bytes written to CFG | limit | memory to CFG |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -266,7 +285,7 @@ def table(rows: list[dict[str, Any]], rounds: int) -> str:
             f"| {row['family']} | {row['width']} × {row['blocks']}, {row['tokens']} | {row['method']} "
             f"| {row['plan'] or ''} | {m} | {row['every']} | {row['block_rows_per_step']:g} "
             f"| {row['seconds_per_step']:.3f} | {row['ratio_to_cfg']:.3f} | {row['operations_to_cfg']:.3f} "
-            f"| {row['limit']:.3f} | {row['ratio_to_cfg'] / row['limit']:.3f} | {row['memory_ratio_to_cfg']:.3f} |"
+            f"| {row['bytes_written_to_cfg']:.3f} | {row['limit']:.3f} | {row['memory_ratio_to_cfg']:.3f} |"
         )
     return "\n".join(lines) + "\n"
 
