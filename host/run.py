@@ -27,7 +27,6 @@ from .report import Report
 from .step import KEY, asking
 from .task import Outcome, Source, Task
 
-
 # Relative strength from which on the reference models lose the layout and move away from real pictures
 # (docs/DEFAULTS.md).
 TOO_STRONG = 0.6

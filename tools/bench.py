@@ -218,10 +218,8 @@ def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     rows = methods(pack, patcher, size, len(blocks))
     noise = family_models.normal(5, 1, *size.latent)
     for row in rows:  # counts, and warms up
-        flops, written = FlopCounterMode(display=False), Written()
-        with counted(patcher, size.blocks, streams) as computed, flops, written:
-            counts = _per_step(row, noise, lambda: np.array([sum(computed), flops.get_total_flops(), written.bytes]))
-            row["block_rows_per_step"], row["operations"], row["bytes"] = counts.tolist()
+        with counted(patcher, size.blocks, streams) as computed:
+            row["block_rows_per_step"], row["operations"], row["bytes"] = _counts(row, noise, computed)
         row["peak_memory"] = _peak(row["guider"], noise)
     seconds: list[list[float]] = [[] for _ in rows]
     for turn in tqdm(range(rounds), desc=f"{size.family}, {len(blocks)} blocks", unit="round"):
@@ -241,6 +239,12 @@ def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
     common = {"family": size.family, "width": size.width, "blocks": len(blocks), "tokens": tokens}
     common |= {"device": device, "dtype": str(patcher.model.get_dtype()).removeprefix("torch.")}
     return [common | row for row in rows]
+
+
+def _counts(row: dict[str, Any], noise: torch.Tensor, rows: list[int]) -> list[float]:
+    """Per step: rows through all blocks, of those through each; operations of matrices; bytes written."""
+    with FlopCounterMode(display=False) as flops, Written() as written:
+        return _per_step(row, noise, lambda: np.array([sum(rows), flops.get_total_flops(), written.bytes])).tolist()
 
 
 def _per_step(row: dict[str, Any], noise: torch.Tensor, read: Callable[[], Any]) -> Any:
