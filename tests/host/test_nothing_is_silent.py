@@ -157,9 +157,19 @@ def test_no_step_inside_the_window(pack):
     assert warning.startswith("no step lies between start_percent 0.6 and end_percent 0.7: nothing was guided.")
 
 
+def test_a_picture_that_comes_apart(pack):
+    """Where the added detail is larger than the model's own step."""
+    for scale, told in ((20.0, True), (0.01, False)):
+        with reports(pack) as published:
+            sample(detail_guider(pack, model(), dg_scale=scale))
+        (report,) = published
+        assert (report.relative_strength > 0.6) is told
+        assert any("pictures come apart at such strengths. Lower dg_scale" in each for each in report.warnings) is told
+
+
 def test_a_stage_outside_the_window_is_told_but_is_no_warning(pack):
     """The second of two sampling stages lies outside the window of the first: that is as it should be."""
-    guider = detail_guider(pack, model(), end_percent=0.4)
+    guider = detail_guider(pack, model(), end_percent=0.4, dg_scale=0.01)
     noise = latent(1, 16, seed=5)["samples"]
     sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "simple", 4)
     with reports(pack) as published:
