@@ -29,18 +29,20 @@ WARM, STRONG = "#e69f00", "#60a5fa"  # as in js/detail_guidance.css
 # Magnitudes of some channels: one is massive.
 CHANNELS = [0.12, 0.2, 0.09, 0.16, 0.85, 0.13, 0.22, 0.1, 0.17]
 
-THUMBNAILS = {  # workflow → title, what the small model draws
-    "sd3_medium": ("SD3 Medium", "wood planks"),
-    "sd3.5_large": ("SD3.5 Large", "rock"),
-    "sd3.5_medium": ("SD3.5 Medium", "grass 1"),
-    "flux_dev": ("FLUX.1 dev", "lava 2"),
-    "flux_dedistilled": ("Flux, de-distilled", "water 1"),
-    "ksampler": ("KSampler", "marble 1"),
-    "side_by_side": ("Side by side", "stucco"),
-    "probe": ("Probe", "lava 1"),
-    "calibrate": ("Calibrate", "metal grill 1"),
-    "detailer": ("Detailer", "cinder blocks"),
-    "few_steps": ("Few steps", "ceiling tiles"),
+SCALE = (0.25,)
+SPLIT, GRID = (0.0, 0.5), (0.0, 0.25, 0.5, 1.0)  # without and with in one picture; a calibration's
+THUMBNAILS = {  # workflow → title, what the small model draws, at which scales
+    "sd3_medium": ("SD3 Medium", "wood planks", SCALE),
+    "sd3.5_large": ("SD3.5 Large", "rock", SCALE),
+    "sd3.5_medium": ("SD3.5 Medium", "grass 1", SCALE),
+    "flux_dev": ("FLUX.1 dev", "lava 2", SCALE),
+    "flux_dedistilled": ("Flux, de-distilled", "water 1", SCALE),
+    "ksampler": ("KSampler", "marble 1", SCALE),
+    "side_by_side": ("Side by side", "brick wall", SPLIT),
+    "probe": ("Probe", "lava 1", SCALE),
+    "calibrate": ("Calibrate", "cinder blocks", GRID),
+    "detailer": ("Detailer", "metal grill 1", SCALE),
+    "few_steps": ("Few steps", "ceiling tiles", SCALE),
 }
 
 
@@ -79,38 +81,45 @@ def banner(file: Path) -> None:
     plt.close(figure)
 
 
-def thumbnail(title: str, prompt: str, picture: Image.Image, file: Path) -> None:
+def thumbnail(title: str, prompt: str, pictures: list[Image.Image], file: Path) -> None:
+    """The title is at the bottom: the page lays words of its own over the upper left corner."""
     figure = _figure(512, 512)
-    figure.text(0.06, 0.9, title, color=INK, fontsize=25, weight="bold", va="center")
-    axes = figure.add_axes((0.06, 0.12, 0.88, 0.72))
-    axes.imshow(picture.crop((0, 0, 128, 105)), aspect="auto", interpolation="lanczos")
-    axes.axis("off")
+    halves = len(pictures) == 2  # of one picture
+    around = {"left": 0, "right": 1, "bottom": 0.22, "top": 1, "wspace": 0.01, "hspace": 0.01}
+    rows, columns = (len(pictures) + 1) // 2, min(len(pictures), 2)
+    for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False, gridspec_kw=around).flat):
+        left, right = (64 * number, 64 * (number + 1)) if halves else (0, 128)
+        axes.imshow(pictures[number].crop((left, 0, right, 100)), aspect="auto")
+        axes.axis("off")
+    figure.text(0.04, 0.14, title, color=INK, fontsize=25, weight="bold", va="center")
     note = f"“{prompt}”, drawn by this pack's small test model"
-    figure.text(0.06, 0.06, note, color=FAINT, fontsize=12, va="center")
+    figure.text(0.04, 0.05, note, color=FAINT, fontsize=12, va="center")
     figure.savefig(file, pil_kwargs={"quality": 85})
     plt.close(figure)
 
 
-async def drawn(prompts: list[str]) -> dict[str, Image.Image]:
-    """What the demo workflow draws for each prompt."""
+async def drawn(asked_for: list[tuple[str, float]]) -> dict[tuple[str, float], Image.Image]:
+    """What the demo workflow draws for each prompt and scale."""
     pictures = {}
     async with Server() as server:
         graph = await server.api_format(json.loads((ROOT / "tests/reference_model/demo.json").read_text()))
-        for prompt in prompts:
+        for prompt, scale in asked_for:
             asked = copy.deepcopy(graph)
             guider = next(node for node in asked.values() if node["class_type"] == "DetailGuider")
             asked[guider["inputs"]["positive"][0]]["inputs"]["text"] = prompt
+            guider["inputs"]["dg_scale"] = scale
             (png,) = (await server.run(asked)).values()
-            pictures[prompt] = Image.open(io.BytesIO(png)).convert("RGB")
+            pictures[prompt, scale] = Image.open(io.BytesIO(png)).convert("RGB")
     return pictures
 
 
 async def main() -> None:
     icon(ROOT / "docs/icon.png")
     banner(ROOT / "docs/banner.png")
-    pictures = await drawn([prompt for _, prompt in THUMBNAILS.values()])
-    for name, (title, prompt) in THUMBNAILS.items():
-        thumbnail(title, prompt, pictures[prompt], WORKFLOWS / f"detail_guidance_{name}.jpg")
+    pictures = await drawn([(prompt, scale) for _, prompt, scales in THUMBNAILS.values() for scale in scales])
+    for name, (title, prompt, scales) in THUMBNAILS.items():
+        shown = [pictures[prompt, scale] for scale in scales]
+        thumbnail(title, prompt, shown, WORKFLOWS / f"detail_guidance_{name}.jpg")
 
 
 if __name__ == "__main__":
