@@ -36,7 +36,16 @@ class Preset:
     sampling: dict[str, str]
     figures: list[dict[str, str]]
 
+    @property
+    def judged(self) -> bool:
+        """Whether reference pictures have decided."""
+        return self.verdict in ("helps", "does not help")
+
     def __post_init__(self):
+        texts = (self.fingerprint, self.family, self.verdict, self.why)
+        tables = (self.options, self.sampling, *self.figures)
+        if not all(isinstance(each, str) for each in texts) or not all(isinstance(each, dict) for each in tables):
+            raise ValueError("its texts and tables are not what they should be")
         Settings(dg_scale=self.scale, layer_start=self.layer, layer_end=self.layer)  # raises where they are none
 
 
@@ -56,9 +65,9 @@ def load(file: Path) -> Preset:
         read: Any = json.loads(file.read_text("utf-8"))
         if not isinstance(read, dict) or read.pop("format", None) != FORMAT:
             raise ValueError("it is no preset of Detail Guidance")
-        fitting = {field.name: field.type for field in fields(Preset)}
-        if read.keys() != fitting.keys():
-            raise ValueError(f"it has {', '.join(sorted(read.keys() ^ fitting.keys()))} too much or too little")
+        names = {field.name for field in fields(Preset)}
+        if read.keys() != names:
+            raise ValueError(f"it has {', '.join(sorted(read.keys() ^ names))} too much or too little")
         return Preset(**read)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"preset: {file.name} cannot be used ({error}). Calibrate again.") from error

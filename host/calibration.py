@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import comfy.sample
@@ -53,11 +54,20 @@ class Sampling:
         """Of a forward: the positive, and with CFG the negative."""
         return 1 if self.cfg == 1 else 2
 
-    def latents(self, model: ModelPatcher, prompt: int) -> Tensor:
-        """Of one prompt's pictures."""
-        start = comfy.sample.fix_empty_latent_channels(model, self.latent["samples"])
-        seed = self.seed + prompt
-        return comfy.sample.sample(
+    def latents(self, model: ModelPatcher, prompt: int) -> tuple[Tensor, float]:
+        """Of one prompt's pictures, and the seconds that its steps take without loading the model."""
+        # Newer hosts' empty latents say what they were made for, and are cut to the model's measure; as in KSampler.
+        made_for = [self.latent.get("downscale_ratio_spacial"), self.latent.get("downscale_ratio_temporal")]
+        fix = comfy.sample.fix_empty_latent_channels
+        start = fix(model, self.latent["samples"], *made_for[: len(signature(fix).parameters) - 2])
+        seed = (self.seed + prompt) % 2**64
+        ended: list[float] = []
+
+        def after_step(*_: Any) -> None:
+            ended.append(time.perf_counter())
+            self.on_step()
+
+        samples = comfy.sample.sample(
             model,
             comfy.sample.prepare_noise(start, seed, self.latent.get("batch_index")),
             self.steps,
@@ -68,10 +78,11 @@ class Sampling:
             self.negative[prompt],
             start,
             noise_mask=self.latent.get("noise_mask"),
-            callback=lambda *_: self.on_step(),
+            callback=after_step,
             disable_pbar=True,
             seed=seed,
         )
+        return samples, (ended[-1] - ended[0]) * len(ended) / max(len(ended) - 1, 1)
 
 
 def sampled(model: ModelPatcher, vae: VAE, sampling: Sampling) -> tuple[np.ndarray, float]:
@@ -79,9 +90,8 @@ def sampled(model: ModelPatcher, vae: VAE, sampling: Sampling) -> tuple[np.ndarr
     for each."""
     decoded, seconds = [], 0.0
     for prompt in range(len(sampling.positive)):
-        begun = time.perf_counter()
-        latents = sampling.latents(model, prompt)
-        seconds += time.perf_counter() - begun
+        latents, took = sampling.latents(model, prompt)
+        seconds += took
         decoded.append(as_pictures(vae.decode(latents)))
     return np.concatenate(decoded), seconds / sampling.pictures
 

@@ -1,5 +1,6 @@
 """Putting Detail Guidance on a model."""
 
+import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -13,6 +14,8 @@ from .families import Family, anatomy
 from .report import Report
 from .run import Run, unasked
 from .step import KEY
+
+log = logging.getLogger(KEY)
 
 # Whether this thread samples under Detail Guidance: guiders may load a second model, whose wrappers nobody calls.
 _guided: ContextVar[bool] = ContextVar("guided", default=False)
@@ -43,6 +46,8 @@ def patch(
     replaces = bool(model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY))
     clone = without(model, family)
     if settings.off:
+        if replaces:
+            log.warning("Detail Guidance: this model carried one; a later node with dg_scale = 0 has switched it off.")
         return clone
     block_hooks.install(clone, family)
 

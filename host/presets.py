@@ -16,7 +16,8 @@ from ..detail_guidance.preset import Preset, load, save
 
 EVENT = "detail_guidance.preset"
 ROUTE = "/detail_guidance/presets"
-VECTORS = 16  # whose values are looked at: biases and norms, which every training changes
+EVERY_SO_MANY, VALUES = 8, 1024  # which weights' values are looked at, and how many of each
+COMPILED = "_orig_mod."  # in the names of what torch.compile has wrapped
 
 log = logging.getLogger("detail_guidance")
 
@@ -27,21 +28,33 @@ def folder() -> Path:
 
 
 def fingerprint(model: ModelPatcher) -> str:
-    """Of the weights, without LoRAs: names and shapes of all, and the values of some small ones."""
-    weights = model.model.diffusion_model.state_dict()
+    """Of the weights, without LoRAs: the names of all, and the signs of some values, which are the same in 16 and in 32
+    bits. A quantised form of the same weights is another model."""
     digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(f"{name} {tuple(weights[name].shape)};".encode())
-    vectors = [name for name in sorted(weights) if weights[name].ndim == 1 and weights[name].is_floating_point()]
-    for name in vectors[:: max(1, len(vectors) // VECTORS)]:
-        original = model.backup.get(f"diffusion_model.{name}")
-        value = weights[name] if original is None else original.weight
-        digest.update(value.detach().to("cpu", torch.float32).numpy().tobytes())
+    network: torch.nn.Module = model.model.diffusion_model
+    named = {name.replace(COMPILED, ""): (name, value) for name, value in network.named_parameters()}
+    for number, (plain, (name, value)) in enumerate(sorted(named.items())):
+        digest.update(f"{plain};".encode())
+        if number % EVERY_SO_MANY == 0:
+            original = model.backup.get(f"diffusion_model.{plain}") or model.backup.get(f"diffusion_model.{name}")
+            digest.update(_signs(value if original is None else original.weight))
     return digest.hexdigest()[:16]
 
 
-def keep(preset: Preset) -> Path:
-    """Save it, in the place of an earlier one of the same model, and tell the page."""
+def _signs(value: torch.Tensor) -> bytes:
+    """Of a weight's first values; nothing where it cannot be read, as some packs' quantised ones: sampling goes on."""
+    try:
+        return (value.detach().flatten()[:VALUES].to("cpu", torch.float32) > 0).numpy().tobytes()
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError):
+        return b""
+
+
+def keep(preset: Preset) -> str:
+    """Save it, in the place of an earlier one of the same model, and tell the page; unless only the earlier one was
+    judged by reference pictures. Says what became of it."""
+    earlier = kept().get(preset.fingerprint)
+    if earlier is not None and earlier.judged and not preset.judged:
+        return "An earlier preset of this model, which reference pictures have judged, is kept in its place."
     folder().mkdir(parents=True, exist_ok=True)
     family = re.sub(r"[^a-z0-9.]+", "-", preset.family.lower()).strip("-")
     file = folder() / f"{family}-{preset.fingerprint}.json"
@@ -49,7 +62,7 @@ def keep(preset: Preset) -> Path:
     server = getattr(PromptServer, "instance", None)  # a script that samples has no server
     if server is not None:
         server.send_sync(EVENT, asdict(preset), None)
-    return file
+    return f"The preset is {file}."
 
 
 def kept() -> dict[str, Preset]:

@@ -19,9 +19,12 @@ KEEPS_LAYOUT = (
     0.9  # median correlation with the picture without Detail Guidance; the authors' pairs keep 0.995 with CFG
 )
 WORTHWHILE = 0.05  # of the distance without it: the least gain that is worth its cost
+NOTHING = 1e-4  # relative strength below which nothing was disrupted but by rounding
 FEWEST = 8  # pictures: four to choose by, four to judge by
 
-Verdict = Literal["helps", "does not help", "cannot be told", "keeps the layout", "breaks the layout"]
+Verdict = Literal[
+    "helps", "does not help", "cannot be told", "keeps the layout", "breaks the layout", "nothing to judge"
+]
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,12 @@ def measured(
         likeness: as of `Cell`.
     """
     pairs = list(zip(pictures, without, strict=True))
-    octaves = [
-        (metrics.energy_in_octaves(one) + metrics.TINY, metrics.energy_in_octaves(other)) for one, other in pairs
-    ]
+    octaves = [[metrics.energy_in_octaves(each) + metrics.TINY for each in pair] for pair in pairs]
     gain = None if references is None else distances(without, references) - distances(pictures, references)
     return Cell(
         layer, block, scale, strength, seconds,
         layout=np.array([metrics.low_pass_correlation(*pair) for pair in pairs]),
-        energy=np.array([one / (other + metrics.TINY) for one, other in octaves]),
+        energy=np.array([one / other for one, other in octaves]),
         gain=gain,
         likeness=likeness,
     )  # fmt: skip
@@ -152,9 +153,13 @@ def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: floa
         distance: of the pictures without Detail Guidance from the references, their mean; None without references.
         usual_layer: where to stand without references.
     """
+    seen = [cell for cell in cells if cell.strength > NOTHING and np.isfinite(cell.layout).all()]
+    if not seen:
+        why = "Nothing was disrupted at any of the layers, or what came out are no finite numbers: see the warnings."
+        return Recommendation("nothing to judge", None, why)
     if distance is None:
-        return _within_the_layout(cells, usual_layer)
-    best = max(cells, key=lambda cell: cell.chosen_by.mean)
+        return _within_the_layout(seen, usual_layer)
+    best = max(seen, key=lambda cell: cell.chosen_by.low)  # the surest gain: the largest mean is often luck
     judged, worth = best.judged_by, WORTHWHILE * distance
     figures = (
         f"layer {best.layer:g}, scale {best.scale:g} was best on one half of the pictures; on the other half they come "

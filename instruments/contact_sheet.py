@@ -49,7 +49,7 @@ def contact_sheet(
 
 
 def _label(cell: Cell) -> tuple[str, str]:
-    nearer = "" if cell.gain is None else f", nearer by {cell.gain.mean():+.3f}"
+    nearer = "" if cell.gain is None else f", nearer by {cell.judged_by.mean:+.3f}"
     return f"scale {cell.scale:g}, strength {cell.strength:.2f}", f"layout {np.median(cell.layout):.2f}{nearer}"
 
 

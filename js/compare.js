@@ -1,5 +1,7 @@
 /** Two pictures in one place, with a divider between them. */
 
+import { word } from "./words.js";
+
 /** All pairs, one divider: where it stands in one of them, it stands in all. */
 export class Comparer {
   constructor() {
@@ -7,7 +9,7 @@ export class Comparer {
     this.pairs.className = "pairs";
     this.divider = document.createElement("input");
     Object.assign(this.divider, { type: "range", min: 0, max: 100, step: 1, value: 50 });
-    this.divider.setAttribute("aria-label", "Divider between the pictures");
+    this.divider.setAttribute("aria-label", word("divider"));
     this.divider.addEventListener("input", () => this.#divide(Number(this.divider.value) / 100));
     this.divider.addEventListener("pointerdown", (event) => event.stopPropagation()); // Nodes 2.0 would drag the node
     this.divider.addEventListener("keydown", (event) => event.stopPropagation()); // the page moves nodes by the same keys
@@ -21,7 +23,8 @@ export class Comparer {
       this.#divide(Math.min(Math.max((event.clientX - left) / width, 0), 1));
     });
     this.pairs.addEventListener("dblclick", () => this.element.classList.toggle("full-size"));
-    this.pairs.title = "Double-click: full size, or fitted into the node.";
+    this.pairs.tabIndex = 0; // with the focus, it takes the wheel
+    this.pairs.title = word("fullSize");
     this.#divide(0.5);
   }
 
@@ -49,7 +52,7 @@ export class Comparer {
 function picture(address, side) {
   const image = new Image();
   image.src = address;
-  image.alt = `The picture ${side} of the divider`;
+  image.alt = side;
   image.className = side;
   image.draggable = false;
   return image;

@@ -15,6 +15,7 @@ const BYPASSED = 4; // LiteGraph's mode of a node
 const HEIGHT = 130; // the panel's, with the margins that the classic canvas leaves around it
 
 const panels = new WeakMap();
+const comparers = new WeakMap();
 const rootGraph = () => app.rootGraph ?? app.graph; // 1.32's page has only the latter
 
 app.registerExtension({
@@ -45,7 +46,11 @@ app.registerExtension({
   },
 
   // Reloading, undoing and switching tabs make all nodes anew.
-  afterConfigureGraph: showReports,
+  afterConfigureGraph() {
+    showReports();
+    showComparisons();
+  },
+  onNodeOutputsUpdated: showComparisons,
 });
 
 /** What there was before this page was loaded. A server that has not been restarted since an update has no such routes. */
@@ -93,16 +98,28 @@ function sayWhere(node) {
 
 function addComparer(node) {
   const comparer = new Comparer();
+  comparers.set(node, comparer);
   const widget = node.addDOMWidget("detail_compare", "detail_compare", comparer.element, {
     serialize: false,
     margin: 6,
     getMinHeight: () => 160,
   });
   widget.serialize = false;
+  onExecuted(node, (output) => compare(comparer, output));
+  letThrough({ element: comparer.element, said: comparer.pairs });
+}
+
+function compare(comparer, { detail_compare: [left, right] = [[], []] }) {
   const address = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
-  onExecuted(node, ({ detail_compare: [left, right] = [[], []] }) => {
-    comparer.show(left.map(address), right.map(address));
-  });
+  comparer.show(left.map(address), right.map(address));
+}
+
+/** What the page still knows of earlier runs. */
+function showComparisons() {
+  for (const node of rootGraph()?.nodes ?? []) {
+    const output = app.nodeOutputs?.[node.id];
+    if (comparers.has(node) && output) compare(comparers.get(node), output);
+  }
 }
 
 function addPanel(node) {

@@ -1,4 +1,5 @@
-/** The panel's words in the page's language. Knows neither the page nor the DOM. */
+/** What stands on the page, in its language; long tooltips and the server's warnings are English. Knows neither the page
+ * nor the DOM. */
 
 const english = {
   off: "off",
@@ -24,9 +25,12 @@ const english = {
   steps: (guided, all) => `${guided}/${all} steps`,
   computed: (steps, computed) => `${steps}, ${computed} computed`,
   lastRun: (words) => `last run: ${words}`,
-  calibrated: (block, scale) => `calibrated: block ${block}, ${scale}`,
+  calibrated: (block, scale, cfg) => `best at cfg ${cfg}: block ${block}, ${scale}`,
+  keepsLayout: (block, scale, cfg) => `layout kept to (cfg ${cfg}): block ${block}, ${scale}`,
   calibratedWithout: (verdict) => `calibrated: ${verdict}`,
   use: "use",
+  divider: "Divider between the pictures",
+  fullSize: "Double-click: full size, or fitted into the node.",
   ofAnother: "a preset is of another model",
   ofAnotherAtLength: (theirs, ours) =>
     `It was measured on the weights ${theirs}, this model's are ${ours}. Calibrate this one.`,
@@ -58,12 +62,20 @@ const chinese = {
   steps: (guided, all) => `${guided}/${all} 步`,
   computed: (steps, computed) => `${steps}，计算 ${computed} 步`,
   lastRun: (words) => `上次运行：${words}`,
-  calibrated: (block, scale) => `已校准：第 ${block} 块，${scale}`,
+  calibrated: (block, scale, cfg) => `cfg ${cfg} 时最佳：第 ${block} 块，${scale}`,
+  keepsLayout: (block, scale, cfg) => `构图保持至（cfg ${cfg}）：第 ${block} 块，${scale}`,
   calibratedWithout: (verdict) => `已校准：${verdict}`,
   use: "采用",
+  divider: "两张图像之间的分隔线",
+  fullSize: "双击：原始大小，或适应节点。",
   ofAnother: "预设属于另一个模型",
   ofAnotherAtLength: (theirs, ours) => `它是在权重 ${theirs} 上测得的，此模型为 ${ours}。请校准此模型。`,
-  verdicts: { "does not help": "没有帮助", "cannot be told": "无法判断", "breaks the layout": "会破坏构图" },
+  verdicts: {
+    "does not help": "没有帮助",
+    "cannot be told": "无法判断",
+    "breaks the layout": "会破坏构图",
+    "nothing to judge": "无可判断",
+  },
 };
 
 const japanese = {
@@ -91,13 +103,21 @@ const japanese = {
   steps: (guided, all) => `${guided}/${all} ステップ`,
   computed: (steps, computed) => `${steps}、計算 ${computed}`,
   lastRun: (words) => `前回の実行：${words}`,
-  calibrated: (block, scale) => `較正済み：ブロック ${block}、${scale}`,
+  calibrated: (block, scale, cfg) => `cfg ${cfg} で最良：ブロック ${block}、${scale}`,
+  keepsLayout: (block, scale, cfg) => `構図を保つ上限（cfg ${cfg}）：ブロック ${block}、${scale}`,
   calibratedWithout: (verdict) => `較正済み：${verdict}`,
   use: "使う",
+  divider: "画像の間の区切り線",
+  fullSize: "ダブルクリック：原寸、またはノードに合わせる。",
   ofAnother: "プリセットは別のモデルのもの",
   ofAnotherAtLength: (theirs, ours) =>
     `重み ${theirs} で測られたもので、このモデルは ${ours} です。このモデルを較正してください。`,
-  verdicts: { "does not help": "効果なし", "cannot be told": "判断できません", "breaks the layout": "構図が崩れます" },
+  verdicts: {
+    "does not help": "効果なし",
+    "cannot be told": "判断できません",
+    "breaks the layout": "構図が崩れます",
+    "nothing to judge": "判断材料なし",
+  },
 };
 
 const languages = { en: english, zh: chinese, ja: japanese };

@@ -246,7 +246,8 @@ export class Panel {
     const ours = preset?.fingerprint === this.report?.fingerprint;
     const inUse = scale === preset?.scale && start === preset.layer && end === preset.layer;
     this.use.hidden = !preset || !ours || preset.scale === 0 || inUse;
-    this.use.disabled = linked.size > 0;
+    // With other options a scale may mean something else.
+    this.use.disabled = linked.size > 0 || Object.keys(preset?.options ?? {}).length > 0;
   }
 
   #showReport() {

@@ -26,7 +26,7 @@ export const keepPreset = (preset) => presets.set(preset.fingerprint, preset);
 
 /** What a calibration found for the model that a report is about; that of another model where only such look alike. */
 export function presetOf(report) {
-  if (!report) return undefined;
+  if (!report?.fingerprint) return undefined;
   const alike = [...presets.values()].filter(
     ({ family, blocks }) => family === report.family && blocks === report.block_count,
   );

@@ -63,11 +63,12 @@ export function wordsOfThePast(words, state) {
   return (state ? `${state} · ` : "") + say.lastRun(words);
 }
 
-/** What a calibration of the model found: "calibrated: block 8, 0.5", "calibrated: does not help". */
+/** What a calibration of the model found: "best at cfg 4: block 8, 0.5", "calibrated: does not help". */
 export function wordsOfPreset(preset, report) {
   if (preset.fingerprint !== report.fingerprint) return say.ofAnother;
   if (preset.scale === 0) return say.calibratedWithout(say.verdicts[preset.verdict] ?? preset.verdict);
-  return say.calibrated(blockAt(preset.layer, report.block_count), number(preset.scale, 4));
+  const found = [blockAt(preset.layer, report.block_count), number(preset.scale, 4), preset.sampling.cfg];
+  return preset.verdict === "helps" ? say.calibrated(...found) : say.keepsLayout(...found);
 }
 
 /** The same for who hovers over it. */
@@ -78,9 +79,11 @@ export function wordsOfPresetAtLength(preset, report) {
       .map(([name, value]) => `${name} ${value}`)
       .join(", ");
   const options = list(preset.options);
-  return [preset.why, `Sampled: ${list(preset.sampling)}.`, ...(options ? [`With the options ${options}.`] : [])].join(
-    "\n",
-  );
+  return [
+    preset.why,
+    `Sampled: ${list(preset.sampling)}.`,
+    ...(options ? [`With the options ${options}: plug in the same, and set layer and scale by hand.`] : []),
+  ].join("\n");
 }
 
 /** What the last run did, for who hovers over it, with room to explain. */

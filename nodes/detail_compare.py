@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from .inputs import CATEGORY, FOUND_BY, require_pairs
+from .inputs import CATEGORY, require_pairs
 
 
 class DetailCompare(io.ComfyNode):
@@ -18,7 +18,6 @@ class DetailCompare(io.ComfyNode):
                 io.Image.Input("reference", tooltip="Left of it: the same without. As many, or one for all."),
             ],
             is_output_node=True,
-            **FOUND_BY,
         )
 
     @classmethod

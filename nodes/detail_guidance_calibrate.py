@@ -20,7 +20,7 @@ from torch import Tensor
 from ..detail_guidance.layers import parse_layers
 from ..detail_guidance.preset import Preset
 from ..detail_guidance.profile import Profile
-from ..detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options, parse_scales
+from ..detail_guidance.settings import DG_SCALE, LAYER, Options, parse_scales
 from ..host import presets
 from ..host.calibration import Sampling, cells, cost, features, grid, sampled, through
 from ..host.families import Anatomy, anatomy
@@ -40,7 +40,7 @@ from ..instruments.calibration import (
 from ..instruments.contact_sheet import contact_sheet
 from ..instruments.figures import calibration, require_matplotlib
 from ..instruments.recording import Recording
-from .inputs import CATEGORY, DetailGuidanceOptionsType, require_something, sampling_inputs
+from .inputs import CATEGORY, DetailGuidanceOptionsType, ksampler_inputs, require_something
 
 log = logging.getLogger("detail_guidance")
 FILES = "detail_guidance/calibration"  # below the host's output
@@ -56,7 +56,14 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             description="Which layer, which scale? Samples every combination from the same noise, shows them side by "
             "side, and with reference pictures recommends one if it brings other pictures closer to them too.",
             inputs=[
-                *sampling_inputs(),
+                *ksampler_inputs(
+                    steps=20,
+                    cfg=4.0,
+                    positive="What the pictures show. A list of conditionings is several prompts.",
+                    negative="What they should not show. Needed with cfg above 1, ignored at 1.",
+                    about_steps="As you sample with. Raising it takes longer.",
+                    about_cfg="Classifier-free guidance as you sample with it: layer and scale depend on it. 1 is off.",
+                ),
                 io.Vae.Input("vae", tooltip="Of the model, to see its pictures."),
                 io.String.Input(
                     "layers",
@@ -119,12 +126,25 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         **values: list[Any],
     ) -> io.NodeOutput:
         require_matplotlib()
+        if latent_image[0]["samples"].is_nested:
+            raise ValueError("latent_image: it is pictures and sound in one. Only pictures can be calibrated on.")
         for prompt in positive:
             require_something(prompt, latent_image[0])
         of_model = anatomy(model[0])
         one_model, one_vae, chosen = without(model[0], of_model.family), vae[0], next(iter(options), Options())
         settings = grid(parse_layers(layers[0], len(of_model.blocks)), parse_scales(scales[0]), chosen)
-        real = _one_for_each("reference", reference, len(positive)) if reference else None
+        for name, given in {
+            "model": model,
+            "vae": vae,
+            "latent_image": latent_image,
+            "options": options,
+            **values,
+        }.items():
+            if len(given) > 1:
+                raise ValueError(
+                    f"{name}: it is a list of {len(given)}, and only positive, negative and reference may be."
+                )
+        real = _references(reference, len(positive)) if reference else None
         progress = ProgressBar((1 + len(settings)) * len(positive) * values["steps"][0], cls.hidden.unique_id)
         sampling = Sampling(
             positive,
@@ -151,7 +171,8 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         per_prompt = len(latent_image[0]["samples"])
         spectra = likeness = None
         if real:
-            crops = [through(one_vae, pictures, *base.shape[1:3]) for pictures in real]
+            size = base.shape[1:3]
+            crops = [np.concatenate([through(one_vae, batch, *size) for batch in batches]) for batches in real]
             spectra = [mean for mean in map(mean_log_spectrum, crops) for _ in range(per_prompt)]
             if clip_vision:
                 likeness = partial(_likeness, clip_vision[0], [features(clip_vision[0], each) for each in crops])
@@ -162,8 +183,9 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         try:
             for cell, pictures, reports in cells(one_model, one_vae, sampling, settings, base, spectra, likeness):
                 found.append(cell)
-                shown.append(pictures[::per_prompt])
-                warnings += [warning for report in reports for warning in report.warnings]
+                shown.append(pictures[::per_prompt].copy())  # a view would keep all of them
+                told = dict.fromkeys(warning for report in reports for warning in report.warnings)
+                warnings += [f"Layer {cell.layer:g}, scale {cell.scale:g}: {warning}" for warning in told]
         except BaseException:  # the user's interruption too
             if found:
                 say(f"stopped; {len(found)} settings are in {_written(found)}.")
@@ -171,11 +193,11 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         distance = None if spectra is None else float(distances(base, spectra).mean())
         advice = recommended(found, distance, LAYER)
         text = [advice.why, "", as_markdown(found), ""]
-        text += [recording.report(recording.profile(MASSIVE_RATIO, MAX_CHANNELS)), ""]
+        text += [recording.report(recording.profile(chosen.massive_ratio, chosen.max_channels)), ""]
         text += [f"The figures are in {_written(found)}."]
         if save_preset[0]:
-            text += [f"The preset is {presets.keep(_preset(one_model, of_model, advice, found, sampling, chosen))}."]
-        text += dict.fromkeys(warnings)
+            text += [presets.keep(_preset(one_model, of_model, advice, found, sampling, chosen))]
+        text += warnings
         sheets = [
             contact_sheet(found, [firsts[number] for firsts in shown], first, advice.cell)
             for number, first in enumerate(base[::per_prompt])
@@ -186,6 +208,13 @@ class DetailGuidanceCalibrate(io.ComfyNode):
 
 def say(what: str) -> None:
     log.info(f"Detail Guidance Calibrate: {what}")
+
+
+def _references(given: Sequence[Tensor], prompts: int) -> list[list[Tensor]]:
+    """Of each prompt, its batches of pictures: a list is all one prompt's, or has a batch for each."""
+    if prompts == 1:
+        return [list(given)]
+    return [[batch] for batch in _one_for_each("reference", given, prompts)]
 
 
 def _one_for_each(name: str, given: Sequence[Any], prompts: int) -> list[Any]:
@@ -203,7 +232,7 @@ def _likeness(network: ClipVisionModel, real: Sequence[np.ndarray], pictures: np
 def _written(found: Sequence[Cell]) -> Path:
     folder, name, counter, _, _ = folder_paths.get_save_image_path(FILES, folder_paths.get_output_directory())
     file = Path(folder) / f"{name}_{counter:05}_.csv"
-    file.write_text(as_csv(found))
+    file.write_text(as_csv(found), "utf-8")
     return file
 
 

@@ -90,23 +90,35 @@ def guidance_inputs() -> list[io.Input]:
 
 def sampling_inputs() -> list[io.Input]:
     """KSampler's, for nodes that look at a model while it samples."""
+    return ksampler_inputs(
+        steps=8,
+        cfg=1.0,
+        positive="What the picture shows; its prediction is what is measured.",
+        negative="What it should not show. Not measured.",
+        about_steps="Raising it measures more noise levels, and takes longer.",
+        about_cfg="Classifier-free guidance of the sampling. 1 is off, and enough to measure.",
+    )
+
+
+def ksampler_inputs(
+    steps: int, cfg: float, positive: str, negative: str, about_steps: str, about_cfg: str
+) -> list[io.Input]:
+    """KSampler's, with other defaults and words."""
     return [
         io.Model.Input("model", tooltip="A Diffusion Transformer."),
-        io.Conditioning.Input("positive", tooltip="What the picture shows; its prediction is what is measured."),
-        io.Conditioning.Input("negative", tooltip="What it should not show. Not measured."),
+        io.Conditioning.Input("positive", tooltip=positive),
+        io.Conditioning.Input("negative", tooltip=negative),
         io.Latent.Input("latent_image", tooltip="What to sample from; its size decides how long it takes."),
         io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of the noise."),
-        io.Int.Input(
-            "steps", default=8, min=1, max=10000, tooltip="Raising it measures more noise levels, and takes longer."
-        ),
+        io.Int.Input("steps", default=steps, min=1, max=10000, tooltip=about_steps),
         io.Float.Input(
             "cfg",
-            default=1.0,
+            default=cfg,
             min=0.0,
             max=100.0,
             step=0.1,
             round=0.01,
-            tooltip="Classifier-free guidance of the sampling. 1 is off, and enough to measure.",
+            tooltip=about_cfg,
         ),
         io.Combo.Input("sampler_name", options=KSampler.SAMPLERS, default="euler", tooltip="As in KSampler."),
         io.Combo.Input("scheduler", options=KSampler.SCHEDULERS, default="simple", tooltip="As in KSampler."),

@@ -268,7 +268,7 @@ def _peak(guider: Any, noise: torch.Tensor) -> int:
 
 
 def _keep_freed_memory() -> None:
-    """As devices' allocators do. The C library gives large blocks back at once, and to fault a step's pages in anew takes
+    """As devices' allocators do. The C library gives large blocks back at once, and faulting their pages in anew takes
     up to a tenth of it, more in steps of more rows."""
     trim_threshold, most_mapped = -1, -4  # of glibc's mallopt
     libc = ctypes.CDLL(None)

@@ -406,7 +406,7 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     await comfy.show()
     await comfy.run()
     use = comfy.panel().get_by_role("button", name="use")
-    assert (await comfy.panel().locator(".preset").inner_text()).startswith("calibrated: block 4, 0.05")
+    assert (await comfy.panel().locator(".preset").inner_text()).startswith("layout kept to (cfg 4): block 4, 0.05")
     assert "keep their layout" in await comfy.panel().locator(".preset .words").get_attribute("title")
     await comfy.screenshot("calibrated")
     await use.click()

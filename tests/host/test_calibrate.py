@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import comfy.model_management
+import comfy.nested_tensor
 import numpy as np
 import pytest
 import torch
@@ -183,15 +184,24 @@ def test_likeness_is_the_cosine_with_the_mean_of_the_real_ones(pack, clip_vision
             assert ours[number] == pytest.approx(float(torch.cosine_similarity(embedded, mean, dim=0)), abs=1e-5)
 
 
-def test_a_list_of_prompts_is_several(calibrated, clip_vision):
+def test_a_list_of_prompts_is_several(pack, calibrated, clip_vision, vae, monkeypatch):
+    """Each has pictures of its own, and is compared with its own real ones."""
+    calibration, metrics, references = pack.module("host.calibration"), pack.module("instruments.metrics"), []
+    measured = calibration.measured
+    monkeypatch.setattr(calibration, "measured", lambda *given: (references.extend(given[7]), measured(*given))[1])
     prompts = [conditioning(1), conditioning(4), conditioning(6)]
     reference = [torch.rand(1, 150, 300, 3, generator=torch.Generator().manual_seed(n)) for n in range(3)]
-    layer, scale, sheets, plot, report = calibrated(
+    _, _, sheets, plot, report = calibrated(
         positive=prompts, latent_image=[latent(3, 16, seed=5)], reference=reference, clip_vision=[clip_vision]
     )
-    assert len(sheets) == 3 and plot.shape == (1, 720, 960, 3)
+    assert len(sheets) == 3 and plot.shape == (1, 720, 960, 3) and len(references) == 9
     assert "| nearer, choosing | nearer, judging | features more alike, judging | seconds per picture |" in report
-    assert (layer, scale) in [(0.5, 0.5), (0.7, 0.0)]
+    with torch.inference_mode():
+        for number, seen in enumerate(references):
+            (real,) = reference[number // 3]
+            crops = [vae.decode(vae.encode(real[None, :128, x : x + 128]))[0].clamp(0, 1) for x in (0, 128)]
+            spectra = [metrics.log_spectrum(crop.double().numpy()) for crop in crops]
+            np.testing.assert_allclose(seen, sum(spectra) / 2, rtol=1e-6)
 
 
 def test_an_interruption_keeps_what_was_done(calibrated, folders, vae, monkeypatch):
@@ -221,6 +231,11 @@ def test_an_interruption_keeps_what_was_done(calibrated, folders, vae, monkeypat
         ({"scales": ["30"]}, r"scales: 30\.0 is outside 0 to 20"),
         ({"positive": [[]]}, "positive: it is empty"),
         ({"negative": [conditioning(2)] * 2}, "negative: it is a list of 2, positive of 1"),
+        ({"seed": [1, 2]}, "seed: it is a list of 2, and only positive, negative and reference may be"),
+        (
+            {"reference": [torch.rand(1, 128, 128, 3)] * 2, "positive": [conditioning(1)] * 3, "negative": [[]]},
+            "of 2, pos",
+        ),
         ({"reference": [torch.rand(1, 128, 128, 3)]}, "takes 8, these are 2. Raise latent_image's batch size to 8"),
         (
             {"reference": [torch.rand(1, 64, 200, 3)], "latent_image": [latent(8, 16, seed=5)]},
@@ -231,6 +246,19 @@ def test_an_interruption_keeps_what_was_done(calibrated, folders, vae, monkeypat
 def test_bad_input(calibrated, inputs, message):
     with pytest.raises(ValueError, match=message):
         calibrated(**inputs)
+
+
+def test_pictures_and_sound(calibrated):
+    nested = comfy.nested_tensor.NestedTensor([torch.zeros(1, 16, 16, 16), torch.zeros(1, 8, 4)])
+    with pytest.raises(ValueError, match="latent_image: it is pictures and sound in one"):
+        calibrated(latent_image=[{"samples": nested}])
+
+
+def test_where_nothing_is_disrupted_nothing_is_recommended(pack, calibrated):
+    options = [pack.run("DetailGuidanceOptions", massive_ratio=900.0)]
+    _, scale, *_, report = calibrated(options=options)
+    assert scale == 0.0 and report.startswith("Nothing was disrupted at any of the layers")
+    assert "Layer 0.5, scale 0.5: no massive channel at block 2" in report
 
 
 def test_layers_by_number(pack):
@@ -294,7 +322,7 @@ def test_a_fingerprint_is_of_the_weights_alone(pack):
     bias = "diffusion_model.x_embedder.proj.bias"
     patched.add_patches({bias: (torch.ones(256),)})
     comfy.model_management.load_models_gpu([patched])
-    assert model().model.diffusion_model.x_embedder.proj.bias[0] != 60.0  # the LoRA's weights are in place
+    assert model().model.diffusion_model.x_embedder.proj.bias[17] == 61.0  # the LoRA's weights are in place
     assert fingerprint(model()) == ours
     comfy.model_management.unload_all_models()
 

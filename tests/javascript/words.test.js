@@ -104,10 +104,15 @@ test("what a calibration found is a setting, or the reason for none", () => {
     options: {},
     sampling: { steps: "20", cfg: "4" },
   };
-  expect(wordsOfPreset(preset, FLUX)).toBe("calibrated: block 39, 0.25");
+  expect(wordsOfPreset(preset, FLUX)).toBe("best at cfg 4: block 39, 0.25");
+  expect(wordsOfPreset({ ...preset, verdict: "keeps the layout" }, FLUX)).toBe(
+    "layout kept to (cfg 4): block 39, 0.25",
+  );
   expect(wordsOfPreset({ ...preset, scale: 0, verdict: "does not help" }, FLUX)).toBe("calibrated: does not help");
   expect(wordsOfPresetAtLength(preset, FLUX)).toBe("It helps.\nSampled: steps 20, cfg 4.");
-  expect(wordsOfPresetAtLength({ ...preset, options: { every: "3" } }, FLUX)).toMatch(/\nWith the options every 3\.$/);
+  expect(wordsOfPresetAtLength({ ...preset, options: { every: "3" } }, FLUX)).toContain(
+    "\nWith the options every 3: plug in the same",
+  );
   const foreign = { ...preset, fingerprint: "cd34" };
   expect(wordsOfPreset(foreign, FLUX)).toBe("a preset is of another model");
   expect(wordsOfPresetAtLength(foreign, FLUX)).toContain("weights cd34, this model's are ab12");
