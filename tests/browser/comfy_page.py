@@ -16,6 +16,7 @@ OF_THE_HOST = (
     r"Cannot read properties of undefined \(reading 'id'\)\s+at onChange",  # 1.32.9, at every file dropped
     r"cleanup event listeners for graph that was never set up",  # 1.32.9, at every subgraph
     r"ComfyApp graph accessed before initialization",  # 1.49.6, as it opens, also without this pack
+    r"Comfy\.AudioWidget' method 'onNodeOutputsUpdated'",  # 1.32.9, at undo: host 0.3.75 sends null for a cached node
     r"Error fetching file size",  # of weights that a workflow names, where there is no internet
     r"fetchJobsRaw|fetchHistoryPage|fetchQueue",  # newer pages ask for what host 0.3.75 does not have
 )

@@ -453,6 +453,12 @@ async def test_two_pictures_in_one_place(comfy):
     assert int(await divider.input_value()) == pytest.approx(26, abs=2)
     await comparer.locator(".pair").dblclick()
     assert await comparer.locator(".left").evaluate("image => image.getBoundingClientRect().width") == 128
+    await comfy.show()
+    await comfy.slider("DG scale").press("ArrowRight")
+    await comfy.page.keyboard.press("Control+z")
+    await comfy.page.wait_for_timeout(1000)
+    assert (await comfy.values())["dg_scale"] == 0.25
+    assert await comfy.page.locator(".detail-compare img").count() == 2, "undo makes all nodes anew"
 
 
 async def test_the_saved_picture_says_what_was_done(comfy):
