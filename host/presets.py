@@ -8,11 +8,11 @@ from pathlib import Path
 
 import folder_paths
 import torch
-from aiohttp import web
 from comfy.model_patcher import ModelPatcher
 from server import PromptServer
 
 from ..detail_guidance.preset import Preset, load, save
+from .report import offer
 
 EVENT = "detail_guidance.preset"
 ROUTE = "/detail_guidance/presets"
@@ -79,11 +79,5 @@ def kept() -> dict[str, Preset]:
 
 
 def serve() -> None:
-    """Offer them to the page, where there is a server."""
-    server = getattr(PromptServer, "instance", None)
-    if server is None or any(getattr(route, "path", None) == ROUTE for route in server.routes):
-        return  # a second copy of the pack may have been installed
-
-    @server.routes.get(ROUTE)
-    async def presets(request: web.Request) -> web.Response:
-        return web.json_response([asdict(preset) for preset in kept().values()])
+    """Offer them to the page."""
+    offer(ROUTE, lambda: [asdict(preset) for preset in kept().values()])

@@ -2,6 +2,7 @@
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -109,15 +110,20 @@ def reports_of_this_prompt() -> list[Report]:
     return reports if server is not None and prompt == server.last_prompt_id else []
 
 
-def serve() -> None:
-    """Offer the kept reports to the page, where there is a server."""
+def offer(route: str, values: Callable[[], list[dict[str, Any]]]) -> None:
+    """Values for the page to ask for, where there is a server."""
     server = getattr(PromptServer, "instance", None)
-    if server is None or any(getattr(route, "path", None) == ROUTE for route in server.routes):
+    if server is None or any(getattr(each, "path", None) == route for each in server.routes):
         return  # a second copy of the pack may have been installed
 
-    @server.routes.get(ROUTE)
-    async def reports(request: web.Request) -> web.Response:
-        return web.json_response(list(_kept.values()))
+    @server.routes.get(route)
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(values())
+
+
+def serve() -> None:
+    """Offer the kept reports to the page."""
+    offer(ROUTE, lambda: list(_kept.values()))
 
 
 def _workflow(server: PromptServer) -> str | None:
