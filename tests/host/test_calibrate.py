@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from comfy.clip_vision import ClipVisionModel
+from comfy.sd import load_diffusion_model_state_dict
 from in_process import reference_model
-from models import conditioning, latent, model
+from models import conditioning, latent, model, state_dict
 from sampling import counted
 
 from nodes import common_ksampler
@@ -325,6 +326,29 @@ def test_a_fingerprint_is_of_the_weights_alone(pack):
     assert model().model.diffusion_model.x_embedder.proj.bias[17] == 61.0  # the LoRA's weights are in place
     assert fingerprint(model()) == ours
     comfy.model_management.unload_all_models()
+
+
+def test_a_fingerprint_is_the_same_in_other_precisions_and_compiled(pack):
+    fingerprint = pack.module("host.presets").fingerprint
+    patchers = {}
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        weights = {name: value.to(dtype) for name, value in state_dict(3).items()}
+        patchers[dtype] = load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
+    ours = fingerprint(patchers[torch.float32])
+    assert {fingerprint(patcher) for patcher in patchers.values()} == {ours}
+    assert ours != fingerprint(load_diffusion_model_state_dict(state_dict(3, seed=1)))
+    network = patchers[torch.float32].model.diffusion_model
+    network.joint_blocks[0] = torch.compile(network.joint_blocks[0])
+    assert fingerprint(patchers[torch.float32]) == ours
+
+
+def test_weights_that_cannot_be_read_do_not_stop_a_run(pack):
+    """As some packs' quantised ones, whose values stand elsewhere."""
+    patcher = load_diffusion_model_state_dict(state_dict(3))
+    network = patcher.model.diffusion_model
+    network.a_first = torch.nn.Parameter(torch.empty(4, device="meta"), requires_grad=False)
+    fingerprint = pack.module("host.presets").fingerprint(patcher)
+    assert len(fingerprint) == 16
 
 
 @pytest.mark.parametrize(
