@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import comfy.model_management
 import comfy.nested_tensor
 import numpy as np
+import photographs
 import pytest
 import torch
 from comfy.clip_vision import ClipVisionModel
@@ -16,7 +17,7 @@ from in_process import reference_model
 from models import conditioning, latent, model, state_dict
 from sampling import counted
 
-from nodes import common_ksampler
+from nodes import CLIPTextEncode, common_ksampler
 
 SAMPLING = {"seed": [3], "steps": [3], "cfg": [4.0], "sampler_name": ["euler"], "scheduler": ["simple"]}
 
@@ -274,28 +275,45 @@ def test_layers_by_number(pack):
 
 @pytest.fixture
 def on_textures(calibrated):
-    """Calibrated on a reference model, without CFG, with photographs of each prompt."""
-    import photographs
-
-    from nodes import CLIPTextEncode
-
+    """Calibrated without CFG on a reference model: some textures, some pictures of each, with its photograph. The seeds
+    are others than those that the rule was tried on, and than the evidence's."""
     textures = photographs.load()
 
-    def run(name, **inputs):
-        reference, clip = reference_model(), reference_model().load_clip(name)
-        prompts = list(textures)[3::8]
+    def run(name, prompts, pictures, **inputs):
+        prompts = list(textures)[prompts]
+        package = reference_model()
+        clip = package.load_clip(name)
+
+        def encoded(prompt):
+            return CLIPTextEncode().encode(clip, prompt)[0]
+
         return calibrated(
-            model=[reference.load_model(name)],
-            positive=[CLIPTextEncode().encode(clip, prompt)[0] for prompt in prompts],
-            negative=[CLIPTextEncode().encode(clip, "")[0]],
+            model=[package.load_model(name)],
+            positive=[encoded(prompt) for prompt in prompts],
+            negative=[encoded("")],
             reference=[textures[prompt][None].movedim(1, -1) / 255 for prompt in prompts],
-            latent_image=[{"samples": torch.zeros(6, 16, 16, 16)}],
+            latent_image=[{"samples": torch.zeros(pictures, 16, 16, 16)}],
+            seed=[2000],
             steps=[20],
             cfg=[1.0],
             **inputs,
         )
 
     return run
+
+
+def test_it_recommends_what_the_evidence_finds_good(on_textures):
+    """Without CFG block 9 with w 0.1 is best there, and early blocks are not (docs/EVIDENCE.md, sections 4 and 7)."""
+    layer, scale, *_, report = on_textures("10x192", slice(1, None, 2), 2, layers=["0.3, 0.9"], scales=["0.1"])
+    assert (layer, scale) == (0.9, 0.1) and report.startswith("Detail Guidance helps this model with these pictures")
+
+
+def test_it_says_so_where_it_does_not_help(pack, on_textures):
+    """A shallow model at its middle layer."""
+    options = [pack.run("DetailGuidanceOptions", channels="62")]
+    prompts = slice(0, None, 8)
+    _, scale, *_, report = on_textures("4x128", prompts, 8, layers=["0.5"], scales=["0.5"], options=options)
+    assert scale == 0.0 and report.startswith("Detail Guidance does not help this model with these pictures")
 
 
 # Presets
