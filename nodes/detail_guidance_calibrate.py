@@ -126,25 +126,13 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         **values: list[Any],
     ) -> io.NodeOutput:
         require_matplotlib()
-        if latent_image[0]["samples"].is_nested:
-            raise ValueError("latent_image: it is pictures and sound in one. Only pictures can be calibrated on.")
+        singles = {"model": model, "vae": vae, "latent_image": latent_image, "options": options, **values}
+        _require_one_of_each(singles)
         for prompt in positive:
             require_something(prompt, latent_image[0])
         of_model = anatomy(model[0])
         one_model, one_vae, chosen = without(model[0], of_model.family), vae[0], next(iter(options), Options())
         settings = grid(parse_layers(layers[0], len(of_model.blocks)), parse_scales(scales[0]), chosen)
-        for name, given in {
-            "model": model,
-            "vae": vae,
-            "latent_image": latent_image,
-            "options": options,
-            **values,
-        }.items():
-            if len(given) > 1:
-                raise ValueError(
-                    f"{name}: it is a list of {len(given)}, and only positive, negative and reference may be."
-                )
-        real = _references(reference, len(positive)) if reference else None
         progress = ProgressBar((1 + len(settings)) * len(positive) * values["steps"][0], cls.hidden.unique_id)
         sampling = Sampling(
             positive,
@@ -153,11 +141,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             on_step=lambda: progress.update(1),
             **{name: value[0] for name, value in values.items()},
         )
-        if real and sampling.pictures < FEWEST:
-            raise ValueError(
-                f"reference: choosing by some pictures and judging by others takes {FEWEST}, these are "
-                f"{sampling.pictures}. Raise latent_image's batch size to {-(-FEWEST // len(positive))}."
-            )
+        real = _references(reference, sampling) if reference else None
         blocks = len(of_model.blocks)
         total = 1 + sum(cost(each, blocks, sampling.steps, sampling.conditions) for each in settings)
         say(
@@ -195,7 +179,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         text = [advice.why, "", as_markdown(found), ""]
         text += [recording.report(recording.profile(chosen.massive_ratio, chosen.max_channels)), ""]
         text += [f"The figures are in {_written(found)}."]
-        if save_preset[0]:
+        if save_preset[0] and advice.verdict != "nothing to judge":
             text += [presets.keep(_preset(one_model, of_model, advice, found, sampling, chosen))]
         text += warnings
         sheets = [
@@ -210,8 +194,22 @@ def say(what: str) -> None:
     log.info(f"Detail Guidance Calibrate: {what}")
 
 
-def _references(given: Sequence[Tensor], prompts: int) -> list[list[Tensor]]:
+def _require_one_of_each(singles: dict[str, Sequence[Any]]) -> None:
+    for name, given in singles.items():
+        if len(given) > 1:
+            raise ValueError(f"{name}: it is a list of {len(given)}; only positive, negative and reference may be one.")
+    if singles["latent_image"][0]["samples"].is_nested:
+        raise ValueError("latent_image: it is pictures and sound in one. Only pictures can be calibrated on.")
+
+
+def _references(given: Sequence[Tensor], sampling: Sampling) -> list[list[Tensor]]:
     """Of each prompt, its batches of pictures: a list is all one prompt's, or has a batch for each."""
+    prompts = len(sampling.positive)
+    if sampling.pictures < FEWEST:
+        raise ValueError(
+            f"reference: choosing by some pictures and judging by others takes {FEWEST}, these are "
+            f"{sampling.pictures}. Raise latent_image's batch size to {-(-FEWEST // prompts)}."
+        )
     if prompts == 1:
         return [list(given)]
     return [[batch] for batch in _one_for_each("reference", given, prompts)]

@@ -233,10 +233,14 @@ def test_an_interruption_keeps_what_was_done(calibrated, folders, vae, monkeypat
         ({"scales": ["30"]}, r"scales: 30\.0 is outside 0 to 20"),
         ({"positive": [[]]}, "positive: it is empty"),
         ({"negative": [conditioning(2)] * 2}, "negative: it is a list of 2, positive of 1"),
-        ({"seed": [1, 2]}, "seed: it is a list of 2, and only positive, negative and reference may be"),
+        ({"seed": [1, 2]}, "seed: it is a list of 2; only positive, negative and reference may be one"),
         (
-            {"reference": [torch.rand(1, 128, 128, 3)] * 2, "positive": [conditioning(1)] * 3, "negative": [[]]},
-            "of 2, pos",
+            {
+                "reference": [torch.rand(1, 128, 128, 3)] * 2,
+                "positive": [conditioning(1)] * 3,
+                "latent_image": [latent(4, 16, seed=5)],
+            },
+            "reference: it is a list of 2, positive of 3",
         ),
         ({"reference": [torch.rand(1, 128, 128, 3)]}, "takes 8, these are 2. Raise latent_image's batch size to 8"),
         (
