@@ -535,6 +535,55 @@ async def test_a_warning_is_on_the_node(comfy):
     assert await comfy.page.evaluate("() => window.app.canvas.ds.scale === window.scale")
 
 
+@pytest.mark.parametrize(
+    "inputs, warning",
+    [
+        ({"dg_scale": 20.0}, "the added detail is "),
+        ({"start_percent": 0.5, "end_percent": 0.5}, "no step lies between start_percent 0.5 and end_percent 0.5"),
+    ],
+)
+async def test_other_warnings(comfy, inputs, warning):
+    await comfy.drop(demo(steps=2, **inputs))
+    await comfy.show()
+    await comfy.run()
+    assert (await comfy.panel().locator(".warnings").inner_text()).startswith(warning)
+
+
+async def test_two_nodes_on_one_model(comfy):
+    await comfy.drop(demo(steps=1))
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const find = (wanted) => graph.nodes.find(({ type }) => type === wanted);
+            const earlier = window.LiteGraph.createNode("DetailGuidance");
+            earlier.pos = [0, 900];
+            graph.add(earlier);
+            find("DetailGuidanceReferenceModel").connect(0, earlier, "model");
+            earlier.connect(0, find("DetailGuider"), "model");
+        }"""
+    )
+    await comfy.show()
+    await comfy.run()
+    said = await comfy.page.locator(".detail-guidance .warnings").all_inner_texts()
+    assert any(each.startswith("this model already carries one") for each in said)
+
+
+async def test_the_pages_language(comfy):
+    """Which locale it is, the pack asks as it starts; here it is told so."""
+    await comfy.drop(demo(steps=1))
+    await comfy.show()
+    await comfy.run()
+    speak = "async (locale) => (await import('/extensions/comfyui-detail-guidance/words.js')).speak(locale)"
+    try:
+        await comfy.page.evaluate(speak, "ja")
+        await comfy.slider("DG scale").press("Home")
+        assert await comfy.panel().locator(".number").inner_text() == "オフ"
+        assert (await comfy.panel().locator(".faint").inner_text()).startswith("オフ · 前回の実行：強度 0.")
+        await comfy.screenshot("japanese")
+    finally:
+        await comfy.page.evaluate(speak, "en")
+
+
 async def test_handles_after_a_run_leave_what_can_be_run(comfy):
     """Two fractions of one block: dragging within it must not put the first behind the last."""
     await comfy.drop(demo(steps=1, layer_start=0.7, layer_end=0.7))

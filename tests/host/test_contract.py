@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from comfy_api.latest import io
 
 import nodes as comfy_nodes
 
@@ -131,6 +132,15 @@ DEFAULTS = {
     "every": 1,
     "scale_is": "w",
 }
+
+
+def test_other_names_that_people_search_for(pack):
+    """Where the host knows such; 0.3.75 does not."""
+    known = "search_aliases" in io.Schema.__dataclass_fields__
+    words = {"sharpen", "texture", "skip layer", "perturbed", "DG", "SLG", "PAG", "quality"}
+    for node in ("DetailGuider", "DetailGuidance"):
+        schema = vars(pack.classes[node].GET_SCHEMA())
+        assert words <= set(schema["search_aliases"]) if known else "search_aliases" not in schema
 
 
 @pytest.mark.parametrize("node", NODES)

@@ -188,6 +188,16 @@ def saved(pack, folder, profile, prefix="mine"):
     return file
 
 
+def test_where_none_is_saved_yet(pack, folder):
+    """The list says so, and so does the error of who runs it all the same."""
+    node = pack.classes["LoadMassiveActivationProfile"]
+    kind, settings = node.INPUT_TYPES()["required"]["profile_name"]
+    (only,) = settings.get("options", kind)
+    assert only.startswith("none yet")
+    with pytest.raises(ValueError, match=r"there is no profile in .* yet\. Run Massive Activation Probe, save"):
+        pack.run("LoadMassiveActivationProfile", profile_name=only)
+
+
 def test_saved_and_loaded_it_is_the_same_and_readable(pack, folder):
     profile, *_ = probe(pack, model())
     file = saved(pack, folder, profile)
