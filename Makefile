@@ -9,7 +9,7 @@ endif
 
 PYTEST = $(HOST_PYTHON) -m pytest -c tests/pytest.ini --rootdir tests
 # A file of tests is a process's; each computes with one thread, or they wait for each other.
-EVERY_CORE = --numprocesses auto --maxprocesses 4 --dist loadfile
+EVERY_CORE = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test test-host: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-host host page bench evidence check
