@@ -539,7 +539,7 @@ async def test_a_warning_is_on_the_node(comfy):
     "inputs, warning",
     [
         ({"dg_scale": 20.0}, "the added detail is "),
-        ({"start_percent": 0.5, "end_percent": 0.5}, "no step lies between start_percent 0.5 and end_percent 0.5"),
+        ({"start_percent": 0.6, "end_percent": 0.6}, "no step lies between start_percent 0.6 and end_percent 0.6"),
     ],
 )
 async def test_other_warnings(comfy, inputs, warning):
