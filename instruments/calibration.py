@@ -1,7 +1,7 @@
-"""Which layer and which scale: what a grid of sampled pictures says of them.
+"""Which layer and which scale is best: what a grid of pictures says.
 
-Only pictures that were sampled count; a figure that needs no sampling and predicts their effect was not found
-(docs/EVIDENCE.md, section 9).
+Only pictures that were sampled count. A figure that needs none and predicts the same was not found: see the evidence,
+its part on what predicts the effect.
 """
 
 import csv
