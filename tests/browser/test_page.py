@@ -408,6 +408,11 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     use = comfy.panel().get_by_role("button", name="use")
     assert (await comfy.panel().locator(".preset").inner_text()).startswith("layout kept to (cfg 4): block 4, 0.05")
     assert "keep their layout" in await comfy.panel().locator(".preset .words").get_attribute("title")
+    shown = await comfy.page.evaluate(
+        "() => window.app.canvas.graph.nodes.find(({ type }) => type === 'PreviewAny')"
+        "  .widgets.map(({ value }) => String(value))"
+    )
+    assert any("At layer 0.4 pictures keep their layout" in value for value in shown), "the report, on its node"
     await comfy.screenshot("calibrated")
     await use.click()
     values = await comfy.values()
@@ -515,6 +520,8 @@ async def test_a_saved_profile_says_where(comfy):
             probe.connect(0, save, "profile");
         }"""
     )
+    probe = await comfy.values("MassiveActivationProbe")
+    assert probe["control_after_generate"] == "fixed", "another seed would measure it all again"
     await comfy.run()
     said = comfy.page.get_by_text(re.compile(r"massive_activations.profile_\d+_\.safetensors"))
     await said.first.wait_for()
