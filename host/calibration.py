@@ -55,13 +55,14 @@ class Sampling:
         return 1 if self.cfg == 1 else 2
 
     def latents(self, model: ModelPatcher, prompt: int) -> tuple[Tensor, float]:
-        """Of one prompt's pictures, and the seconds that its steps take without loading the model."""
+        """Of one prompt's pictures, and the seconds that its steps take, without loading the model where
+        that can be told apart."""
         # Newer hosts' empty latents say what they were made for, and are cut to the model's measure; as in KSampler.
         made_for = [self.latent.get("downscale_ratio_spacial"), self.latent.get("downscale_ratio_temporal")]
         fix = comfy.sample.fix_empty_latent_channels
         start = fix(model, self.latent["samples"], *made_for[: len(signature(fix).parameters) - 2])
         seed = (self.seed + prompt) % 2**64
-        ended: list[float] = []
+        begun, ended = time.perf_counter(), []
 
         def after_step(*_: Any) -> None:
             ended.append(time.perf_counter())
@@ -82,7 +83,9 @@ class Sampling:
             disable_pbar=True,
             seed=seed,
         )
-        return samples, (ended[-1] - ended[0]) * len(ended) / max(len(ended) - 1, 1)
+        if len(ended) < 2:  # one step, or a sampler that does not tell them
+            return samples, time.perf_counter() - begun
+        return samples, (ended[-1] - ended[0]) * len(ended) / (len(ended) - 1)
 
 
 def sampled(model: ModelPatcher, vae: VAE, sampling: Sampling) -> tuple[np.ndarray, float]:

@@ -15,9 +15,7 @@ from scipy import stats
 
 from . import metrics
 
-KEEPS_LAYOUT = (
-    0.9  # median correlation with the picture without Detail Guidance; the authors' pairs keep 0.995 with CFG
-)
+KEEPS_LAYOUT = 0.9  # median correlation with the pictures without; the authors' own pairs keep 0.995 with CFG
 WORTHWHILE = 0.05  # of the distance without it: the least gain that is worth its cost
 NOTHING = 1e-4  # relative strength below which nothing was disrupted but by rounding
 FEWEST = 8  # pictures: four to choose by, four to judge by
@@ -145,8 +143,8 @@ class Recommendation:
 
 
 def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: float) -> Recommendation:
-    """With reference pictures: the cell that brings half of the pictures closest to them, if the other half agrees that
-    it brings them closer. Without: no more than how far one can go.
+    """With reference pictures: the cell that brings half of the pictures closer to them most surely, if the other half
+    agrees. Without: no more than how far one can go.
 
     Args:
         cells: one or more.
@@ -162,7 +160,7 @@ def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: floa
     best = max(seen, key=lambda cell: cell.chosen_by.low)  # the surest gain: the largest mean is often luck
     judged, worth = best.judged_by, WORTHWHILE * distance
     figures = (
-        f"layer {best.layer:g}, scale {best.scale:g} was best on one half of the pictures; on the other half they come "
+        f"layer {best.layer:g}, scale {best.scale:g} was the surest gain on one half of the pictures; on the other half they come "
         f"nearer to the reference pictures by {judged} of {distance:.3f}, and their layout is kept to a correlation of "
         f"{np.median(best.layout):.2f}"
     )

@@ -144,14 +144,14 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         real = _references(reference, sampling) if reference else None
         blocks = len(of_model.blocks)
         total = 1 + sum(cost(each, blocks, sampling.steps, sampling.conditions) for each in settings)
-        say(
+        _say(
             f"{len(settings)} settings and none, {sampling.pictures} pictures each: as long as "
             f"{total * sampling.pictures:.1f} pictures without Detail Guidance."
         )
 
         recording = Recording(of_model.family.name, [block.name for block in of_model.blocks])
         base, seconds = sampled(watched(one_model, recording), one_vae, sampling)
-        say(f"about {total * sampling.pictures * seconds / 60:.1f} minutes in all.")
+        _say(f"about {total * sampling.pictures * seconds / 60:.1f} minutes in all.")
         per_prompt = len(latent_image[0]["samples"])
         spectra = likeness = None
         if real:
@@ -172,7 +172,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
                 warnings += [f"Layer {cell.layer:g}, scale {cell.scale:g}: {warning}" for warning in told]
         except BaseException:  # the user's interruption too
             if found:
-                say(f"stopped; {len(found)} settings are in {_written(found)}.")
+                _say(f"stopped; {len(found)} settings are in {_written(found)}.")
             raise
         distance = None if spectra is None else float(distances(base, spectra).mean())
         advice = recommended(found, distance, LAYER)
@@ -190,7 +190,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         return io.NodeOutput(layer, scale, torch.cat(sheets), calibration(found), "\n".join(text))
 
 
-def say(what: str) -> None:
+def _say(what: str) -> None:
     log.info(f"Detail Guidance Calibrate: {what}")
 
 

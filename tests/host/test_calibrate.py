@@ -139,6 +139,12 @@ def test_its_pictures_are_those_of_the_nodes(pack, vae, calibrated, monkeypatch,
         assert np.array_equal(sampled, picture(pack.run("DetailGuidance", model=model(), **inputs)))
 
 
+def test_one_step_takes_time_too(pack, calibrated):
+    *_, report = calibrated(steps=[1])
+    head, _, row = [line.strip("| ").split(" | ") for line in report.splitlines() if line.startswith("|")]
+    assert float(dict(zip(head, row, strict=True))["seconds per picture"]) > 0
+
+
 @pytest.mark.parametrize("cfg, every", [(1.0, 1), (4.0, 1), (4.0, 3)])
 def test_its_cost_is_what_it_says(pack, calibrated, caplog, cfg, every):
     options = [pack.run("DetailGuidanceOptions", every=every, massive_ratio=1.0)]
