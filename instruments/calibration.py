@@ -160,8 +160,8 @@ def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: floa
     best = max(seen, key=lambda cell: cell.chosen_by.low)  # the surest gain: the largest mean is often luck
     judged, worth = best.judged_by, WORTHWHILE * distance
     figures = (
-        f"layer {best.layer:g}, scale {best.scale:g} was the surest gain on one half of the pictures; on the other half they come "
-        f"nearer to the reference pictures by {judged} of {distance:.3f}, and their layout is kept to a correlation of "
+        f"layer {best.layer:g}, scale {best.scale:g} was the surest gain on one half of the pictures; on the other "
+        f"half they come nearer to the reference pictures by {judged} of {distance:.3f}, and their layout is kept to a correlation of "
         f"{np.median(best.layout):.2f}"
     )
     if judged.high < worth:
