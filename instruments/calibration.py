@@ -161,8 +161,8 @@ def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: floa
     judged, worth = best.judged_by, WORTHWHILE * distance
     figures = (
         f"layer {best.layer:g}, scale {best.scale:g} was the surest gain on one half of the pictures; on the other "
-        f"half they come nearer to the reference pictures by {judged} of {distance:.3f}, and their layout is kept to a correlation of "
-        f"{np.median(best.layout):.2f}"
+        f"half they come nearer to the reference pictures by {judged} of {distance:.3f}, and their layout is kept to a "
+        f"correlation of {np.median(best.layout):.2f}"
     )
     if judged.high < worth:
         why = f"Detail Guidance does not help this model with these pictures: {figures}. {worth:.3f} would be worth it."
