@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import objects
 import patch_pca
 import photographs
 import torch
@@ -73,16 +74,42 @@ class Textures:
         self.photographs = photographs.load()
         self.pca = patch_pca.fit(self.photographs)
         self.words = sorted({word for prompt in self.photographs for word in prompt.split()})
-        tokenizer = Tokenizer(tokenizer_data={"vocabulary": self.words})
-        self.prompts = [
-            [index for index, _ in tokenizer.tokenize_with_weights(prompt)["words"][0]] for prompt in self.photographs
-        ]
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(len(self.prompts), (BATCH,)).tolist()
-        pictures = list(self.photographs.values())
-        crops = torch.cat([photographs.crops(pictures[i], 1, torch.default_generator) for i in chosen])
-        return self.pca.encode(crops).to(DEVICE), torch.tensor([self.prompts[i] for i in chosen], device=DEVICE)
+        return self._encoded([self._texture() for _ in range(BATCH)])
+
+    def _texture(self, side: int = photographs.PICTURE) -> tuple[str, Tensor]:
+        prompt = list(self.photographs)[int(torch.randint(len(self.photographs), ()))]
+        return prompt, photographs.crops(self.photographs[prompt], 1, torch.default_generator, side)[0]
+
+    def _encoded(self, pictures: list[tuple[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        tokenizer = Tokenizer(tokenizer_data={"vocabulary": self.words})
+        tokens = [tokenizer.tokenize_with_weights(prompt)["words"][0] for prompt, _ in pictures]
+        indices = torch.tensor([[index for index, _ in row] for row in tokens], device=DEVICE)
+        return self.pca.encode(torch.stack([picture for _, picture in pictures])).to(DEVICE), indices
+
+
+class ObjectsOnTextures(Textures):
+    """Three of four pictures show an object; every other batch has a quarter of the pictures, twice as large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Behind the textures' words, whose indices stay as they were.
+        self.words += ["on", *objects.TRAINED]
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        large = bool(torch.rand(()) < 0.5)
+        count, side = (BATCH // 4, 2 * photographs.PICTURE) if large else (BATCH, photographs.PICTURE)
+        return self._encoded([self._picture(side) for _ in range(count)])
+
+    def _picture(self, side: int) -> tuple[str, Tensor]:
+        texture, picture = self._texture(side)
+        if torch.rand(()) < 0.25:
+            return texture, picture
+        name = objects.TRAINED[int(torch.randint(len(objects.TRAINED), ()))]
+        size = objects.random_size(torch.default_generator)
+        placed = objects.place(name, picture, size, torch.default_generator)
+        return objects.prompt_of(name, texture), placed.picture
 
 
 def skip_at_random(model: nn.Module, probability: float) -> dict[str, Any]:
@@ -92,11 +119,11 @@ def skip_at_random(model: nn.Module, probability: float) -> dict[str, Any]:
     matrices keep their size, which matters to a CPU; the block is called without the host's hook, which would
     compute its forward a second time in the backward.
     """
-    staying = round(BATCH * (1 - probability))
 
     def patch_of(block: nn.Module):
         def patch(args, _):
-            stays = torch.randperm(BATCH)[:staying].to(args["img"].device)
+            batch = args["img"].shape[0]
+            stays = torch.randperm(batch)[: round(batch * (1 - probability))].to(args["img"].device)
             img, txt = args["img"], args["txt"]
             vec = args["vec"].index_select(0, stays)
             text, image = block(txt.index_select(0, stays), img.index_select(0, stays), c=vec, use_checkpoint=False)
@@ -126,15 +153,16 @@ def optimizers_of(trained: nn.Module, kind: str) -> dict[str, torch.optim.Optimi
 
 def main(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
-    data = Textures()
+    data = ObjectsOnTextures() if arguments.objects else Textures()
     model, text = build_mmdit(arguments.blocks, arguments.width), TextEncoder(len(data.words)).to(DEVICE)
     trained = nn.ModuleList([model, text])
     if arguments.start:
-        trained.load_state_dict(load_file(arguments.start))
+        start(trained, load_file(arguments.start))
     average = copy.deepcopy(trained).requires_grad_(False)
     optimizers = optimizers_of(trained, arguments.optimizer)
     groups = [(group, group["lr"]) for optimizer in optimizers.values() for group in optimizer.param_groups]
     name = f"{arguments.blocks}x{arguments.width}_skip{arguments.skip:g}_{arguments.optimizer}_seed{arguments.seed}"
+    name += "_objects" * arguments.objects
     training = Training(
         arguments.folder / f"{name}.pt", arguments.steps, trained=trained, average=average, **optimizers
     )
@@ -144,9 +172,9 @@ def main(arguments: argparse.Namespace) -> None:
         for group, highest in groups:
             group["lr"] = highest * training.rate
         clean, prompt = data.batch()
-        prompt = prompt * (torch.rand(BATCH, 1, device=DEVICE) >= PROMPT_DROPOUT)
+        prompt = prompt * (torch.rand(len(prompt), 1, device=DEVICE) >= PROMPT_DROPOUT)
         noise = torch.randn_like(clean)
-        sigma = torch.randn(BATCH, device=DEVICE).sigmoid()
+        sigma = torch.randn(len(clean), device=DEVICE).sigmoid()
         s = sigma[:, None, None, None]
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=HALF):
             context, pooled = text(prompt)
@@ -168,6 +196,13 @@ def main(arguments: argparse.Namespace) -> None:
             keep(average, arguments.folder / name / f"{done:06}.safetensors", data.words, training)
 
 
+def start(trained: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load weights that may know fewer words; words that are new keep their initial vectors."""
+    words = trained.state_dict()["1.words.weight"]
+    known = state["1.words.weight"]
+    trained.load_state_dict(state | {"1.words.weight": torch.cat([known.to(words), words[len(known) :]])})
+
+
 def keep(average: nn.Module, file: Path, words: list[str], training: Training) -> None:
     """The averaged weights (fp16); SD3 names below `0.`, the word vectors' below `1.`."""
     state = {name: value.half().contiguous() for name, value in average.state_dict().items()}
@@ -184,5 +219,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=60_000)
     parser.add_argument("--start", type=Path, help="weights to start from, a file that this script has kept")
+    parser.add_argument("--objects", action="store_true", help="objects on textures, at 128 and 256 pixels")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where checkpoints are kept")
     main(parser.parse_args())
