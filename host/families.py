@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 import torch
+from comfy.model_management import cast_to
 from torch import Tensor
 
 from .layout import Block, Layout, Order, Reading, Stage, tokens_in, tokens_of
@@ -108,17 +109,66 @@ def _hooked_stage(kind: str, blocks: str, streams: str, rows: str, order: Order 
     return _stage(kind, blocks, streams, rows, order, hooked=True, **more)
 
 
-def _sd3_gates(block: Any, args: Mapping[str, Any]) -> Tensor:
-    # shift, scale and gate of each of the block's two or three branches
-    modulation = block.x_block.adaLN_modulation(args["vec"])
-    return modulation.unflatten(-1, (-1, 3, args["img"].shape[-1]))[..., 2, :]
+def _sd3_modulation(block: Any, args: Mapping[str, Any]) -> Tensor:
+    return _branches(block.x_block.adaLN_modulation(args["vec"]), args["img"])
 
 
-def _flux_gates(block: Any, args: Mapping[str, Any]) -> Tensor | None:
-    if not isinstance(args["vec"], Tensor):  # Chroma and Flux.2 make them outside the blocks
+def _flux_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
+    vec, single = args["vec"], not hasattr(block, "img_attn")
+    if not isinstance(vec, Tensor):  # Chroma and Flux.2 make it outside the blocks: of the picture, and of the text
+        branches = [vec] if single else vec[0]
+    else:
+        branches = [each for each in (block.modulation if single else block.img_mod)(vec) if each is not None]
+    shape = torch.broadcast_shapes(*(each.shift.shape for each in branches))
+    if shape[1] != 1:  # tokens at other times
         return None
-    modulation = block.img_mod if hasattr(block, "img_mod") else block.modulation
-    return torch.cat([each.gate for each in modulation(args["vec"]) if each is not None], dim=1)
+    return torch.stack([torch.cat([each.shift, each.scale, each.gate], dim=1) for each in branches], dim=1)
+
+
+def _qwen_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
+    return _branches(block.img_mod(args["vec"]), args["img"]) if isinstance(args["vec"], Tensor) else None
+
+
+def _wan_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
+    time = args["vec"]
+    if time.ndim == 4 and time.shape[1] != 1:  # frames at other times
+        return None
+    return _branches((cast_to(block.modulation, time.dtype, time.device) + time).flatten(1), args["img"])
+
+
+def _lumina_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
+    time = args.get("adaln_input")
+    if time is None or not block.modulation:
+        return None
+    scale_and_gate = block.adaLN_modulation(time).unflatten(-1, (2, 2, args["x"].shape[-1]))
+    scale, gate = scale_and_gate.unbind(-2)
+    return torch.stack([torch.zeros_like(scale), scale, gate.tanh()], dim=-2)
+
+
+def _aura_modulation(block: Any, args: Mapping[str, Any]) -> Tensor:
+    of_picture = block.modX if hasattr(block, "modX") else block.modCX
+    return _branches(of_picture(args["vec"]), args["img"])
+
+
+def _table_modulation(block: Any, time: Tensor, image: Tensor) -> Tensor | None:
+    """A block's table of branches, to which the time's is added: (rows, 6 · channels) or (rows, 1, 6 · channels)."""
+    if time.ndim == 3 and time.shape[1] != 1:  # tokens at other times
+        return None
+    table = cast_to(block.scale_shift_table, time.dtype, time.device)
+    return _branches(table.flatten() + time.flatten(1), image)
+
+
+def _ltx_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
+    return _table_modulation(block, args["vec"], args["img"])
+
+
+def _pixart_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
+    return _table_modulation(block, args["t"], args["x"])
+
+
+def _branches(numbers: Tensor, image: Tensor) -> Tensor:
+    """Shift, scale and gate of one branch after another, (rows, 3 · branches · channels)."""
+    return numbers.unflatten(-1, (-1, 3, image.shape[-1]))
 
 
 def _guided_at_time_zero(model: Any, conditions: Mapping[str, Any]) -> bool:
@@ -139,8 +189,8 @@ def _cosmos_patch(model: Any) -> tuple[int, int, int]:
 
 
 _FLUX_STAGES = (
-    _stage("double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "image", gates=_flux_gates),
-    _stage("single_block", "single_blocks", "img", "img vec pe attn_mask", "text image", gates=_flux_gates),
+    _stage("double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "image", modulation=_flux_modulation),
+    _stage("single_block", "single_blocks", "img", "img vec pe attn_mask", "text image", modulation=_flux_modulation),
 )
 _WAN = (
     "wan.model.WanModel",
@@ -149,20 +199,30 @@ _WAN = (
     "wan.model_animate.AnimateWanModel",
     "wan.model_wandancer.WanDancerModel",
 )
-_WAN_STAGES = (_stage("double_block", "blocks", "img", "img txt vec pe", "image"),)
+_WAN_STAGES = (_stage("double_block", "blocks", "img", "img txt vec pe", "image", modulation=_wan_modulation),)
 
 FAMILIES = (
     Family(
         "SD3 / SD3.5",
         ("modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",),
-        (_stage("double_block", "joint_blocks", "img txt", "img txt vec", gates=_sd3_gates),),
+        (_stage("double_block", "joint_blocks", "img txt", "img txt vec", modulation=_sd3_modulation),),
     ),
     Family("Flux / Flux.2", ("flux.model.Flux",), _FLUX_STAGES, behind=("ref_latents",), one_row=_guided_at_time_zero),
     Family("Chroma / Chroma Radiance", ("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"), _FLUX_STAGES),
     Family(
         "Qwen-Image",
         ("qwen_image.model.QwenImageTransformer2DModel",),
-        (_stage("double_block", "transformer_blocks", "img txt", "img txt vec pe", "image", grouped=("vec",)),),
+        (
+            _stage(
+                "double_block",
+                "transformer_blocks",
+                "img txt",
+                "img txt vec pe",
+                "image",
+                grouped=("vec",),
+                modulation=_qwen_modulation,
+            ),
+        ),
         behind=("ref_latents",),
         not_together=("attention_mask",),  # it reaches the blocks behind the patches' back
     ),
@@ -320,8 +380,22 @@ FAMILIES = (
         "HunyuanVideo / HunyuanImage",
         ("hunyuan_video.model.HunyuanVideo",),
         (
-            _stage("double_block", "double_blocks", "img txt", "img txt vec pe attention_mask", "image"),
-            _stage("single_block", "single_blocks", "img", "img vec pe attention_mask", "text image"),
+            _stage(
+                "double_block",
+                "double_blocks",
+                "img txt",
+                "img txt vec pe attention_mask",
+                "image",
+                modulation=_flux_modulation,
+            ),
+            _stage(
+                "single_block",
+                "single_blocks",
+                "img",
+                "img vec pe attention_mask",
+                "text image",
+                modulation=_flux_modulation,
+            ),
         ),
         ahead=("ref_latent",),
         # The host itself fails with these beside a second row.
@@ -331,14 +405,22 @@ FAMILIES = (
         "AuraFlow",
         ("aura.mmdit.MMDiT",),
         (
-            _stage("double_block", "double_layers", "img txt", "img txt vec"),
-            _stage("single_block", "single_layers", "img", "img vec", "text image"),
+            _stage("double_block", "double_layers", "img txt", "img txt vec", modulation=_aura_modulation),
+            _stage("single_block", "single_layers", "img", "img vec", "text image", modulation=_aura_modulation),
         ),
     ),
     Family(
         "LTX-Video",
         ("lightricks.model.LTXVModel",),
-        (_stage("double_block", "transformer_blocks", "img", "img txt attention_mask vec pe"),),
+        (
+            _stage(
+                "double_block",
+                "transformer_blocks",
+                "img",
+                "img txt attention_mask vec pe",
+                modulation=_ltx_modulation,
+            ),
+        ),
         patch=None,  # masked frames leave the stream
     ),
     Family(
@@ -363,9 +445,16 @@ FAMILIES = (
                 "x x_mask freqs_cis adaln_input",
                 "image",
                 grouped=("adaln_input",),
+                modulation=_lumina_modulation,
             ),
             _hooked_stage(
-                "layer", "layers", "x", "x x_mask freqs_cis adaln_input", "text image", grouped=("adaln_input",)
+                "layer",
+                "layers",
+                "x",
+                "x x_mask freqs_cis adaln_input",
+                "text image",
+                grouped=("adaln_input",),
+                modulation=_lumina_modulation,
             ),
         ),
         padded="pad_tokens_multiple",
@@ -405,7 +494,11 @@ FAMILIES = (
     Family(
         "PixArt",
         ("pixart.pixartms.PixArtMS",),
-        (_hooked_stage("block", "blocks", "x", "x y t", row_dim={"y": 1}, packed=("y",)),),
+        (
+            _hooked_stage(
+                "block", "blocks", "x", "x y t", row_dim={"y": 1}, packed=("y",), modulation=_pixart_modulation
+            ),
+        ),
     ),
     Family(
         "Cosmos",

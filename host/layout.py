@@ -37,8 +37,9 @@ class Stage:
         packed: arguments with all the tokens of all rows in that dimension.
         grouped: arguments that may hold all rows several times over, one group after another.
         hooked: the host gives these blocks no block-replace hook, so this pack does (block_hooks.py).
-        gates: (block, its arguments) → AdaLN's residual gates α of the image stream, (rows, gates, channels), or None
-            where this model makes them elsewhere.
+        modulation: (block, its arguments) → AdaLN's numbers for the image stream, (rows, branches, 3, channels): shift,
+            scale and residual gate α, the attention's branch first. None where they are not to be had, or differ from
+            token to token.
     """
 
     kind: str
@@ -50,7 +51,7 @@ class Stage:
     packed: tuple[str, ...] = ()
     grouped: tuple[str, ...] = ()
     hooked: bool = False
-    gates: Callable[[Any, Mapping[str, Any]], Tensor | None] | None = None
+    modulation: Callable[[Any, Mapping[str, Any]], Tensor | None] | None = None
 
     @property
     def image(self) -> str:
@@ -133,10 +134,15 @@ def tokens_of(condition: Any, patch: int | Sequence[int]) -> int:
 
 def tokens_in(latent: Sequence[int], patch: int | Sequence[int]) -> int:
     """How many tokens a latent of this shape becomes."""
+    return prod(grid_in(latent, patch))
+
+
+def grid_in(latent: Sequence[int], patch: int | Sequence[int]) -> tuple[int, ...]:
+    """How many frames, of a video, rows and columns of tokens a latent (rows, channels, …, height, width) becomes."""
     sides = [patch, patch] if isinstance(patch, int) else list(patch)
     lengths = list(latent[2:])
     sides = ([1] * len(lengths) + sides)[-len(lengths) :]
-    return prod(ceil(length / side) for length, side in zip(lengths, sides, strict=True))
+    return tuple(ceil(length / side) for length, side in zip(lengths, sides, strict=True))
 
 
 class UnknownLayout(ValueError):

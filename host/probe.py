@@ -11,8 +11,9 @@ from ..instruments.recording import Sight
 from . import block_hooks
 from .families import anatomy
 from .forward import Args, Batch, Chunk, Inner, Patch, patched
-from .layout import Block, Key, Order, Reading
+from .layout import Block, Key, Order, Reading, Stage
 from .patch import without
+from .rows import copied
 
 KEY = "massive_activation_probe"
 
@@ -30,8 +31,12 @@ class Watcher(Protocol):
         """Told of every block of the first forward of each step with the positive conditioning in it."""
 
 
-def watched(model: ModelPatcher, watcher: Watcher) -> ModelPatcher:
+def watched(model: ModelPatcher, watcher: Watcher, last: int | None = None) -> ModelPatcher:
     """A clone of the model, without Detail Guidance, that samples under the watcher's eyes.
+
+    Args:
+        last: the block whose input is all that is wanted: it and those behind it are not computed, and what is sampled
+            is worth nothing.
 
     Raises:
         ValueError: no row of the family table fits the model.
@@ -59,10 +64,14 @@ def watched(model: ModelPatcher, watcher: Watcher) -> ModelPatcher:
                 return None
             seen.add(step)
             reading = family.reading(of_model.network, batch.latent, batch.conditions, orders)
-            return {
-                block.key: _showing(watcher, number, block, of_model.network, reading, shown[0], step, orders)
-                for number, block in enumerate(of_model.blocks)
-            }
+
+            def patch_of(number: int, block: Block) -> Patch:
+                if last is not None and number > last:
+                    return _passing(block.stage)
+                inner = _passing(block.stage) if number == last else None
+                return _showing(watcher, number, block, of_model.network, reading, shown[0], step, orders, inner)
+
+            return {block.key: patch_of(number, block) for number, block in enumerate(of_model.blocks)}
 
         options = guider.model_options
         add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, options, is_model_options=True)
@@ -71,6 +80,15 @@ def watched(model: ModelPatcher, watcher: Watcher) -> ModelPatcher:
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
     return clone
+
+
+def _passing(stage: Stage) -> Patch:
+    """A block patch in whose place nothing is computed: what comes in goes out."""
+
+    def patch(args: Args, inner: Inner) -> Args:
+        return {name: copied(args[name]) for name in stage.streams}  # hosts may write into what a block returns
+
+    return patch
 
 
 def _showing(
@@ -82,8 +100,9 @@ def _showing(
     chunk: Chunk,
     step: int,
     orders: dict[str, Order],
+    instead: Patch | None,
 ) -> Patch:
-    """A block patch that shows what a block is given and changes nothing."""
+    """A block patch that shows what a block is given and changes nothing, unless another patch is to run instead."""
     stage, rows = block.stage, chunk.rows
 
     def show(args: Args, inner: Inner) -> Args:
@@ -92,16 +111,18 @@ def _showing(
             reading.follow(block, args, rows)
             orders.update(reading.orders)
         picture = reading.picture(stage, args, rows)
-        watcher.see(number, Sight(step, picture, reading.text_of(stage, args, rows), gates(args)))
+        watcher.see(number, Sight(step, picture, reading.text_of(stage, args, rows), lambda: modulation(args)))
+        if instead is not None:
+            return instead(args, inner)
         out = inner(args)
         if block.last:
             reading.leave(block, out, rows)
         return out
 
-    def gates(args: Args) -> Tensor | None:
-        if stage.gates is None:
+    def modulation(args: Args) -> Tensor | None:
+        if stage.modulation is None:
             return None
-        made = stage.gates(stage.list_in(network)[block.key[1]], args)
+        made = stage.modulation(stage.list_in(network)[block.key[1]], args)
         return None if made is None else made[rows]
 
     return show

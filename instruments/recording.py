@@ -1,7 +1,7 @@
 """What a probe records of a sampling run, and what it says of massive activations."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 
@@ -40,13 +40,14 @@ class Sight:
     Attributes:
         image: the picture's tokens, (pictures, tokens, …, channels).
         text: (pictures, tokens, channels); None where the block's text cannot be told apart.
-        gates: AdaLN's residual gates α, (pictures, gates, channels); None where the family has none in its blocks.
+        modulation: makes AdaLN's numbers, (pictures, branches, 3, channels): shift, scale and residual gate α, the
+            attention's branch first; None where the family has none in its blocks.
     """
 
     step: int
     image: Tensor
     text: Tensor | None
-    gates: Tensor | None
+    modulation: Callable[[], Tensor | None]
 
 
 @dataclass
@@ -71,8 +72,9 @@ class Recording:
         self.image[where] = statistics(sight.image)
         if sight.text is not None and sight.text.shape[1]:
             self.text[where] = statistics(sight.text)
-        if sight.gates is not None:
-            self.gates[where] = sight.gates.abs().flatten(0, 1).mean(dim=0).float()
+        modulation = sight.modulation()
+        if modulation is not None:
+            self.gates[where] = modulation[..., 2, :].abs().flatten(0, 1).mean(dim=0).float()
 
     def image_means(self) -> Tensor:
         """Mean of |z|, float32 (blocks, steps, channels); NaN where a cache answered in the model's place.

@@ -7,9 +7,13 @@ from .detail_guidance_options import DetailGuidanceOptions
 from .detail_guidance_report import DetailGuidanceReport
 from .detail_guider import DetailGuider
 from .detail_metrics import DetailMetrics
+from .dit_features import DiTFeatures
+from .dit_features_file import LoadDiTFeatures, SaveDiTFeatures
 from .massive_activation_map import MassiveActivationMap
 from .massive_activation_probe import MassiveActivationProbe
 from .massive_activation_profile import LoadMassiveActivationProfile, SaveMassiveActivationProfile
+from .match_features import MatchFeatures
+from .show_features import ShowFeatures
 
 NODES = [
     DetailGuider,
@@ -23,4 +27,9 @@ NODES = [
     LoadMassiveActivationProfile,
     DetailMetrics,
     DetailCompare,
+    DiTFeatures,
+    MatchFeatures,
+    ShowFeatures,
+    SaveDiTFeatures,
+    LoadDiTFeatures,
 ]

@@ -23,6 +23,11 @@ NODES = (
     "LoadMassiveActivationProfile",
     "DetailMetrics",
     "DetailCompare",
+    "DiTFeatures",
+    "MatchFeatures",
+    "ShowFeatures",
+    "SaveDiTFeatures",
+    "LoadDiTFeatures",
 )
 FILE = Path(__file__).resolve().parent.parent / "locales/en/nodeDefs.json"
 

@@ -1,0 +1,108 @@
+"""A model's features of pictures: they are noised, shown to it up to one block, and what stands there is kept."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import comfy.sample
+import torch
+from comfy import model_management
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import KSAMPLER, CFGGuider
+from torch import Tensor
+
+from ..detail_guidance.rule import Rule
+from ..instruments.features import FeatureRecording, Features, on_grid
+from ..instruments.recording import grid_of
+from .families import Family, anatomy
+from .layout import grid_in
+from .probe import watched
+
+
+def features_of(
+    model: ModelPatcher,
+    positive: list[list[Any]],
+    latent: Tensor,
+    size: tuple[int, int],
+    block: int,
+    noise_level: float,
+    draws: int,
+    seed: int,
+    rule: Rule,
+    modulate: bool,
+    maps: bool,
+    progress: Callable[[int], object],
+) -> Features:
+    """Averaged over draws of noise ([DiTF], section 4.3).
+
+    Args:
+        positive: one condition, what the pictures show.
+        latent: (pictures, channels, …, height, width), as a VAE gives them.
+        size: height and width of the pictures, in pixels.
+        block: whose input the features are; it and those behind it are not computed.
+        noise_level: between 0 and 1, the noise's share in what the model is given.
+        draws: of noise, ≥ 1.
+        progress: told how many of the draws of all pictures were shown.
+
+    Raises:
+        ValueError: no row of the family table fits the model, or it was never asked.
+    """
+    of_model = anatomy(model)
+    recording = FeatureRecording(block, rule, modulate, maps)
+    guider = CFGGuider(watched(model, recording, block))
+    guider.inner_set_conds({"positive": positive})
+    guider.set_cfg(1.0)
+    sampling = model.get_model_object("model_sampling")
+    sigmas = torch.tensor([sigma_of(noise_level, sampling), 0.0])
+    rows = [(draw, picture) for draw in range(draws) for picture in range(len(latent))]
+    noise = torch.cat([comfy.sample.prepare_noise(latent, (seed + draw) % 2**64) for draw in range(draws)])
+    alone = _takes_one_row(of_model.family, positive[0][1])
+    at_once = 1 if alone else rows_at_once(model, latent.shape, len(rows))
+    sums: list[Any] = [0] * len(latent)
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        shown = latent[[picture for _, picture in some]]
+        guider.sample(noise[start : start + len(some)], shown, KSAMPLER(_once), sigmas, disable_pbar=True, seed=seed)
+        for (_, picture), seen in zip(some, recording.taken(), strict=True):
+            sums[picture] = sums[picture] + seen
+        progress(start + len(some))
+    patch, tokens = of_model.family.patch, len(sums[0])
+    grid = grid_of(tokens, latent.shape) if patch is None else grid_in(latent.shape, patch(of_model.network))
+    values = torch.cat([on_grid(total / draws, grid) for total in sums])
+    massive = () if recording.massive is None else tuple(recording.massive.nonzero().flatten().tolist())
+    return Features(
+        values.contiguous(),
+        *size,
+        of_model.family.name,
+        block,
+        len(of_model.blocks),
+        massive,
+        modulated=bool(recording.modulated),
+        maps=len(massive) if maps else 0,
+    )
+
+
+def sigma_of(noise_level: float, sampling: Any) -> float:
+    """The σ at which the noise has this share: of models that scale the picture down beside it (rectified flow), the
+    share itself; of others that with the same ratio of picture to noise."""
+    one = torch.ones(1, 1, 1, 1)
+    scales_down = sampling.noise_scaling(torch.full((1,), 0.5), one * 0, one).item() < 1
+    return noise_level if scales_down else noise_level / (1 - noise_level)
+
+
+def rows_at_once(model: ModelPatcher, latent: Sequence[int], wanted: int) -> int:
+    """How many rows of a latent (rows, channels, …) the device holds, by the host's own estimate and with its margin."""
+    free = model_management.get_free_memory(model.load_device) - model_management.minimum_inference_memory()
+    rows = [count for count in range(1, wanted + 1) if 1.5 * model.memory_required([count, *latent[1:]]) <= free]
+    return max(rows, default=1)
+
+
+def _takes_one_row(family: Family, condition: Mapping[str, Any]) -> bool:
+    """Whether the host may take no second row beside this condition."""
+    beside = (*family.not_together, "reference_latents")
+    return not family.together or any(condition.get(name) is not None for name in beside)
+
+
+def _once(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] = {}, **_: Any) -> Tensor:
+    """A sampler that asks the model once and takes nothing from it."""
+    model(x, sigmas[:1].expand(len(x)), **extra_args)
+    return x

@@ -1,0 +1,187 @@
+"""Where points and masks of one picture lie in another, by their features; and what a picture's features show."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate, normalize, one_hot
+
+# [DINO] arXiv 2104.14294, appendix: propagation of DAVIS' masks.
+NEIGHBOURS = 5
+TEMPERATURE = 0.1
+RADIUS = 12  # tokens
+WINDOW = 2  # tokens around the best, for places between tokens
+
+
+@dataclass(frozen=True)
+class Match:
+    """Of one point.
+
+    Attributes:
+        x, y: in the other picture, in pixels.
+        likeness: cosine similarity there, −1 to 1.
+        mutual: whether the best place for what is found lies within a token of the point again.
+        heat: cosine similarity over the other picture's tokens, (rows, columns).
+    """
+
+    x: float
+    y: float
+    likeness: float
+    mutual: bool
+    heat: Tensor
+
+
+def match(source: Tensor, target: Tensor, x: float, y: float, size: tuple[int, int], other: tuple[int, int]) -> Match:
+    """Where a point's like is.
+
+    Args:
+        source, target: features of two pictures, (channels, rows, columns).
+        x, y: the point, in pixels of the source.
+        size, other: height and width of the source and of the target, in pixels.
+    """
+    heat = likeness(at(source, x, y, size)[:, None], target)[0]
+    column, row = peak(heat)
+    found = (column / heat.shape[1] * other[1], row / heat.shape[0] * other[0])
+    back = peak(likeness(at(target, *found, other)[:, None], source)[0])
+    rows, columns = source.shape[1:]
+    away = max(abs(back[0] - x / size[1] * columns), abs(back[1] - y / size[0] * rows))
+    return Match(*found, float(heat.max()), away <= 1.0, heat)
+
+
+def at(features: Tensor, x: float, y: float, size: tuple[int, int]) -> Tensor:
+    """Features (channels, rows, columns) at a place in pixels, between tokens by bilinear interpolation: (channels,)."""
+    height, width = size
+    place = torch.tensor([2 * x / width - 1, 2 * y / height - 1]).view(1, 1, 1, 2)
+    return grid_sample(features[None], place, padding_mode="border", align_corners=False).flatten()
+
+
+def likeness(vectors: Tensor, features: Tensor) -> Tensor:
+    """Cosine similarity of vectors (channels, n) and each token of features: (n, rows, columns)."""
+    tokens = normalize(features.flatten(1), dim=0)
+    return (normalize(vectors, dim=0).T @ tokens).view(-1, *features.shape[1:])
+
+
+def alike_to_mask(source: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+    """Cosine similarity of the target's tokens to the mean of the source's in a mask (1, rows, columns)."""
+    mean = (normalize(source.flatten(1), dim=0) * labels.flatten(1)).sum(dim=1, keepdim=True)
+    return likeness(mean, target)[0]
+
+
+def peak(heat: Tensor) -> tuple[float, float]:
+    """Where a map (rows, columns) is highest, in tokens from its upper left corner, (column, row): the best token's
+    neighbours move it by what they exceed the lowest of them (a soft argmax)."""
+    rows, columns = heat.shape
+    row, column = divmod(int(heat.argmax()), columns)
+    top, left = max(0, row - WINDOW), max(0, column - WINDOW)
+    around = heat[top : row + WINDOW + 1, left : column + WINDOW + 1]
+    weights = torch.softmax(around.flatten() / (TEMPERATURE * (around.max() - around.min()).clamp_min(1e-6)), dim=0)
+    weights = weights.view_as(around)
+    return (
+        left + 0.5 + float((weights.sum(dim=0) * torch.arange(around.shape[1])).sum()),
+        top + 0.5 + float((weights.sum(dim=1) * torch.arange(around.shape[0])).sum()),
+    )
+
+
+def transfer(source: Tensor, labels: Tensor, target: Tensor, mutual: bool = False) -> Tensor:
+    """Labels of a picture's tokens for another's: what the most alike NEIGHBOURS tokens have, by likeness.
+
+    Args:
+        source, target: features, (channels, rows, columns).
+        labels: of the source's tokens, (labels, rows, columns), 0 to 1.
+        mutual: tokens whose most alike token's own most alike token is elsewhere, by more than one token, get 0.
+
+    Returns:
+        (labels, rows, columns) of the target.
+    """
+    alike = likeness(target.flatten(1), source).flatten(1)  # (target's tokens, source's tokens)
+    moved = _voted(alike, labels.flatten(1)).view(-1, *target.shape[1:])
+    return moved * _returns(alike, target.shape[1:]) if mutual else moved
+
+
+def follow(features: Tensor, labels: Tensor, earlier: int) -> Tensor:
+    """Labels of a video's first frame for all frames: each takes them from the first frame and from so many before it,
+    within RADIUS tokens of the same place.
+
+    Args:
+        features: (frames, channels, rows, columns).
+        labels: of the first frame, (labels, rows, columns).
+
+    Returns:
+        (frames, labels, rows, columns); the first frame's as they were.
+    """
+    rows, columns = features.shape[2:]
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    near = (places[:, None] - places).abs().amax(dim=-1) <= RADIUS
+    known = [labels]
+    for frame in range(1, len(features)):
+        sources = sorted({0, *range(max(0, frame - earlier), frame)})
+        alike = [likeness(features[frame].flatten(1), features[source]).flatten(1) for source in sources]
+        alike = [each.masked_fill(~near, -torch.inf) for each in alike]
+        votes = torch.cat([known[source].flatten(1) for source in sources], dim=1)
+        known.append(_voted(torch.cat(alike, dim=1), votes).view_as(labels))
+    return torch.stack(known)
+
+
+def _voted(alike: Tensor, labels: Tensor) -> Tensor:
+    """(n, m) likenesses and labels (l, m) → (l, n)."""
+    best = alike.topk(min(NEIGHBOURS, alike.shape[1]), dim=1)
+    weights = torch.softmax(best.values / TEMPERATURE, dim=1)
+    return (labels[:, best.indices] * weights).sum(dim=-1)
+
+
+def _returns(alike: Tensor, grid: torch.Size) -> Tensor:
+    """Whether each of the target's tokens is found again from the token it found, (rows, columns)."""
+    forth, back = alike.argmax(dim=1), alike.argmax(dim=0)
+    again, here = back[forth], torch.arange(len(alike))
+    columns = grid[1]
+    away = torch.maximum((again // columns - here // columns).abs(), (again % columns - here % columns).abs())
+    return (away <= 1).view(grid)
+
+
+def tokens_of_mask(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A mask (height, width) as its mean over each token, (1, rows, columns)."""
+    return interpolate(mask[None, None].float(), grid, mode="area")[0]
+
+
+def to_pixels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (labels, rows, columns) over a picture of this height and width."""
+    return interpolate(labels[None], size, mode="bilinear", align_corners=False)[0]
+
+
+# What a picture's features show
+
+
+def components(features: Tensor, count: int = 3) -> Tensor:
+    """The first principal components over all pictures' tokens, (pictures, count, rows, columns), each between its 1st
+    and 99th percentile as 0 to 1; the sign of each makes its largest loading positive.
+
+    Args:
+        features: (pictures, channels, rows, columns).
+    """
+    tokens = features.movedim(1, -1).flatten(0, -2).double()
+    centred = tokens - tokens.mean(dim=0)
+    vectors = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :count]
+    vectors = vectors * vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)).sign()
+    projected = (centred @ vectors).float()
+    low, high = torch.quantile(projected, torch.tensor([0.01, 0.99]), dim=0)
+    shown = ((projected - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+    pictures, _, rows, columns = features.shape
+    return shown.view(pictures, rows, columns, -1).movedim(-1, 1)
+
+
+def parts(features: Tensor, count: int, seed: int) -> Tensor:
+    """k-means over all pictures' tokens, by cosine: bool (pictures, count, rows, columns), the largest part first.
+
+    Raises:
+        ValueError: more parts than tokens.
+    """
+    pictures, channels, rows, columns = features.shape
+    tokens = normalize(features.movedim(1, -1).flatten(0, -2), dim=1)
+    if count > len(tokens):
+        raise ValueError(f"parts: {count} is more than the {len(tokens)} tokens there are. Take fewer.")
+    _, labels = kmeans2(tokens.double().numpy(), count, minit="++", seed=np.random.default_rng(seed))
+    order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
+    ranks = torch.from_numpy(np.argsort(order))[torch.from_numpy(labels.astype(np.int64))]
+    return one_hot(ranks, count).bool().view(pictures, rows, columns, count).movedim(-1, 1)

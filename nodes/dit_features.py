@@ -1,0 +1,175 @@
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from comfy.utils import ProgressBar
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..detail_guidance.layers import block_at
+from ..detail_guidance.numbers import require
+from ..detail_guidance.profile import Profile
+from ..detail_guidance.settings import AUTO, Options, parse_channels
+from ..host.families import anatomy
+from ..host.features import features_of
+from ..instruments.features import Features
+from .inputs import CATEGORY, DetailGuidanceProfile, DiTFeaturesType, finding_inputs, fraction, require_something
+
+NONE = "none"
+MODULATED, RAW = "modulated", "raw"
+LAYER, NOISE_LEVEL, DRAWS = 0.5, 0.26, 8  # [DiTF]: of FLUX.1-dev, block 28 of 57
+
+
+class DiTFeatures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiTFeatures",
+            display_name="DiT Features",
+            category=CATEGORY,
+            description="What a block of a Diffusion Transformer knows of pictures: they are noised and shown to the "
+            "model up to that block; its massive channels are dropped, and the block's own modulation is applied. "
+            "Equal parts of different pictures get alike features.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Diffusion Transformer."),
+                io.Conditioning.Input("positive", tooltip="What the pictures show: one caption for all of them."),
+                fraction(
+                    "layer",
+                    LAYER,
+                    "The block, as a fraction of the model's depth. Raising it looks at a later block; those behind it "
+                    "are not computed.",
+                ),
+                io.Float.Input(
+                    "noise_level",
+                    default=NOISE_LEVEL,
+                    min=0.01,
+                    max=0.99,
+                    step=0.01,
+                    round=0.001,
+                    tooltip="The noise's share in what the model is shown. Raising it looks more at what things are, "
+                    "less at how they look.",
+                ),
+                io.Int.Input(
+                    "draws",
+                    default=DRAWS,
+                    min=1,
+                    max=64,
+                    tooltip="Over so many draws of noise the features are averaged. Raising it makes them steadier, and "
+                    "takes longer.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of noise."),
+                io.String.Input(
+                    "channels",
+                    default=AUTO,
+                    tooltip='Massive channels, which are dropped. "auto" finds them in the first picture; "none" drops '
+                    'none; or list them, such as "154, 1446".',
+                ),
+                *finding_inputs(),
+                io.Combo.Input(
+                    "normalise",
+                    options=[MODULATED, RAW],
+                    default=MODULATED,
+                    tooltip="Modulated: LayerNorm, then the block's own AdaLN scale and shift, where the model has "
+                    "them. Raw: the hidden state as it is.",
+                ),
+                io.Boolean.Input(
+                    "maps",
+                    default=False,
+                    tooltip="On appends the massive channels' own maps to the features, one for each.",
+                ),
+                io.Image.Input("image", optional=True, tooltip="The pictures; a video's frames. Needs the vae."),
+                io.Vae.Input("vae", optional=True, tooltip="The model's own, for the image."),
+                io.Latent.Input("latent", optional=True, tooltip="In place of image and vae."),
+                DetailGuidanceProfile.Input(
+                    "profile", optional=True, tooltip="Channels measured before, in place of the list or of finding."
+                ),
+            ],
+            outputs=[
+                DiTFeaturesType.Output(display_name="features", tooltip="For Match Features and Show Features."),
+                io.String.Output(display_name="report", tooltip="Which block, which channels, and how many tokens."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        positive: list,
+        layer: float,
+        noise_level: float,
+        draws: int,
+        seed: int,
+        channels: str,
+        massive_ratio: float,
+        max_channels: int,
+        normalise: str,
+        maps: bool,
+        image: Tensor | None = None,
+        vae: VAE | None = None,
+        latent: dict[str, Any] | None = None,
+        profile: Profile | None = None,
+    ) -> io.NodeOutput:
+        require("layer", layer, 0.0, 1.0)
+        require("noise_level", noise_level, 0.01, 0.99)
+        require("draws", draws, 1, 64)
+        of_model = anatomy(model)
+        if profile is not None:
+            profile.check(of_model.family.name, len(of_model.blocks))
+        _require_one_caption(positive)
+        samples, size = _latent_of(image, vae, latent)
+        require_something(positive, {"samples": samples})
+        bar = ProgressBar(draws * len(samples))
+        listed = () if channels.strip().lower() == NONE else parse_channels(channels)
+        options = Options(listed, massive_ratio, max_channels, profile=profile)
+        block = block_at(layer, len(of_model.blocks))
+        features = features_of(
+            model,
+            positive,
+            samples,
+            size,
+            block,
+            noise_level,
+            draws,
+            seed,
+            options.rule(block),
+            normalise == MODULATED,
+            maps,
+            bar.update_absolute,
+        )
+        return io.NodeOutput(features, _report(features, normalise))
+
+
+def _require_one_caption(positive: list) -> None:
+    if len(positive) > 1:
+        raise ValueError(
+            f"positive: it has {len(positive)} conditions, features are of one caption. Connect one text encoder's."
+        )
+    for _, options in positive:
+        if options.get("area") is not None:
+            raise ValueError("positive: it is for an area, features are of whole pictures. Connect one without area.")
+
+
+def _latent_of(
+    image: Tensor | None, vae: VAE | None, latent: dict[str, Any] | None
+) -> tuple[Tensor, tuple[int, int]]:
+    """The latent, and the pictures' height and width in pixels."""
+    if latent is not None and image is not None:
+        raise ValueError("latent: there is an image too. Connect one of them.")
+    if latent is not None:
+        samples = latent["samples"]
+        scale = vae.spacial_compression_encode() if vae else latent.get("downscale_ratio_spacial") or 8
+        return samples, (samples.shape[-2] * scale, samples.shape[-1] * scale)
+    if image is None:
+        raise ValueError("image: there is none. Connect an image and the vae, or a latent.")
+    if vae is None:
+        raise ValueError("vae: there is none. Connect the model's own, it encodes the image.")
+    return vae.encode(image[..., :3]), (image.shape[1], image.shape[2])
+
+
+def _report(features: Features, normalise: str) -> str:
+    lines = [str(features)]
+    if normalise == MODULATED and not features.modulated:
+        lines.append(f"{features.family} does not give its AdaLN's values, or has one for each token: raw.")
+    if not features.dropped:
+        lines.append("No channel was dropped: none is massive at this block, or none is listed.")
+    return "\n".join(lines)
