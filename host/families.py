@@ -189,7 +189,9 @@ def _cosmos_patch(model: Any) -> tuple[int, int, int]:
 
 
 _FLUX_STAGES = (
-    _stage("double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "image", modulation=_flux_modulation),
+    _stage(
+        "double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "image", modulation=_flux_modulation
+    ),
     _stage("single_block", "single_blocks", "img", "img vec pe attn_mask", "text image", modulation=_flux_modulation),
 )
 _WAN = (

@@ -90,7 +90,7 @@ def sigma_of(noise_level: float, sampling: Any) -> float:
 
 
 def rows_at_once(model: ModelPatcher, latent: Sequence[int], wanted: int) -> int:
-    """How many rows of a latent (rows, channels, …) the device holds, by the host's own estimate and with its margin."""
+    """How many rows of a latent (rows, channels, …) the device holds, by the host's own estimate and margin."""
     free = model_management.get_free_memory(model.load_device) - model_management.minimum_inference_memory()
     rows = [count for count in range(1, wanted + 1) if 1.5 * model.memory_required([count, *latent[1:]]) <= free]
     return max(rows, default=1)

@@ -1,5 +1,6 @@
 """Watching one sampling run: what stands at each block's input, without changing anything."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from comfy.model_patcher import ModelPatcher
@@ -66,9 +67,10 @@ def watched(model: ModelPatcher, watcher: Watcher, last: int | None = None) -> M
             reading = family.reading(of_model.network, batch.latent, batch.conditions, orders)
 
             def patch_of(number: int, block: Block) -> Patch:
+                passing = _passing(block.stage, copied if number == 0 else lambda stream: stream)
                 if last is not None and number > last:
-                    return _passing(block.stage)
-                inner = _passing(block.stage) if number == last else None
+                    return passing
+                inner = passing if number == last else None
                 return _showing(watcher, number, block, of_model.network, reading, shown[0], step, orders, inner)
 
             return {block.key: patch_of(number, block) for number, block in enumerate(of_model.blocks)}
@@ -82,11 +84,12 @@ def watched(model: ModelPatcher, watcher: Watcher, last: int | None = None) -> M
     return clone
 
 
-def _passing(stage: Stage) -> Patch:
-    """A block patch in whose place nothing is computed: what comes in goes out."""
+def _passing(stage: Stage, handed: Callable[[Any], Any]) -> Patch:
+    """A block patch in whose place nothing is computed: what comes in goes out. `handed`: hosts may keep the first
+    block's input, and write into what it returns."""
 
     def patch(args: Args, inner: Inner) -> Args:
-        return {name: copied(args[name]) for name in stage.streams}  # hosts may write into what a block returns
+        return {name: handed(args[name]) for name in stage.streams}
 
     return patch
 

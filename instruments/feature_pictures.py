@@ -12,9 +12,23 @@ from .matching import Match
 
 # Okabe and Ito's palette, then lighter and darker ones: 16 that can be told apart.
 PALETTE = (
-    "#e69f00 #56b4e9 #009e73 #f0e442 #0072b2 #d55e00 #cc79a7 #999999 "
-    "#ffd27f #b5e0f7 #66c5ab #8f8a00 #66aad1 #7f3800 #ebc9dc #4d4d4d"
-).split()
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#f0e442",
+    "#0072b2",
+    "#d55e00",
+    "#cc79a7",
+    "#999999",
+    "#ffd27f",
+    "#b5e0f7",
+    "#66c5ab",
+    "#8f8a00",
+    "#66aad1",
+    "#7f3800",
+    "#ebc9dc",
+    "#4d4d4d",
+)
 GAP = 8  # pixels between two pictures
 
 

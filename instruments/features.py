@@ -1,4 +1,4 @@
-"""What a block of a Diffusion Transformer knows of a picture: its hidden state, made into features that can be compared.
+"""What a block of a Diffusion Transformer knows of a picture: its hidden state as features that can be compared.
 
 [DiTF] Gan et al., "Unleashing Diffusion Transformers for Visual Correspondence by Modulating Massive Activations".
 """
@@ -46,7 +46,9 @@ class Features:
 
     def __post_init__(self):
         if self.values.ndim != 4 or self.values.dtype != torch.float32 or not self.values.numel():
-            raise ValueError(f"features: {self.values.dtype} {tuple(self.values.shape)} is not float32 of 4 dimensions.")
+            raise ValueError(
+                f"features: {self.values.dtype} {tuple(self.values.shape)} is not float32 of 4 dimensions."
+            )
 
     def of(self, picture: int) -> Tensor:
         """One picture's, (channels, rows, columns)."""
@@ -95,7 +97,7 @@ class FeatureRecording:
     """Watches one block, and keeps the features of every row that it is shown.
 
     Attributes:
-        rule: which channels are massive: seen once, in the first row of all, and kept, so that pictures can be compared.
+        rule: which channels are massive: seen once, in the first row, and kept, so that pictures can be compared.
         modulate: with the block's own AdaLN, where it has one.
         maps: whether the massive channels' own maps follow.
         modulated: whether the last rows were; None before any.
@@ -121,7 +123,7 @@ class FeatureRecording:
         # Row by row: no second hidden state of the whole batch.
         for row, hidden in enumerate(z):
             of_attention = None if modulation is None else modulation[row, 0, :2].float()
-            self.seen.append(features(hidden.float(), self.massive, of_attention, self.maps).cpu())
+            self.seen.append(features(hidden.float(), self.massive, of_attention, self.maps).detach().cpu())
 
     def taken(self) -> list[Tensor]:
         """What was seen since the last time.
@@ -185,9 +187,7 @@ def load(file: Path) -> Features:
             values = opened.get_tensor("values")
         numbers = {name: json.loads(metadata[name]) for name in ("height", "width", "block", "blocks", "maps")}
         dropped, modulated = json.loads(metadata["dropped"]), json.loads(metadata["modulated"])
-        loaded = Features(
-            values, family=metadata["family"], dropped=tuple(dropped), modulated=modulated, **numbers
-        )
+        loaded = Features(values, family=metadata["family"], dropped=tuple(dropped), modulated=modulated, **numbers)
     except (SafetensorError, KeyError, json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"features: {file.name} is damaged ({error}). Make and save them again.") from error
     counts = (loaded.height, loaded.width, loaded.blocks, loaded.block + 1, loaded.maps + 1)

@@ -1,5 +1,6 @@
 """Where points and masks of one picture lie in another, by their features; and what a picture's features show."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +52,7 @@ def match(source: Tensor, target: Tensor, x: float, y: float, size: tuple[int, i
 
 
 def at(features: Tensor, x: float, y: float, size: tuple[int, int]) -> Tensor:
-    """Features (channels, rows, columns) at a place in pixels, between tokens by bilinear interpolation: (channels,)."""
+    """Features (channels, rows, columns) at a place in pixels, between tokens interpolated: (channels,)."""
     height, width = size
     place = torch.tensor([2 * x / width - 1, 2 * y / height - 1]).view(1, 1, 1, 2)
     return grid_sample(features[None], place, padding_mode="border", align_corners=False).flatten()
@@ -72,8 +73,7 @@ def alike_to_mask(source: Tensor, labels: Tensor, target: Tensor) -> Tensor:
 def peak(heat: Tensor) -> tuple[float, float]:
     """Where a map (rows, columns) is highest, in tokens from its upper left corner, (column, row): the best token's
     neighbours move it by what they exceed the lowest of them (a soft argmax)."""
-    rows, columns = heat.shape
-    row, column = divmod(int(heat.argmax()), columns)
+    row, column = divmod(int(heat.argmax()), heat.shape[1])
     top, left = max(0, row - WINDOW), max(0, column - WINDOW)
     around = heat[top : row + WINDOW + 1, left : column + WINDOW + 1]
     weights = torch.softmax(around.flatten() / (TEMPERATURE * (around.max() - around.min()).clamp_min(1e-6)), dim=0)
@@ -140,9 +140,9 @@ def _returns(alike: Tensor, grid: torch.Size) -> Tensor:
     return (away <= 1).view(grid)
 
 
-def tokens_of_mask(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+def tokens_of_mask(mask: Tensor, grid: Sequence[int]) -> Tensor:
     """A mask (height, width) as its mean over each token, (1, rows, columns)."""
-    return interpolate(mask[None, None].float(), grid, mode="area")[0]
+    return interpolate(mask[None, None].float(), list(grid), mode="area")[0]
 
 
 def to_pixels(labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -177,7 +177,7 @@ def parts(features: Tensor, count: int, seed: int) -> Tensor:
     Raises:
         ValueError: more parts than tokens.
     """
-    pictures, channels, rows, columns = features.shape
+    pictures, _, rows, columns = features.shape
     tokens = normalize(features.movedim(1, -1).flatten(0, -2), dim=1)
     if count > len(tokens):
         raise ValueError(f"parts: {count} is more than the {len(tokens)} tokens there are. Take fewer.")

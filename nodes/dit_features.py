@@ -13,7 +13,7 @@ from ..detail_guidance.settings import AUTO, Options, parse_channels
 from ..host.families import anatomy
 from ..host.features import features_of
 from ..instruments.features import Features
-from .inputs import CATEGORY, DetailGuidanceProfile, DiTFeaturesType, finding_inputs, fraction, require_something
+from .inputs import CATEGORY, DetailGuidanceProfile, DiTFeaturesType, finding_inputs, fraction
 
 NONE = "none"
 MODULATED, RAW = "modulated", "raw"
@@ -54,8 +54,8 @@ class DiTFeatures(io.ComfyNode):
                     default=DRAWS,
                     min=1,
                     max=64,
-                    tooltip="Over so many draws of noise the features are averaged. Raising it makes them steadier, and "
-                    "takes longer.",
+                    tooltip="Over so many draws of noise the features are averaged. Raising it makes them steadier, "
+                    "and takes longer.",
                 ),
                 io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of noise."),
                 io.String.Input(
@@ -117,7 +117,8 @@ class DiTFeatures(io.ComfyNode):
             profile.check(of_model.family.name, len(of_model.blocks))
         _require_one_caption(positive)
         samples, size = _latent_of(image, vae, latent)
-        require_something(positive, {"samples": samples})
+        if not samples.numel():
+            raise ValueError(f"latent: it is empty, its shape is {tuple(samples.shape)}.")
         bar = ProgressBar(draws * len(samples))
         listed = () if channels.strip().lower() == NONE else parse_channels(channels)
         options = Options(listed, massive_ratio, max_channels, profile=profile)
@@ -140,6 +141,8 @@ class DiTFeatures(io.ComfyNode):
 
 
 def _require_one_caption(positive: list) -> None:
+    if not positive:
+        raise ValueError("positive: it is empty. Connect a text encoder's conditioning.")
     if len(positive) > 1:
         raise ValueError(
             f"positive: it has {len(positive)} conditions, features are of one caption. Connect one text encoder's."
@@ -149,14 +152,14 @@ def _require_one_caption(positive: list) -> None:
             raise ValueError("positive: it is for an area, features are of whole pictures. Connect one without area.")
 
 
-def _latent_of(
-    image: Tensor | None, vae: VAE | None, latent: dict[str, Any] | None
-) -> tuple[Tensor, tuple[int, int]]:
+def _latent_of(image: Tensor | None, vae: VAE | None, latent: dict[str, Any] | None) -> tuple[Tensor, tuple[int, int]]:
     """The latent, and the pictures' height and width in pixels."""
     if latent is not None and image is not None:
         raise ValueError("latent: there is an image too. Connect one of them.")
     if latent is not None:
         samples = latent["samples"]
+        if samples.is_nested:
+            raise ValueError("latent: there is sound beside the picture. Connect the picture's latent alone.")
         scale = vae.spacial_compression_encode() if vae else latent.get("downscale_ratio_spacial") or 8
         return samples, (samples.shape[-2] * scale, samples.shape[-1] * scale)
     if image is None:

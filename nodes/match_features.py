@@ -147,7 +147,7 @@ def _others(source: Features, target: Features | None) -> Features:
 def _labels(mask: Tensor, features: Tensor) -> Tensor:
     if not mask.numel() or mask.max() < 0.5:
         raise ValueError("mask: it is empty. Paint what is to be found.")
-    return matching.tokens_of_mask(mask[0] if mask.ndim == 3 else mask, tuple(features.shape[1:]))
+    return matching.tokens_of_mask(mask[0] if mask.ndim == 3 else mask, features.shape[1:])
 
 
 def _lines(

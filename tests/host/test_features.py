@@ -22,7 +22,11 @@ FAMILIES = of_cases(*(name for name in CASES if not name.startswith(SOUND) and "
 
 
 def features(pack, patcher, samples, positive=None, **inputs):
-    given = {"positive": positive or conditioning(1), "latent": {"samples": samples}, "massive_ratio": 5.0}
+    given = {
+        "positive": conditioning(1) if positive is None else positive,
+        "latent": {"samples": samples},
+        "massive_ratio": 5.0,
+    }
     given |= {"noise_level": LEVEL, "draws": DRAWS, "seed": SEED}
     return pack.outputs("DiTFeatures", model=patcher, **{**given, **inputs})
 
@@ -151,7 +155,9 @@ def test_modulated_as_in_front_of_the_attention(pack, name, share):
     shift, scale = line_through(norm(states), given / own_weight)
     dropped = above_median(states[0, :1].numpy(), ratio=1.0)
     massive = states[..., sorted(dropped)]
-    maps = (massive - massive.mean(dim=2, keepdim=True)) / (massive.var(dim=2, unbiased=False, keepdim=True) + 1e-6).sqrt()
+    maps = (massive - massive.mean(dim=2, keepdim=True)) / (
+        massive.var(dim=2, unbiased=False, keepdim=True) + 1e-6
+    ).sqrt()
     states[..., dropped] = 0
     expected = torch.cat([scale * layer_norm(states) + shift, maps], dim=-1).mean(dim=0)
     assert found.modulated and found.maps == len(dropped) and "modulated" in report
@@ -171,9 +177,7 @@ def test_sd3_is_modulated_and_where_there_is_no_adaln_it_is_said(pack):
     patcher, samples = model(), latent(1, 16, seed=4)["samples"]
     block = patcher.model.diffusion_model.joint_blocks[2]
     found, _ = features(pack, patcher, samples)
-    states, given = plain_states(
-        patcher, conditioning(1), samples, LEVEL, DRAWS, block, STREAM, block.x_block.attn.qkv
-    )
+    states, given = plain_states(patcher, conditioning(1), samples, LEVEL, DRAWS, block, STREAM, block.x_block.attn.qkv)
     shift, scale = line_through(layer_norm(states), given)
     states[..., list(MASSIVE)] = 0
     expected = (scale * layer_norm(states) + shift).mean(dim=0)
@@ -182,3 +186,247 @@ def test_sd3_is_modulated_and_where_there_is_no_adaln_it_is_said(pack):
     case = CASES["HunyuanDiT"]
     found, report = features(pack, load("HunyuanDiT"), case.noise(1), case.conditioning(1))
     assert not found.modulated and "does not give its AdaLN's values" in report
+
+
+# One call
+
+
+def test_they_do_not_depend_on_how_many_rows_go_together(pack, monkeypatch):
+    patcher, samples = model(), latent(3, 16, seed=4)["samples"]
+    at_once, _ = features(pack, patcher, samples)
+    monkeypatch.setattr(pack.module("host.features"), "rows_at_once", lambda *_: 2)
+    by_twos, _ = features(pack, patcher, samples)
+    assert relative_error(by_twos.values, at_once.values) <= 1e-5 and by_twos == at_once
+    alone, _ = features(pack, patcher, samples[:1])
+    assert relative_error(alone.values, at_once.values[:1]) <= 1e-5
+
+
+def test_rows_go_together_while_the_device_holds_them(pack, monkeypatch):
+    module, patcher = pack.module("host.features"), model()
+    one = 1.5 * patcher.memory_required([1, 16, 16, 16])
+    for fit in (0.5, 1.2, 3.7, 99):
+        free = fit * one + module.model_management.minimum_inference_memory()
+        monkeypatch.setattr(module.model_management, "get_free_memory", lambda _, free=free: free)
+        assert module.rows_at_once(patcher, (9, 16, 16, 16), 8) == min(8, max(1, int(fit)))
+
+
+def test_nothing_is_left_on_the_model(pack):
+    patcher = model()
+    before = comfy_sample(patcher)
+    features(pack, patcher, latent(1, 16, seed=4)["samples"])
+    assert torch.equal(comfy_sample(patcher), before)
+
+
+def comfy_sample(patcher):
+    noise = latent(1, 16, seed=5)["samples"]
+    return comfy.sample.sample(
+        patcher, noise, 2, 4.0, "euler", "simple", conditioning(1), conditioning(2), noise * 0, disable_pbar=True
+    )
+
+
+def test_with_detail_guidance_on_the_model_they_are_the_same(pack):
+    samples = latent(1, 16, seed=4)["samples"]
+    guided = pack.run("DetailGuidance", model=model(), dg_scale=2.0)
+    assert torch.equal(features(pack, guided, samples)[0].values, features(pack, model(), samples)[0].values)
+
+
+def test_an_image_is_encoded_by_the_vae(pack):
+    reference = reference_parts()
+    image = torch.rand(2, 64, 96, 3, generator=torch.Generator().manual_seed(1))
+    given = {"positive": conditioning_of(reference), "draws": 1}
+    found = pack.run("DiTFeatures", model=reference[0], image=image, vae=reference[2], **given)
+    again = pack.run("DiTFeatures", model=reference[0], latent={"samples": reference[2].encode(image)}, **given)
+    assert found.values.shape[2:] == (4, 6) and (found.height, found.width) == (64, 96)
+    assert torch.equal(found.values, again.values) and found == again
+
+
+def reference_parts():
+    from in_process import reference_model
+
+    package = reference_model()
+    return package.load_model(), package.load_clip(), package.load_vae()
+
+
+def conditioning_of(reference):
+    clip = reference[1]
+    return clip.encode_from_tokens_scheduled(clip.tokenize("brick wall"))
+
+
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ({"positive": []}, "positive: it is empty"),
+        ({"positive": conditioning(1) + conditioning(2)}, "positive: it has 2 conditions"),
+        ({"positive": [[conditioning(1)[0][0], {"area": (2, 2, 0, 0)}]]}, "positive: it is for an area"),
+        ({"latent": None}, "image: there is none"),
+        ({"latent": None, "image": torch.zeros(1, 32, 32, 3)}, "vae: there is none"),
+        ({"image": torch.zeros(1, 32, 32, 3)}, "latent: there is an image too"),
+        ({"latent": {"samples": torch.zeros(0, 16, 16, 16)}}, "latent: it is empty, its shape is"),
+        ({"noise_level": 1.0}, "noise_level: 1.0 is outside 0.01 to 0.99"),
+        ({"draws": 0}, "draws: 0 is outside 1 to 64"),
+        ({"channels": "most"}, "channels: 'most' is neither"),
+        ({"channels": "9999"}, "channels: 9999 cannot be disrupted"),
+    ],
+)
+def test_bad_input(pack, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        features(pack, model(), latent(1, 16, seed=4)["samples"], **inputs)
+    features(pack, model(), latent(1, 16, seed=4)["samples"])  # nothing is left behind
+
+
+def test_an_engine_that_ignores_block_patches(pack):
+    patcher = model().clone()
+    patcher.set_model_unet_function_wrapper(
+        lambda apply_model, args: apply_model(
+            args["input"], args["timestep"], **{**args["c"], "transformer_options": {}}
+        )
+    )
+    with pytest.raises(ValueError, match="Nothing was recorded"):
+        features(pack, patcher, latent(1, 16, seed=4)["samples"])
+
+
+@pytest.mark.parametrize("channels, dropped", [("none", ()), ("5, 9", (5, 9))])
+def test_listed_channels(pack, channels, dropped):
+    found, report = features(pack, model(), latent(1, 16, seed=4)["samples"], channels=channels, normalise="raw")
+    assert found.dropped == dropped and ("No channel was dropped" in report) == (not dropped)
+    assert [int(each) for each in (found.values == 0).all(dim=(0, 2, 3)).nonzero()] == list(dropped)
+
+
+# Matching and showing
+
+
+@pytest.fixture(scope="module")
+def made(pack):
+    samples = latent(3, 16, seed=4)["samples"]
+    return [features(pack, model(), samples[n : n + 1])[0] for n in range(3)] + [features(pack, model(), samples)[0]]
+
+
+def test_match_points_and_mask(pack, made):
+    source, *_, both = made
+    mask = torch.zeros(1, 128, 128)
+    mask[:, 32:64, 32:64] = 1
+    points, moved, heat, lines, report = pack.outputs(
+        "MatchFeatures", source=source, target=both, points="40, 40; 100, 20", mask=mask
+    )
+    rows = points.splitlines()
+    assert len(rows) == 3 and moved.shape == (3, 128, 128) and heat.shape == (3, 128, 128, 3)
+    assert lines.shape == (3, 128, 264, 3) and report.count("→") == 6
+    # In itself everything is where it is.
+    found = [[float(number) for number in point.split(",")] for point in rows[0].split(";")]
+    np.testing.assert_allclose(found, [[40, 40], [100, 20]], atol=16)
+    assert (moved[0] > 0.5).float().sub(mask[0]).abs().mean() < 0.02
+
+
+def test_what_is_kept_is_mutual(pack, made):
+    source, target, *_ = made
+    points = "; ".join(f"{x}, {y}" for x in range(8, 128, 16) for y in range(8, 128, 16))
+    given = {"source": source, "target": target, "points": points}
+    everything, *_, report = pack.outputs("MatchFeatures", **given)
+    kept, *_ = pack.outputs("MatchFeatures", **given, mutual=True)
+    assert everything.count(";") == 63 and kept.count(";") + 1 == report.count(", mutual") < 64
+
+
+def test_a_video_is_followed(pack, made):
+    *_, video = made
+    mask = torch.zeros(1, 128, 128)
+    mask[:, 32:64, 32:64] = 1
+    points, moved, *_, report = pack.outputs("MatchFeatures", source=video, points="40, 40", mask=mask, mutual=True)
+    assert moved.shape == (3, 128, 128) and len(points.splitlines()) == 3
+    assert "a mask that is followed is taken as it comes" in report
+
+
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ({"points": ""}, "points: there are none, and no mask"),
+        ({"points": "40"}, "points: '40' is not a point"),
+        ({"points": "40, 129"}, "points: 40, 129 lies outside the source, which is 128 × 128"),
+        ({"mask": torch.zeros(1, 128, 128)}, "mask: it is empty"),
+        ({"target": None}, "target: there is none, and the source is one picture"),
+        ({"source_image": torch.zeros(1, 64, 64, 3)}, "source_image: it is 64 × 64"),
+        ({"target_image": torch.zeros(3, 128, 128, 3)}, "target_image: it has 3 pictures"),
+        ({"earlier_frames": 99}, "earlier_frames: 99 is outside"),
+    ],
+)
+def test_bad_matches(pack, made, inputs, message):
+    source, target, *_ = made
+    with pytest.raises(ValueError, match=message):
+        pack.outputs("MatchFeatures", **{"source": source, "target": target, "points": "40, 40", **inputs})
+
+
+def test_features_that_cannot_be_compared(pack, made):
+    source, _, _, both = made
+    samples = latent(1, 16, seed=4)["samples"]
+    others = {
+        "block": features(pack, model(), samples, layer=0.3)[0],
+        "normalise": features(pack, model(), samples, normalise="raw")[0],
+        "list of channels": features(pack, model(), samples, channels="none")[0],
+        "number of maps": features(pack, model(), samples, maps=True)[0],
+        "model": features(pack, load("Flux"), CASES["Flux"].noise(1), CASES["Flux"].conditioning(1), layer=0.5)[0],
+    }
+    for what, target in others.items():
+        with pytest.raises(ValueError, match=f"target: its {what} is "):
+            pack.outputs("MatchFeatures", source=source, target=target, points="40, 40")
+    with pytest.raises(ValueError, match="source: it has 3 pictures, one is wanted"):
+        pack.outputs("MatchFeatures", source=both, target=source, points="40, 40")
+
+
+def test_show(pack, made):
+    *_, three = made
+    components, parts, masks, channel = pack.outputs("ShowFeatures", features=three, parts=5, channel=7)
+    assert components.shape == parts.shape == channel.shape == (3, 128, 128, 3) and masks.shape == (15, 128, 128)
+    assert torch.equal(masks.view(3, 5, 128, 128).sum(dim=1), torch.ones(3, 128, 128))
+    assert len({tuple(colour) for colour in parts.flatten(0, 2).tolist()}) == 5
+    for picture in (components, parts, channel):
+        assert 0 <= picture.min() < picture.max() <= 1
+    with pytest.raises(ValueError, match="channel: 999 is outside 0 to 255"):
+        pack.outputs("ShowFeatures", features=three, channel=999)
+
+
+# Files
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    found = ([str(tmp_path / "dit_features")], set())
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "dit_features", found)
+    (tmp_path / "dit_features").mkdir()
+    return tmp_path / "dit_features"
+
+
+def test_saved_and_loaded(pack, made, folder):
+    pack.outputs("SaveDiTFeatures", features=made[0], filename_prefix="mine")
+    (file,) = folder.glob("mine*.safetensors")
+    again = pack.run("LoadDiTFeatures", features_name=file.name)
+    assert again == made[0] and torch.equal(again.values, made[0].values)
+
+
+def test_where_none_is_saved_yet(pack, folder):
+    with pytest.raises(ValueError, match=r"features_name: there is no file of features in .* yet\. Run DiT Features"):
+        pack.run("LoadDiTFeatures", features_name=pack.module("nodes.saved_files").NONE_YET)
+
+
+def test_files_that_hold_no_features(pack, made, folder):
+    pack.outputs("SaveDiTFeatures", features=made[0], filename_prefix="mine")
+    (file,) = folder.glob("mine*.safetensors")
+    whole = file.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    metadata = json.loads(whole[8:header])["__metadata__"]
+    damaged = {
+        "cut.safetensors": whole[: len(whole) // 2],
+        "empty.safetensors": b"",
+        "block.safetensors": whole[:header].replace(b'"block":"2"', b'"block":"9"') + whole[header:],
+        "json.safetensors": whole[:header].replace(b'"dropped":"[17, 130]"', b'"dropped":"[17; 130]"') + whole[header:],
+        "number.safetensors": whole[:header] + b"\xff" * 4 + whole[header + 4 :],  # not a number
+    }
+    assert metadata["block"] == "2" and metadata["dropped"] == "[17, 130]"
+    for name, content in damaged.items():
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"features: {name} is damaged"):
+            pack.run("LoadDiTFeatures", features_name=name)
+    save_file({"x": torch.zeros(1)}, folder / "lora.safetensors")
+    with pytest.raises(ValueError, match=r"lora\.safetensors is a safetensors file, but holds no features"):
+        pack.run("LoadDiTFeatures", features_name="lora.safetensors")
