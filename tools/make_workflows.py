@@ -19,7 +19,14 @@ FOLDER = Path(__file__).resolve().parent.parent / "workflows"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 COLUMN = 400
 # Room for what nodes show below their widgets: this pack's picture, the host's previews, in Nodes 2.0 too.
-SHOWN = {"DetailGuider": 140, "DetailGuidance": 140, "PreviewAny": 130, "PreviewImage": 250, "DetailCompare": 330}
+SHOWN = {
+    "DetailGuider": 140,
+    "DetailGuidance": 140,
+    "PreviewAny": 130,
+    "PreviewImage": 250,
+    "MaskPreview": 250,
+    "DetailCompare": 330,
+}
 Definitions = dict[str, Any]  # the host's /object_info
 
 HUGGING_FACE = "https://huggingface.co"
@@ -67,7 +74,7 @@ class Graph:
             is_widget = isinstance(of_type, list) or of_type in WIDGETS
             linked = isinstance(inputs.get(name), tuple)
             if is_widget:
-                first = of_type[0] if isinstance(of_type, list) and of_type else options.get("options", [None])[0]
+                first = of_type[0] if isinstance(of_type, list) and of_type else (options.get("options") or [None])[0]
                 usual = options.get("default", first)
                 values.append(usual if linked else inputs.get(name, usual))
                 if options.get("control_after_generate"):
@@ -367,6 +374,115 @@ def comparison(definitions: Definitions) -> Graph:
     return graph
 
 
+BEAR = "a photograph of a brown bear in a meadow, facing the camera"
+
+
+def rectangle(graph: Graph, column: int, width: int, height: int, place: tuple[int, int, int, int]) -> list[Node]:
+    """A mask of this size: `place` is left, top, width and height of what is in it. The last node gives it."""
+    left, top, across, down = place
+    nothing = graph.node("SolidMask", column, title="Nothing", value=0.0, width=width, height=height)
+    part = graph.node("SolidMask", column, title="The part's size", value=1.0, width=across, height=down)
+    placed = {"destination": nothing.out("MASK"), "source": part.out("MASK"), "x": left, "y": top}
+    return [nothing, part, graph.node("MaskComposite", column, title="The part's place", **placed, operation="add")]
+
+
+def transfer_mask(definitions: Definitions) -> Graph:
+    graph = Graph(definitions)
+    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
+    graph.note(
+        0,
+        "**Match Features** finds a part of one picture in another: here the middle of the one. For pictures of yours, "
+        "put *Load Image* in place of the samplers and paint the part in its mask editor; the prompt says what both "
+        "show. The mask can be used as any other: for *Detail Guidance Options*, say, or for inpainting.",
+    )
+    positive, negative = prompts(graph, clip, BEAR, "")
+    inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
+    made = []
+    for column, title, seed in ((2, "A picture and a part of it", 0), (3, "Another picture", 1)):
+        sampler = graph.node("KSampler", column, model=model, **inputs, **SAMPLING | {"seed": seed})
+        drawn = graph.node("VAEDecode", column, samples=sampler.out("LATENT"), vae=vae)
+        image = drawn.out("IMAGE")
+        seen = graph.node("DiTFeatures", column, model=model, positive=positive, image=image, vae=vae)
+        part = rectangle(graph, column, 1024, 1024, (384, 256, 256, 256)) if seed == 0 else []
+        graph.group(title, sampler, drawn, seen, *part)
+        made.append((image, seen.out("features"), part))
+    (source_image, source, (*_, mask)), (target_image, target, _) = made
+    found = graph.node(
+        "MatchFeatures",
+        4,
+        source=source,
+        target=target,
+        mask=mask.out("MASK"),
+        points="448, 320; 576, 320; 512, 448",
+        source_image=source_image,
+        target_image=target_image,
+    )
+    shown = [
+        graph.node("PreviewImage", 4, title="Points", images=found.out("lines")),
+        graph.node("PreviewImage", 5, title="How alike", images=found.out("heat")),
+        graph.node("MaskPreview", 5, title="The part in the other picture", mask=found.out("mask")),
+    ]
+    graph.group("The part in the other picture", found, *shown)
+    return graph
+
+
+def follow_mask(definitions: Definitions) -> Graph:
+    graph = Graph(definitions)
+    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
+    graph.note(
+        0,
+        "**Match Features** without a target follows a mask of a video's first frame through the others. Choose a "
+        "video, say in the prompt what it shows, and set the place of the part; or paint it: save the first frame, "
+        "open it in *Load Image*, and connect its mask. A model for pictures does it too: each frame is a picture.",
+    )
+    (positive,) = prompts(graph, clip, BEAR, None)
+    video = graph.node("LoadVideo", 2, file="your_video.mp4")
+    parts = graph.node("GetVideoComponents", 2, video=video.out("VIDEO"))
+    frames = graph.node("ImageFromBatch", 2, image=parts.out("images"), batch_index=0, length=16)
+    scaled = graph.node(
+        "ImageScale", 2, image=frames.out("IMAGE"), upscale_method="lanczos", width=768, height=512, crop="center"
+    )
+    graph.group("A video", video, parts, frames, scaled)
+    part = rectangle(graph, 3, 768, 512, (256, 128, 256, 256))
+    graph.group("A part of its first frame", *part)
+    image = scaled.out("IMAGE")
+    # The authors' for videos: little noise, one draw.
+    seen = graph.node("DiTFeatures", 4, model=model, positive=positive, image=image, vae=vae, noise_level=0.09, draws=1)
+    found = graph.node("MatchFeatures", 4, source=seen.out("features"), mask=part[-1].out("MASK"), source_image=image)
+    mask = graph.node("MaskPreview", 5, mask=found.out("mask"))
+    heat = graph.node("PreviewImage", 5, title="How alike", images=found.out("heat"))
+    graph.group("The part in every frame", seen, found, mask, heat)
+    return graph
+
+
+def parts_of_a_picture(definitions: Definitions) -> Graph:
+    graph = Graph(definitions)
+    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
+    graph.note(
+        0,
+        "**Show Features** divides pictures into parts that the model takes for alike, without words: the same part "
+        "has one colour in all of them, and a mask. Two pictures are drawn here; *Load Image* can stand in their place.",
+    )
+    positive, negative = prompts(graph, clip, BEAR, "")
+    pictures = size(graph, title="Size and number of pictures", batch_size=2)
+    sampler = graph.node(
+        "KSampler", 2, model=model, positive=positive, negative=negative, latent_image=pictures, **SAMPLING
+    )
+    drawn = graph.node("VAEDecode", 2, samples=sampler.out("LATENT"), vae=vae)
+    image = graph.node("PreviewImage", 2, title="Pictures", images=drawn.out("IMAGE"))
+    graph.group("Two pictures", sampler, drawn, image)
+    seen = graph.node("DiTFeatures", 3, model=model, positive=positive, image=drawn.out("IMAGE"), vae=vae)
+    shown = graph.node("ShowFeatures", 3, features=seen.out("features"))
+    report = graph.node("PreviewAny", 3, source=seen.out("report"))
+    views = [
+        graph.node("PreviewImage", 4, title="Components", images=shown.out("components")),
+        graph.node("PreviewImage", 4, title="Parts", images=shown.out("parts")),
+        graph.node("MaskPreview", 4, title="A mask for each part", mask=shown.out("masks")),
+    ]
+    graph.group("What the model sees in them", seen, shown, report, *views)
+    return graph
+
+
 WORKFLOWS: dict[str, Callable[[Definitions], Graph]] = {
     "sd3_medium": text_to_image(
         checkpoint,
@@ -421,6 +537,9 @@ WORKFLOWS: dict[str, Callable[[Definitions], Graph]] = {
     "probe": probe,
     "calibrate": calibrate,
     "detailer": detailer,
+    "transfer_mask": transfer_mask,
+    "follow_mask": follow_mask,
+    "parts": parts_of_a_picture,
     "few_steps": text_to_image(
         flux,
         "flux1-schnell.safetensors",

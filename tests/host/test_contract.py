@@ -117,8 +117,63 @@ NODES = {
         "optional": {},
         "output": ["DG_PROFILE"],
     },
+    "DiTFeatures": {
+        "required": {
+            "model": ("MODEL",),
+            "positive": ("CONDITIONING",),
+            "layer": FRACTION,
+            "noise_level": ("FLOAT", 0.01, 0.99),
+            "draws": ("INT", 1, 64),
+            "seed": ("INT", 0, 2**64 - 1),
+            "channels": ("STRING",),
+            **FINDING,
+            "normalise": ("COMBO",),
+            "maps": ("BOOLEAN",),
+        },
+        "optional": {"image": ("IMAGE",), "vae": ("VAE",), "latent": ("LATENT",), "profile": ("DG_PROFILE",)},
+        "output": ["DIT_FEATURES", "STRING"],
+    },
+    "MatchFeatures": {
+        "required": {
+            "source": ("DIT_FEATURES",),
+            "points": ("STRING",),
+            "mutual": ("BOOLEAN",),
+            "earlier_frames": ("INT", 0, 64),
+        },
+        "optional": {
+            "target": ("DIT_FEATURES",),
+            "mask": ("MASK",),
+            "source_image": ("IMAGE",),
+            "target_image": ("IMAGE",),
+        },
+        "output": ["STRING", "MASK", "IMAGE", "IMAGE", "STRING"],
+    },
+    "ShowFeatures": {
+        "required": {
+            "features": ("DIT_FEATURES",),
+            "parts": ("INT", 2, 16),
+            "seed": ("INT", 0, 2**32 - 1),
+            "channel": ("INT", 0, 2**16),
+        },
+        "optional": {},
+        "output": ["IMAGE", "IMAGE", "MASK", "IMAGE"],
+    },
+    "SaveDiTFeatures": {
+        "required": {"features": ("DIT_FEATURES",), "filename_prefix": ("STRING",)},
+        "optional": {},
+        "output": [],
+    },
+    "LoadDiTFeatures": {
+        "required": {"features_name": ("COMBO",)},
+        "optional": {},
+        "output": ["DIT_FEATURES"],
+    },
 }
-CHOICES = {"batching": ["auto", "together", "in turn"], "scale_is": ["w", "strength"]}
+CHOICES = {
+    "batching": ["auto", "together", "in turn"],
+    "scale_is": ["w", "strength"],
+    "normalise": ["modulated", "raw"],
+}
 DEFAULTS = {
     "start_percent": 0.0,
     "end_percent": 1.0,

@@ -1,0 +1,87 @@
+"""The workflows with features, as they are offered, on the reference model: only weights, sizes and words are changed."""
+
+import asyncio
+import io
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from comfy_server import Server
+from PIL import Image
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+SMALLER = 8  # 1024 pixels and 128
+PIXELS = {"width", "height", "x", "y"}
+
+
+def on_the_reference_model(prompt):
+    """Its loader's outputs are in the order of the host's for checkpoints."""
+    for node in prompt.values():
+        inputs = node["inputs"]
+        if node["class_type"] == "CheckpointLoaderSimple":
+            node.update(class_type="DetailGuidanceReferenceModel", inputs={})
+        elif node["class_type"] == "CLIPTextEncode":
+            inputs["text"] = inputs["text"] and "brick wall"
+        elif node["class_type"] == "KSampler":
+            inputs["steps"] = 4
+        elif node["class_type"] == "MatchFeatures" and inputs["points"]:
+            places = [[float(number) for number in point.split(",")] for point in inputs["points"].split(";")]
+            inputs["points"] = "; ".join(f"{x / SMALLER:g}, {y / SMALLER:g}" for x, y in places)
+        for name in PIXELS & inputs.keys():
+            inputs[name] //= SMALLER
+    return prompt
+
+
+async def drawn(name, video=None):
+    """The first picture of each node that shows some, by its title or kind."""
+    graph = json.loads((WORKFLOWS / f"detail_guidance_{name}.json").read_text())
+    async with Server() as server:
+        prompt = on_the_reference_model(await server.api_format(graph))
+        if video:
+            form = {"image": video.open("rb"), "type": "input"}
+            async with server.session.post("/upload/image", data=form) as answer:
+                answer.raise_for_status()
+                uploaded = (await answer.json())["name"]
+            next(node for node in prompt.values() if node["class_type"] == "LoadVideo")["inputs"]["file"] = uploaded
+        files = await server.run(prompt)
+    titles = {str(node["id"]): node.get("title", node["type"]) for node in graph["nodes"]}
+    return {titles[number]: Image.open(io.BytesIO(png)).convert("RGB") for number, png in files.items()}
+
+
+def test_transfer_mask():
+    found = asyncio.run(drawn("transfer_mask"))
+    assert found.keys() == {"Points", "How alike", "The part in the other picture"}
+    assert found["Points"].size == (2 * 128 + 8, 128)
+    assert found["The part in the other picture"].size == found["How alike"].size == (128, 128)
+
+
+def test_parts():
+    found = asyncio.run(drawn("parts"))
+    assert found.keys() == {"Pictures", "Components", "Parts", "A mask for each part"}
+    colours = np.asarray(found["Parts"]).reshape(-1, 3)
+    assert 2 <= len(np.unique(colours, axis=0)) <= 4
+
+
+def test_follow_mask(tmp_path):
+    """A tile of one wall that moves over another: the mask of the first frame is on it."""
+    from comfy_api.latest import InputImpl, Types
+
+    wall = torch.rand(16, 64, 96, 3, generator=torch.Generator().manual_seed(1)) * 0.3
+    for frame in range(len(wall)):
+        wall[frame, 16:48, 32 + frame : 64 + frame, 0] += 0.6
+    file = tmp_path / "moving.mp4"
+    InputImpl.VideoFromComponents(Types.VideoComponents(images=wall, frame_rate=Fraction(8))).save_to(str(file))
+    found = asyncio.run(drawn("follow_mask", file))
+    assert found.keys() == {"MaskPreview", "How alike"}
+    first = np.asarray(found["MaskPreview"])[..., 0]
+    assert first.shape == (64, 96) and first[24:40, 40:56].mean() > 200 > 50 > first[:8].mean()
+
+
+@pytest.mark.parametrize("name", ["transfer_mask", "follow_mask", "parts"])
+def test_what_they_do_is_said(name):
+    graph = json.loads((WORKFLOWS / f"detail_guidance_{name}.json").read_text())
+    (note,) = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
+    assert len(note["widgets_values"][0]) > 100
