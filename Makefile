@@ -34,6 +34,7 @@ page: host
 # MODEL=sd3.5_medium.safetensors PROMPTS="a fox|a street at night" STEPS=28: a page of that model in evidence/.
 # EVIDENCE="--clip … --vae …": further arguments of tools/evidence.
 evidence: host
+	$(if $(MODEL),,@$(PYTHON) tools/provision_page.py javascript)
 	$(HOST_PYTHON) tools/evidence $(if $(MODEL),--model "$(MODEL)") $(if $(PROMPTS),--prompts "$(PROMPTS)") \
 		$(if $(STEPS),--steps $(STEPS)) $(EVIDENCE)
 

@@ -1,6 +1,6 @@
 """What a block of a Diffusion Transformer knows of a picture: its hidden state as features that can be compared.
 
-[DiTF] Gan et al., "Unleashing Diffusion Transformers for Visual Correspondence by Modulating Massive Activations".
+The source is [DiTF], arXiv 2505.18584.
 """
 
 import json

@@ -57,7 +57,9 @@ class DiTFeatures(io.ComfyNode):
                     tooltip="Over so many draws of noise the features are averaged. Raising it makes them steadier, "
                     "and takes longer.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of noise."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of the noise."
+                ),
                 io.String.Input(
                     "channels",
                     default=AUTO,

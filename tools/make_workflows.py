@@ -460,8 +460,8 @@ def parts_of_a_picture(definitions: Definitions) -> Graph:
     model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
     graph.note(
         0,
-        "**Show Features** divides pictures into parts that the model takes for alike, without words: the same part "
-        "has one colour in all of them, and a mask. Two pictures are drawn here; *Load Image* can stand in their place.",
+        "**Show Features** divides pictures into parts that the model takes for alike, without words: the same part has "
+        "one colour in all of them, and a mask. Two pictures are drawn here; *Load Image* can stand in their place.",
     )
     positive, negative = prompts(graph, clip, BEAR, "")
     pictures = size(graph, title="Size and number of pictures", batch_size=2)

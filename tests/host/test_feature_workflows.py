@@ -1,4 +1,4 @@
-"""The workflows with features, as they are offered, on the reference model: only weights, sizes and words are changed."""
+"""The workflows with features, as they are offered, on the reference model: weights, sizes and words are changed."""
 
 import asyncio
 import io

@@ -74,7 +74,7 @@ def drawing(name: str) -> Image.Image:
     """The object alone, RGBA, cut to what can be seen."""
     file = DRAWINGS / f"{FILES[name]}.webp"
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there: run `make page` first.")
+        raise FileNotFoundError(f"{file} is not there: run `make check` first, it installs the package.")
     with Image.open(file) as image:
         rgba = image.convert("RGBA")
     return rgba.crop(rgba.getchannel("A").point(lambda alpha: 255 * (alpha > 127)).getbbox())
