@@ -12,4 +12,4 @@ if "pack" not in sys.modules:
 from pack.detail_guidance import massive  # noqa: F401
 from pack.detail_guidance.layers import block_at  # noqa: F401
 from pack.detail_guidance.rule import ListedChannels, Rule  # noqa: F401
-from pack.instruments import metrics  # noqa: F401
+from pack.instruments import matching, metrics  # noqa: F401

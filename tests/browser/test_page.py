@@ -528,6 +528,29 @@ async def test_a_saved_profile_says_where(comfy):
     await comfy.screenshot("saved_profile")
 
 
+async def test_parts_of_pictures_are_shown(comfy):
+    """The workflow as it is offered, on the reference model: every picture that it promises is on its node."""
+    file = next(file for file in WORKFLOWS if file.stem == "detail_guidance_parts")
+    graph = json.loads(file.read_text())
+    smaller = {"CLIPTextEncode": lambda old: [old[0] and "grass 1"], "EmptySD3LatentImage": lambda old: [128, 128, 2]}
+    smaller["KSampler"] = lambda old: [old[0], old[1], 4, *old[3:]]
+    for node in graph["nodes"]:
+        if node["type"] == "CheckpointLoaderSimple":
+            node.update(type="DetailGuidanceReferenceModel", widgets_values=[], properties={})
+        node["widgets_values"] = smaller.get(node["type"], list)(node["widgets_values"])
+    await comfy.drop(graph)
+    assert (await comfy.values("DiTFeatures"))["control_after_generate"] == "fixed", (
+        "another seed would do it all again"
+    )
+    await comfy.run()
+    shown = await comfy.page.evaluate(
+        "() => window.app.canvas.graph.nodes.filter(({ type }) => ['PreviewImage', 'MaskPreview'].includes(type))"
+        "  .map(({ id, title }) => [title, (window.app.nodeOutputs[id]?.images ?? []).length])"
+    )
+    assert dict(shown) == {"Pictures": 2, "Components": 2, "Parts": 2, "A mask for each part": 8}
+    await comfy.screenshot("parts_run")
+
+
 async def test_a_warning_is_on_the_node(comfy):
     await comfy.drop(demo(steps=2, layer_start=0.0, layer_end=0.0))
     await comfy.show()
