@@ -171,7 +171,7 @@ def components(features: Tensor, count: int = 3) -> Tensor:
     return shown.view(pictures, rows, columns, -1).movedim(-1, 1)
 
 
-def parts(features: Tensor, count: int, seed: int) -> Tensor:
+def parts(features: Tensor, count: int) -> Tensor:
     """k-means over all pictures' tokens, by cosine: bool (pictures, count, rows, columns), the largest part first.
 
     Raises:
@@ -181,7 +181,7 @@ def parts(features: Tensor, count: int, seed: int) -> Tensor:
     tokens = normalize(features.movedim(1, -1).flatten(0, -2), dim=1)
     if count > len(tokens):
         raise ValueError(f"parts: {count} is more than the {len(tokens)} tokens there are. Take fewer.")
-    _, labels = kmeans2(tokens.double().numpy(), count, minit="++", seed=np.random.default_rng(seed))
+    _, labels = kmeans2(tokens.double().numpy(), count, minit="++", seed=np.random.default_rng(0))
     order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
     ranks = torch.from_numpy(np.argsort(order))[torch.from_numpy(labels.astype(np.int64))]
     return one_hot(ranks, count).bool().view(pictures, rows, columns, count).movedim(-1, 1)

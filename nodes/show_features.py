@@ -28,7 +28,6 @@ class ShowFeatures(io.ComfyNode):
                     max=len(PALETTE),
                     tooltip="Into how many parts the pictures are divided. Raising it finds smaller ones.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**32 - 1, tooltip="Of k-means' first guess."),
                 io.Int.Input("channel", default=0, min=0, max=2**16, tooltip="Which channel is drawn, from 0."),
             ],
             outputs=[
@@ -42,12 +41,12 @@ class ShowFeatures(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, features: Features, parts: int, seed: int, channel: int) -> io.NodeOutput:
+    def execute(cls, features: Features, parts: int, channel: int) -> io.NodeOutput:
         require_matplotlib()
         require("parts", parts, 2, len(PALETTE))
         require("channel", channel, 0, features.values.shape[1] - 1)
         size = features.height, features.width
-        found = matching.parts(features.values, parts, seed)
+        found = matching.parts(features.values, parts)
         masks = interpolate(found.float(), size, mode="nearest").flatten(0, 1)
         drawn = torch.stack([heat_picture(each[channel], size) for each in features.values])
         components = colours(matching.components(features.values), size)

@@ -152,7 +152,6 @@ NODES = {
         "required": {
             "features": ("DIT_FEATURES",),
             "parts": ("INT", 2, 16),
-            "seed": ("INT", 0, 2**32 - 1),
             "channel": ("INT", 0, 2**16),
         },
         "optional": {},
