@@ -9,7 +9,7 @@ import torch
 from comfy.model_management import cast_to
 from torch import Tensor
 
-from .layout import Block, Layout, Order, Reading, Stage, tokens_in, tokens_of
+from .layout import Block, Layout, Order, Prompt, Reading, Stage, tokens_in, tokens_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class Family:
         not_together: model conditions with which they cannot: the host hands them to the blocks behind the patches'
             back, or takes them for one row only.
         one_row: (model, model conditions) → whether the host itself takes no second row with them.
+        words_block: of the block in which a word's attention shows best where it is, by what was published; None where
+            nothing was.
+        words_behind: other tokens stand before the prompt's among the text's.
         prompt_cache: the model keeps the prompt's keys and values from step to step, except under block patches.
     """
 
@@ -48,6 +51,8 @@ class Family:
     together: bool = True
     not_together: tuple[str, ...] = ()
     one_row: Callable[[Any, Mapping[str, Any]], bool] = lambda model, conditions: False
+    words_block: int | None = None
+    words_behind: bool = False
     prompt_cache: bool = False
 
     def shares_rows(self, model: Any, conditions: Mapping[str, Any]) -> bool:
@@ -171,6 +176,18 @@ def _branches(numbers: Tensor, image: Tensor) -> Tensor:
     return numbers.unflatten(-1, (-1, 3, image.shape[-1]))
 
 
+def _before(block: Any) -> Prompt:
+    return "before"
+
+
+def _across(block: Any) -> Prompt:
+    return "across"
+
+
+def _flux_prompt(block: Any) -> Prompt:
+    return "behind" if getattr(block, "flipped_img_txt", False) else "before"
+
+
 def _guided_at_time_zero(model: Any, conditions: Mapping[str, Any]) -> bool:
     """References at time zero double the rows of the time, but not those of the guidance that is added to it."""
     default = vars(model.params).get("default_ref_method")
@@ -190,9 +207,23 @@ def _cosmos_patch(model: Any) -> tuple[int, int, int]:
 
 _FLUX_STAGES = (
     _stage(
-        "double_block", "double_blocks", "img txt", "img txt vec pe attn_mask", "image", modulation=_flux_modulation
+        "double_block",
+        "double_blocks",
+        "img txt",
+        "img txt vec pe attn_mask",
+        "image",
+        modulation=_flux_modulation,
+        prompt=_flux_prompt,
     ),
-    _stage("single_block", "single_blocks", "img", "img vec pe attn_mask", "text image", modulation=_flux_modulation),
+    _stage(
+        "single_block",
+        "single_blocks",
+        "img",
+        "img vec pe attn_mask",
+        "text image",
+        modulation=_flux_modulation,
+        prompt=_before,
+    ),
 )
 _WAN = (
     "wan.model.WanModel",
@@ -201,15 +232,26 @@ _WAN = (
     "wan.model_animate.AnimateWanModel",
     "wan.model_wandancer.WanDancerModel",
 )
-_WAN_STAGES = (_stage("double_block", "blocks", "img", "img txt vec pe", "image", modulation=_wan_modulation),)
+_WAN_STAGES = (
+    _stage("double_block", "blocks", "img", "img txt vec pe", "image", modulation=_wan_modulation, prompt=_across),
+)
 
 FAMILIES = (
     Family(
         "SD3 / SD3.5",
         ("modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",),
-        (_stage("double_block", "joint_blocks", "img txt", "img txt vec", modulation=_sd3_modulation),),
+        (_stage("double_block", "joint_blocks", "img txt", "img txt vec", modulation=_sd3_modulation, prompt=_before),),
+        words_block=9,
     ),
-    Family("Flux / Flux.2", ("flux.model.Flux",), _FLUX_STAGES, behind=("ref_latents",), one_row=_guided_at_time_zero),
+    Family(
+        "Flux / Flux.2",
+        ("flux.model.Flux",),
+        _FLUX_STAGES,
+        behind=("ref_latents",),
+        one_row=_guided_at_time_zero,
+        words_block=12,
+        words_behind=True,  # Flux.2's prompts are padded before
+    ),
     Family("Chroma / Chroma Radiance", ("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"), _FLUX_STAGES),
     Family(
         "Qwen-Image",
@@ -223,6 +265,7 @@ FAMILIES = (
                 "image",
                 grouped=("vec",),
                 modulation=_qwen_modulation,
+                prompt=_before,
             ),
         ),
         behind=("ref_latents",),
@@ -389,6 +432,7 @@ FAMILIES = (
                 "img txt vec pe attention_mask",
                 "image",
                 modulation=_flux_modulation,
+                prompt=_flux_prompt,
             ),
             _stage(
                 "single_block",
@@ -407,9 +451,20 @@ FAMILIES = (
         "AuraFlow",
         ("aura.mmdit.MMDiT",),
         (
-            _stage("double_block", "double_layers", "img txt", "img txt vec", modulation=_aura_modulation),
-            _stage("single_block", "single_layers", "img", "img vec", "text image", modulation=_aura_modulation),
+            _stage(
+                "double_block", "double_layers", "img txt", "img txt vec", modulation=_aura_modulation, prompt=_before
+            ),
+            _stage(
+                "single_block",
+                "single_layers",
+                "img",
+                "img vec",
+                "text image",
+                modulation=_aura_modulation,
+                prompt=_before,
+            ),
         ),
+        words_behind=True,  # registers are before it
     ),
     Family(
         "LTX-Video",
@@ -421,6 +476,7 @@ FAMILIES = (
                 "img",
                 "img txt attention_mask vec pe",
                 modulation=_ltx_modulation,
+                prompt=_across,
             ),
         ),
         patch=None,  # masked frames leave the stream
@@ -512,6 +568,7 @@ FAMILIES = (
                 "x",
                 "x emb_B_D crossattn_emb crossattn_mask adaln_lora_B_3D",
                 row_dim={"x": 3, "crossattn_emb": 1},
+                prompt=_across,
             ),
         ),
         patch=_cosmos_patch,
@@ -525,6 +582,7 @@ FAMILIES = (
                 "blocks",
                 "x_B_T_H_W_D",
                 "x_B_T_H_W_D emb_B_T_D crossattn_emb adaln_lora_B_T_3D extra_per_block_pos_emb",
+                prompt=_across,
             ),
         ),
         patch=_cosmos_patch,

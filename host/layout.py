@@ -18,6 +18,7 @@ from torch import Tensor
 
 Key = tuple[str, int]
 Order = Literal["picture", "image", "image text", "text image"]
+Prompt = Literal["before", "behind", "across"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Stage:
         modulation: (block, its arguments) → AdaLN's numbers for the image stream, (rows, branches, 3, channels): shift,
             scale and residual gate α, the attention's branch first. None where they are not to be had, or differ from
             token to token.
+        prompt: block → where the picture's attention meets the prompt's tokens: among its keys, before or behind the picture's;
+            or across, in an attention of its own. None where the host does not tell.
     """
 
     kind: str
@@ -52,6 +55,7 @@ class Stage:
     grouped: tuple[str, ...] = ()
     hooked: bool = False
     modulation: Callable[[Any, Mapping[str, Any]], Tensor | None] | None = None
+    prompt: Callable[[Any], Prompt] | None = None
 
     @property
     def image(self) -> str:
@@ -65,6 +69,11 @@ class Stage:
     def list_in(self, network: Any) -> Any:
         """A network's list of these blocks."""
         return attrgetter(self.blocks)(network)
+
+    def block_in(self, network: Any, index: int) -> Any:
+        """One of a network's blocks of these, which may have names."""
+        blocks = self.list_in(network)
+        return [*blocks.values()][index] if hasattr(blocks, "values") else blocks[index]
 
     def row_dim_of(self, name: str) -> int | None:
         return self.row_dim.get(name, 0)
@@ -180,7 +189,7 @@ class Reading:
     def picture(self, stage: Stage, args: Mapping[str, Any], rows: slice) -> Tensor:
         """A view of the picture's tokens of some rows: (rows, tokens, channels), or (rows, …, channels)."""
         image = stage.image_of(args, rows)
-        return image[:, self._tokens(stage, image.shape[1])]
+        return image[:, self.tokens(stage, image.shape[1])]
 
     def text_of(self, stage: Stage, args: Mapping[str, Any], rows: slice) -> Tensor | None:
         """A view of the text's tokens of some rows, where the block has them."""
@@ -191,7 +200,8 @@ class Reading:
             return stream[:, : stream.shape[1] - self.layout.image]
         return None
 
-    def _tokens(self, stage: Stage, length: int) -> slice:
+    def tokens(self, stage: Stage, length: int) -> slice:
+        """The picture's, in an image stream of this length."""
         if self.layout is None:
             return slice(None)
         return self.layout.tokens(self.order(stage), length)
@@ -274,7 +284,7 @@ class Reading:
         """
         changed = (now != earlier.to(now.device)).cpu()
         believed = torch.zeros_like(changed)
-        believed[self._tokens(block.stage, len(changed))] = True
+        believed[self.tokens(block.stage, len(changed))] = True
         counted = self.layout is None or self.layout.counted
         if (changed & ~believed).any() and ((believed & ~changed).any() or not counted):
             raise UnknownLayout(self.family, block.name, "other tokens change from step to step than the picture's")

@@ -125,7 +125,7 @@ def _showing(
     def modulation(args: Args) -> Tensor | None:
         if stage.modulation is None:
             return None
-        made = stage.modulation(stage.list_in(network)[block.key[1]], args)
+        made = stage.modulation(stage.block_in(network, block.key[1]), args)
         return None if made is None else made[rows]
 
     return show

@@ -1,6 +1,7 @@
 """The real ComfyUI in this process, without a server, and the pack loaded by ComfyUI's own loader."""
 
 import asyncio
+import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ class Pack:
             report.publish = publish
 
     def module(self, name: str) -> ModuleType:
-        return sys.modules[f"{self.package}.{name}"]
+        return importlib.import_module(f"{self.package}.{name}")
 
 
 def reference_model() -> ModuleType:

@@ -1,0 +1,61 @@
+"""Where a picture shows a word, by the model's own attention ([Seg4Diff], arXiv 2509.18096)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words of one prompt.
+
+    Attributes:
+        names: as they were asked for.
+        places: of each its tokens in the prompt's conditioning; last those of the prompt's other words.
+        length: of that conditioning, in tokens.
+        layer: 0 to 1, the block that is read, as a fraction of the depth; None is the model family's own.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[tuple[int, ...], ...]
+    length: int
+    layer: float | None
+
+
+def word_attention(q: Tensor, k: Tensor, places: Sequence[Sequence[int]], scale: float, bias: Tensor | None) -> Tensor:
+    """The share of its attention that each query gives to each word: softmax over all keys, mean over the heads, mean
+    over the word's tokens ([Seg4Diff], equation 4).
+
+    No matrix of queries and keys is ever held: a head and some queries at a time, less than the queries themselves take.
+
+    Args:
+        q: (rows, heads, queries, d).
+        k: (rows, heads, keys, d); or fewer heads, each for several of q's in turn.
+        places: keys of each word; of none where it is empty.
+        scale: of the scores.
+        bias: added to the scores, broadcastable to (rows, heads, queries, keys).
+
+    Returns:
+        float32 (rows, words, queries).
+    """
+    rows, heads, queries, d = q.shape
+    keys, share = k.shape[2], heads // k.shape[1]
+    at_once = max(1, heads * d * q.element_size() * queries // (16 * keys))
+    total = torch.zeros(rows, len(places), queries, device=q.device)
+    # Mean over tokens as a product: (keys, words).
+    mean = torch.zeros(keys, len(places), device=q.device)
+    for word, tokens in enumerate(places):
+        for token in tokens:
+            mean[token, word] = 1 / len(tokens)
+    for row in range(rows):
+        for head in range(heads):
+            these = k[row, head // share].float().T * scale
+            for start in range(0, queries, at_once):
+                some = slice(start, start + at_once)
+                scores = q[row, head, some].float() @ these
+                if bias is not None:
+                    scores = scores + bias.expand(rows, heads, queries, keys)[row, head, some]
+                total[row, :, some] += (scores.softmax(dim=-1) @ mean).T
+    return total / heads

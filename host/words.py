@@ -1,0 +1,160 @@
+"""Reading where the model's attention puts words, in one block, while it computes what it would compute anyway."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+from uuid import UUID
+
+import torch
+from torch import Tensor
+
+from ..detail_guidance.layers import block_at
+from ..detail_guidance.words import Words, word_attention
+from .families import Anatomy
+from .forward import Args, Batch, Inner, Patch
+from .layout import Key, Prompt, Reading, Stage
+
+MIDDLE = 0.4  # of the depth, where no block of the family was published: about where those of SD3 and FLUX.1 are
+
+Shown = Callable[[UUID, int, Tensor], None]  # the condition's id and index, and (pictures, words, tokens)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What of one attention is what.
+
+    Attributes:
+        picture: its queries.
+        text: its keys that are the prompt's.
+    """
+
+    picture: slice
+    text: slice
+
+
+def words_block(words: Words, of_model: Anatomy) -> int:
+    """The block that is read.
+
+    Raises:
+        ValueError: its attention to the prompt cannot be read.
+    """
+    blocks, family = of_model.blocks, of_model.family
+    if words.layer is not None:
+        number = block_at(words.layer, len(blocks))
+    elif family.words_block is not None:
+        number = min(family.words_block, len(blocks) - 1)
+    else:
+        number = block_at(MIDDLE, len(blocks))
+    if blocks[number].stage.prompt is None:
+        readable = [at for at, block in enumerate(blocks) if block.stage.prompt is not None]
+        raise ValueError(
+            f"words: {family.name} does not tell its attention to the prompt at block {number}. "
+            + (f"Set layer to one of blocks {readable[0]} to {readable[-1]}." if readable else "Use a mask.")
+        )
+    return number
+
+
+def reading_words(
+    words: Words, of_model: Anatomy, batch: Batch, reading: Reading, wanted: Collection[UUID], shown: Shown
+) -> dict[Key, Patch]:
+    """A block patch that shows how much attention each of the picture's tokens gives to each word, for every condition
+    of `wanted` in a forward, and changes nothing: the host's attention, or another node's, runs as it would.
+
+    Raises:
+        ValueError: the words are of another prompt, or of a block whose attention cannot be read.
+    """
+    block = of_model.blocks[words_block(words, of_model)]
+    stage, prompt = block.stage, block.stage.prompt
+    where = "before" if prompt is None else prompt(stage.block_in(of_model.network, block.key[1]))
+    length = _prompt_length(words, of_model, batch)
+
+    def patch(args: Args, inner: Inner) -> Args:
+        options = args.get("transformer_options")
+        if options is None:  # a model that does not tell its blocks
+            return inner(args)
+        tokens = prod(stage.image_of(args, slice(1)).shape[1:-1])
+        others = options.get("optimized_attention_override")
+        calls = 0
+
+        def override(attention: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *rest: Any, **more: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            keys = k.shape[2 if more.get("skip_reshape") else 1]
+            place = _place(where, stage, reading, tokens, keys, calls == 1, length)
+            if place is not None:
+                see(place, q, k, heads, rest[0] if rest else more.get("mask"), more)
+            run = attention if others is None else partial(others, attention)
+            return run(q, k, v, heads, *rest, **more)
+
+        def see(place: Place, q: Tensor, k: Tensor, heads: int, mask: Tensor | None, more: dict[str, Any]) -> None:
+            if not more.get("skip_reshape"):
+                q, k = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k))
+            places = _keys_of(words, place, of_model.family.words_behind)
+            told = more["transformer_options"]
+            size = len(q) // len(told["uuids"])
+            for at, (uuid, index) in enumerate(zip(told["uuids"], told["cond_or_uncond"], strict=True)):
+                if uuid in wanted:
+                    rows = slice(at * size, (at + 1) * size)
+                    bias = None if mask is None else _bias(mask, rows, len(q), place.picture)
+                    attention = word_attention(q[rows, :, place.picture], k[rows], places, q.shape[-1] ** -0.5, bias)
+                    shown(uuid, index, attention)
+
+        return inner({**args, "transformer_options": {**options, "optimized_attention_override": override}})
+
+    return {block.key: patch}
+
+
+def _prompt_length(words: Words, of_model: Anatomy, batch: Batch) -> int:
+    """Of the prompt that the model is given, in tokens."""
+    length = batch.conditions["context"].shape[1]
+    # Prompts of unequal length are repeated to stand in one batch.
+    if length % words.length and not of_model.family.words_behind:
+        raise ValueError(
+            f"words: they are of a prompt of {words.length} tokens, the positive has {length}. Connect Prompt Words' own "
+            "conditioning to positive, or give it the same prompt."
+        )
+    return length
+
+
+def _place(
+    where: Prompt, stage: Stage, reading: Reading, tokens: int, keys: int, first: bool, text: int
+) -> Place | None:
+    """None where this attention does not meet the prompt.
+
+    Args:
+        tokens: of the image stream.
+        first: whether it is the block's first attention.
+        text: tokens of the prompt.
+    """
+    start, stop, _ = reading.tokens(stage, tokens).indices(tokens)
+    if where == "across":
+        return None if first or keys != text else Place(slice(start, stop), slice(0, keys))
+    if not first:
+        return None
+    if where == "behind":
+        return Place(slice(start, stop), slice(tokens, keys))
+    if stage.joined:
+        return Place(slice(start, stop), slice(0, tokens - (reading.layout.image if reading.layout else 0)))
+    text = keys - tokens
+    return Place(slice(text + start, text + stop), slice(0, text))
+
+
+def _keys_of(words: Words, place: Place, behind: bool) -> list[list[int]]:
+    there = place.text.stop - place.text.start
+    first = place.text.start + (there - words.length if behind else 0)
+    return [[first + token for token in tokens] for tokens in words.places]
+
+
+def _bias(mask: Tensor, rows: slice, total: int, queries: slice) -> Tensor:
+    """An attention mask of the host's, as what is added to the scores of some rows and queries."""
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)
+    if mask.ndim == 2:
+        mask = mask[None, None]
+    elif mask.ndim == 3:
+        mask = mask[:, None]
+    if len(mask) == total:
+        mask = mask[rows]
+    return mask[:, :, queries] if mask.shape[2] > 1 else mask
