@@ -1,6 +1,6 @@
 """Reading where the model's attention puts words, in one block, while it computes what it would compute anyway."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -8,13 +8,21 @@ from typing import Any
 from uuid import UUID
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.samplers import CFGGuider
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..detail_guidance.layers import block_at
 from ..detail_guidance.words import Words, word_attention
-from .families import Anatomy
-from .forward import Args, Batch, Inner, Patch
-from .layout import Key, Prompt, Reading, Stage
+from ..instruments.recording import grid_of
+from . import block_hooks
+from .families import Anatomy, anatomy
+from .forward import Args, Batch, Inner, Patch, patched
+from .layout import Key, Prompt, Reading, Stage, grid_in
+
+KEY = "detail_guidance.words"
 
 MIDDLE = 0.4  # of the depth, where no block of the family was published: about where those of SD3 and FLUX.1 are
 
@@ -104,6 +112,86 @@ def reading_words(
         return inner({**args, "transformer_options": {**options, "optimized_attention_override": override}})
 
     return {block.key: patch}
+
+
+def watched_words(model: ModelPatcher, words: Words, see: Callable[[Tensor], object]) -> ModelPatcher:
+    """A clone of the model that shows, after each step of sampling, where the words are.
+
+    Args:
+        see: given float32 (pictures, words, …, height, width) of the latent's size: the share of attention; of several
+            positive conditions the largest, and nothing outside their areas.
+
+    Raises:
+        ValueError: the words cannot be read on this model.
+    """
+    of_model = anatomy(model)
+    words_block(words, of_model)
+    clone = model.clone()
+    block_hooks.install(clone, of_model.family)
+
+    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        guider: CFGGuider = executor.class_obj
+        watching = WordWatch(words, of_model, guider.conds["positive"])
+        add_wrapper_with_key(
+            WrappersMP.APPLY_MODEL, KEY, patched(watching.patches_for), guider.model_options, is_model_options=True
+        )
+
+        def predict_noise(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            predicted = executor(x, *args, **kwargs)
+            attention = watching.taken(x.shape)
+            if attention is not None:
+                see(attention)
+            return predicted
+
+        add_wrapper_with_key(
+            WrappersMP.PREDICT_NOISE, KEY, predict_noise, guider.model_options, is_model_options=True
+        )
+        return executor(*args, **kwargs)
+
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    return clone
+
+
+class WordWatch:
+    """Collects the attention of one sampling run, step by step.
+
+    Args:
+        positive: the guider's conditions.
+    """
+
+    def __init__(self, words: Words, of_model: Anatomy, positive: Sequence[dict[str, Any]]) -> None:
+        self.words, self.of_model = words, of_model
+        self.areas = {cond["uuid"]: cond.get("area") for cond in positive}
+        self.seen: list[tuple[UUID, Tensor]] = []  # of this step
+
+    def patches_for(self, batch: Batch) -> dict[Key, Patch]:
+        family, network = self.of_model.family, self.of_model.network
+        reading = family.reading(network, batch.latent, batch.conditions, {})
+
+        def shown(uuid: UUID, index: int, attention: Tensor) -> None:
+            if family.patch is None:
+                grid = grid_of(attention.shape[-1], batch.latent)
+            else:
+                grid = grid_in(batch.latent, family.patch(network))
+            maps = attention.unflatten(-1, grid).flatten(0, -3)[:, None]
+            large = interpolate(maps, batch.latent[-2:], mode="bilinear", align_corners=False)
+            self.seen.append((uuid, large.view(*attention.shape[:2], *grid[:-2], *batch.latent[-2:])))
+
+        return reading_words(self.words, self.of_model, batch, reading, self.areas, shown)
+
+    def taken(self, latent: torch.Size) -> Tensor | None:
+        """What this step has shown; None where nothing was computed, or the positive is not active."""
+        seen, self.seen = self.seen, []
+        whole: Tensor | None = None
+        for uuid, attention in seen:
+            area = self.areas[uuid]
+            if area is not None:
+                height, width, top, left = (*area[len(area) // 2 - 2 : len(area) // 2], *area[-2:])
+                canvas = attention.new_zeros(*attention.shape[:-2], *latent[-2:])
+                canvas[..., top : top + height, left : left + width] = attention
+                attention = canvas
+            whole = attention if whole is None else torch.maximum(whole, attention)
+        return whole
 
 
 def _prompt_length(words: Words, of_model: Anatomy, batch: Batch) -> int:
