@@ -28,7 +28,7 @@ def word_attention(q: Tensor, k: Tensor, places: Sequence[Sequence[int]], scale:
     """The share of its attention that each query gives to each word: softmax over all keys, mean over the heads, mean
     over the word's tokens ([Seg4Diff], equation 4).
 
-    No matrix of queries and keys is ever held: a head and some queries at a time, less than the queries themselves take.
+    No matrix of queries and keys is held: a head and some queries at a time, less than the queries themselves take.
 
     Args:
         q: (rows, heads, queries, d).

@@ -15,7 +15,10 @@ from ..instruments.features import FeatureRecording, Features, on_grid
 from ..instruments.recording import grid_of
 from .families import Family, anatomy
 from .layout import grid_in
+from .presets import fingerprint
 from .probe import watched
+
+MOST_ROWS = 8  # at once: between forwards the run can be interrupted
 
 
 def features_of(
@@ -36,7 +39,7 @@ def features_of(
 
     Args:
         positive: one condition, what the pictures show.
-        latent: (pictures, channels, …, height, width), as a VAE gives them.
+        latent: (pictures, channels, …, height, width), as a VAE gives them, of whole tokens.
         size: height and width of the pictures, in pixels.
         block: whose input the features are; it and those behind it are not computed.
         noise_level: between 0 and 1, the noise's share in what the model is given.
@@ -48,15 +51,21 @@ def features_of(
     """
     of_model = anatomy(model)
     recording = FeatureRecording(block, rule, modulate, maps)
-    guider = CFGGuider(watched(model, recording, block))
-    guider.inner_set_conds({"positive": positive})
+    looking = watched(model, recording, block)
+    looking.model_options.pop("context_handler", None)  # each picture is shown as a whole
+    guider = CFGGuider(looking)
+    guider.inner_set_conds({"positive": [_at_all_levels(*each) for each in positive]})
     guider.set_cfg(1.0)
     sampling = model.get_model_object("model_sampling")
     sigmas = torch.tensor([sigma_of(noise_level, sampling), 0.0])
     rows = [(draw, picture) for draw in range(draws) for picture in range(len(latent))]
     noise = torch.cat([comfy.sample.prepare_noise(latent, (seed + draw) % 2**64) for draw in range(draws)])
-    alone = _takes_one_row(of_model.family, positive[0][1])
-    at_once = 1 if alone else rows_at_once(model, latent.shape, len(rows))
+    at_once = 1
+    if not _takes_one_row(of_model.family, positive[0][1]):
+        model_management.load_models_gpu([model])  # what is free is free beside its weights
+        at_once = rows_at_once(model, latent.shape, len(rows))
+        if _of_each_picture(*positive[0]):  # the host counts its pictures from a batch's first row
+            at_once = max(1, at_once // len(latent)) * len(latent)
     sums: list[Any] = [0] * len(latent)
     for start in range(0, len(rows), at_once):
         some = rows[start : start + at_once]
@@ -68,16 +77,20 @@ def features_of(
     patch, tokens = of_model.family.patch, len(sums[0])
     grid = grid_of(tokens, latent.shape) if patch is None else grid_in(latent.shape, patch(of_model.network))
     values = torch.cat([on_grid(total / draws, grid) for total in sums])
+    if not values.isfinite().all():
+        raise ValueError("features: they are not finite numbers. Try other weights, or more precision.")
     massive = () if recording.massive is None else tuple(recording.massive.nonzero().flatten().tolist())
     return Features(
         values.contiguous(),
         *size,
         of_model.family.name,
+        fingerprint(model),
         block,
         len(of_model.blocks),
         massive,
         modulated=bool(recording.modulated),
         maps=len(massive) if maps else 0,
+        noise_level=noise_level,
     )
 
 
@@ -86,14 +99,29 @@ def sigma_of(noise_level: float, sampling: Any) -> float:
     share itself; of others that with the same ratio of picture to noise."""
     one = torch.ones(1, 1, 1, 1)
     scales_down = sampling.noise_scaling(torch.full((1,), 0.5), one * 0, one).item() < 1
-    return noise_level if scales_down else noise_level / (1 - noise_level)
+    if scales_down:
+        return noise_level
+    # Pictures of models such as Cosmos have another deviation than one.
+    return noise_level / (1 - noise_level) * getattr(sampling, "sigma_data", 1.0)
 
 
 def rows_at_once(model: ModelPatcher, latent: Sequence[int], wanted: int) -> int:
     """How many rows of a latent (rows, channels, …) the device holds, by the host's own estimate and margin."""
     free = model_management.get_free_memory(model.load_device) - model_management.minimum_inference_memory()
-    rows = [count for count in range(1, wanted + 1) if 1.5 * model.memory_required([count, *latent[1:]]) <= free]
+    most = min(wanted, MOST_ROWS)
+    rows = [count for count in range(1, most + 1) if 1.5 * model.memory_required([count, *latent[1:]]) <= free]
     return max(rows, default=1)
+
+
+def _at_all_levels(prompt: Tensor, options: dict[str, Any]) -> list[Any]:
+    """A condition without its part of a schedule: there is one step, at any noise level."""
+    return [prompt, {name: value for name, value in options.items() if name not in ("start_percent", "end_percent")}]
+
+
+def _of_each_picture(prompt: Tensor, options: Mapping[str, Any]) -> bool:
+    """Whether a condition may hold something for each picture: a ControlNet's hint, a picture beside it."""
+    tensors = [value for value in options.values() if isinstance(value, Tensor)]
+    return len(prompt) > 1 or "control" in options or any(each.ndim > 3 or len(each) > 1 for each in tensors)
 
 
 def _takes_one_row(family: Family, condition: Mapping[str, Any]) -> bool:

@@ -41,8 +41,8 @@ class Stage:
         modulation: (block, its arguments) → AdaLN's numbers for the image stream, (rows, branches, 3, channels): shift,
             scale and residual gate α, the attention's branch first. None where they are not to be had, or differ from
             token to token.
-        prompt: block → where the picture's attention meets the prompt's tokens: among its keys, before or behind the picture's;
-            or across, in an attention of its own. None where the host does not tell.
+        prompt: block → where the picture's attention meets the prompt's tokens: among its keys, before or behind the
+            picture's; or across, in an attention of its own. None where the host does not tell.
     """
 
     kind: str

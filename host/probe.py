@@ -57,20 +57,22 @@ def watched(model: ModelPatcher, watcher: Watcher, last: int | None = None) -> M
             watcher.sigmas.append(float(timestep.max()))
             return executor(x, timestep, *args, **kwargs)
 
+        def passing(block: Block) -> Patch:
+            return _passing(block.stage, copied if block is of_model.blocks[0] else lambda stream: stream)
+
         def patches_for(batch: Batch) -> dict[Key, Patch] | None:
             chunks = batch.chunks(rows_each=batch.latent[0] // len(batch.transformer_options["uuids"]))
             shown = [chunk for chunk in chunks if chunk.uuid in positive and chunk.index == 0]
             step = len(watcher.sigmas) - 1
             if not shown or step in seen:
-                return None
+                return None if last is None else {block.key: passing(block) for block in of_model.blocks}
             seen.add(step)
             reading = family.reading(of_model.network, batch.latent, batch.conditions, orders)
 
             def patch_of(number: int, block: Block) -> Patch:
-                passing = _passing(block.stage, copied if number == 0 else lambda stream: stream)
                 if last is not None and number > last:
-                    return passing
-                inner = passing if number == last else None
+                    return passing(block)
+                inner = passing(block) if number == last else None
                 return _showing(watcher, number, block, of_model.network, reading, shown[0], step, orders, inner)
 
             return {block.key: patch_of(number, block) for number, block in enumerate(of_model.blocks)}

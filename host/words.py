@@ -143,9 +143,7 @@ def watched_words(model: ModelPatcher, words: Words, see: Callable[[Tensor], obj
                 see(attention)
             return predicted
 
-        add_wrapper_with_key(
-            WrappersMP.PREDICT_NOISE, KEY, predict_noise, guider.model_options, is_model_options=True
-        )
+        add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, guider.model_options, is_model_options=True)
         return executor(*args, **kwargs)
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
@@ -161,7 +159,7 @@ class WordWatch:
 
     def __init__(self, words: Words, of_model: Anatomy, positive: Sequence[dict[str, Any]]) -> None:
         self.words, self.of_model = words, of_model
-        self.areas = {cond["uuid"]: cond.get("area") for cond in positive}
+        self.areas: dict[UUID, Sequence[int] | None] = {cond["uuid"]: cond.get("area") for cond in positive}
         self.seen: list[tuple[UUID, Tensor]] = []  # of this step
 
     def patches_for(self, batch: Batch) -> dict[Key, Patch]:
@@ -185,8 +183,9 @@ class WordWatch:
         whole: Tensor | None = None
         for uuid, attention in seen:
             area = self.areas[uuid]
-            if area is not None:
-                height, width, top, left = (*area[len(area) // 2 - 2 : len(area) // 2], *area[-2:])
+            if area is not None:  # sides, then places; a video's frames before each
+                height, width = area[len(area) // 2 - 2 : len(area) // 2]
+                top, left = area[-2:]
                 canvas = attention.new_zeros(*attention.shape[:-2], *latent[-2:])
                 canvas[..., top : top + height, left : left + width] = attention
                 attention = canvas
@@ -200,8 +199,8 @@ def _prompt_length(words: Words, of_model: Anatomy, batch: Batch) -> int:
     # Prompts of unequal length are repeated to stand in one batch.
     if length % words.length and not of_model.family.words_behind:
         raise ValueError(
-            f"words: they are of a prompt of {words.length} tokens, the positive has {length}. Connect Prompt Words' own "
-            "conditioning to positive, or give it the same prompt."
+            f"words: they are of a prompt of {words.length} tokens, the positive has {length}. Connect Prompt Words' "
+            "own conditioning to positive, or give it the same prompt."
         )
     return length
 

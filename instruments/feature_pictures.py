@@ -1,6 +1,6 @@
 """Pictures of features and of matches: for nodes, in the pictures' own size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -53,7 +53,9 @@ def label_picture(parts: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(shown.movedim(-1, 1), size, mode="nearest").movedim(1, -1)
 
 
-def lines_picture(left: Tensor, right: Tensor, points: Sequence[tuple[float, float]], found: Sequence[Match]) -> Tensor:
+def lines_picture(
+    left: Tensor, right: Tensor, points: Sequence[tuple[float, float]], found: Mapping[tuple[float, float], Match]
+) -> Tensor:
     """Two pictures (height, width, 3) beside each other, with a line from each point to where it was found; thin where
     the match is not mutual. (height, width, 3)."""
     height, across = max(len(left), len(right)), left.shape[1] + GAP
@@ -62,8 +64,10 @@ def lines_picture(left: Tensor, right: Tensor, points: Sequence[tuple[float, flo
     canvas[: len(right), across:] = right
     image = Image.fromarray((canvas.clamp(0, 1) * 255).round().byte().numpy())
     draw, unit = ImageDraw.Draw(image), max(1, height // 128)
-    for number, ((x, y), match) in enumerate(zip(points, found, strict=True)):
-        colour = PALETTE[number % len(PALETTE)]
+    for number, (x, y) in enumerate(points):
+        if (x, y) not in found:
+            continue
+        match, colour = found[x, y], PALETTE[number % len(PALETTE)]
         ends = [(x, y), (across + match.x, match.y)]
         draw.line(ends, fill=colour, width=2 * unit if match.mutual else unit)
         for at_x, at_y in ends:

@@ -5,6 +5,7 @@ The source is [DiTF], arXiv 2505.18584.
 
 import json
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import torch
@@ -26,29 +27,27 @@ class Features:
 
     Attributes:
         values: float32 (pictures, channels, rows, columns), on the CPU; of a video one entry for each latent frame.
-        height, width: of the pictures, in pixels.
+        height, width: of the pictures, in pixels: as far as whole tokens reach.
         family: of the model.
+        fingerprint: of its weights.
         block, blocks: whose input, of how many.
         dropped: massive channels that were zeroed.
         modulated: whether the block's own AdaLN has scaled and shifted them.
         maps: how many maps of massive channels follow the model's own channels.
+        noise_level: between 0 and 1, the noise's share in what the model was shown.
     """
 
     values: Tensor = field(compare=False)
     height: int
     width: int
     family: str
+    fingerprint: str
     block: int
     blocks: int
     dropped: tuple[int, ...]
     modulated: bool
     maps: int
-
-    def __post_init__(self):
-        if self.values.ndim != 4 or self.values.dtype != torch.float32 or not self.values.numel():
-            raise ValueError(
-                f"features: {self.values.dtype} {tuple(self.values.shape)} is not float32 of 4 dimensions."
-            )
+    noise_level: float
 
     def of(self, picture: int) -> Tensor:
         """One picture's, (channels, rows, columns)."""
@@ -65,22 +64,18 @@ class Features:
         for attribute, what in (
             ("family", "model"),
             ("blocks", "number of blocks"),
+            ("fingerprint", "model's fingerprint"),
             ("block", "block"),
-            ("modulated", "normalise"),
-            ("dropped", "list of channels"),
+            ("noise_level", "noise_level"),
+            ("modulated", "being modulated"),
             ("maps", "number of maps"),
         ):
             mine, theirs = vars(self)[attribute], vars(other)[attribute]
             if mine != theirs:
                 raise ValueError(
-                    f"{name}: its {what} is {theirs}, the other features' is {mine}. Take both from one model with the "
-                    "same values; a list of channels or a profile keeps them the same."
+                    f"{name}: its {what} is {theirs}, the other features' is {mine}. Take both from one model, with "
+                    "the same values."
                 )
-        if self.values.shape[1] != other.values.shape[1]:
-            raise ValueError(
-                f"{name}: it has {other.values.shape[1]} channels, the other features have {self.values.shape[1]}. "
-                "Take both from one model."
-            )
 
     def __str__(self) -> str:
         pictures, channels, rows, columns = self.values.shape
@@ -160,7 +155,16 @@ def features(z: Tensor, massive: Tensor, modulation: Tensor | None, maps: bool) 
 
 
 def on_grid(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Features (tokens, channels) that lie in (frames …, rows, columns): (frames, channels, rows, columns)."""
+    """Features (tokens, channels) that lie in (frames …, rows, columns): (frames, channels, rows, columns).
+
+    Raises:
+        ValueError: they are not so many.
+    """
+    if len(tokens) != prod(grid):
+        raise ValueError(
+            f"features: the model was shown {len(tokens)} tokens where the pictures have {' × '.join(map(str, grid))}. "
+            "Remove what cuts the latent or adds tokens to it."
+        )
     return tokens.view(-1, *grid[-2:], tokens.shape[-1]).permute(0, 3, 1, 2)
 
 
@@ -185,19 +189,31 @@ def load(file: Path) -> Features:
                     "Features wrote."
                 )
             values = opened.get_tensor("values")
-        numbers = {name: json.loads(metadata[name]) for name in ("height", "width", "block", "blocks", "maps")}
+        names = ("height", "width", "block", "blocks", "maps", "noise_level")
+        numbers = {name: json.loads(metadata[name]) for name in names}
         dropped, modulated = json.loads(metadata["dropped"]), json.loads(metadata["modulated"])
-        loaded = Features(values, family=metadata["family"], dropped=tuple(dropped), modulated=modulated, **numbers)
+        about = {"family": metadata["family"], "fingerprint": metadata["fingerprint"]}
+        loaded = Features(values, dropped=tuple(dropped), modulated=modulated, **about, **numbers)
     except (SafetensorError, KeyError, json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"features: {file.name} is damaged ({error}). Make and save them again.") from error
-    counts = (loaded.height, loaded.width, loaded.blocks, loaded.block + 1, loaded.maps + 1)
-    fits = (
-        all(isinstance(count, int) and count > 0 for count in counts)
-        and loaded.block < loaded.blocks
-        and isinstance(loaded.modulated, bool)
-        and all(isinstance(channel, int) for channel in loaded.dropped)
-        and bool(values.isfinite().all())
-    )
-    if not fits:
+    if not _fits(loaded):
         raise ValueError(f"features: {file.name} is damaged (its parts do not fit together). Make and save them again.")
     return loaded
+
+
+def _fits(features: Features) -> bool:
+    values, dropped, maps = features.values, features.dropped, features.maps
+    counts = (features.height, features.width, features.block, features.blocks, maps, *dropped)
+    return (
+        values.ndim == 4
+        and values.dtype == torch.float32
+        and values.numel() > 0
+        and bool(values.isfinite().all())
+        and all(type(count) is int and count >= 0 for count in counts)
+        and features.height > 0 < features.width
+        and features.block < features.blocks
+        and maps in (0, len(dropped))
+        and all(channel < values.shape[1] - maps for channel in dropped)
+        and type(features.modulated) is bool
+        and 0 < features.noise_level < 1
+    )

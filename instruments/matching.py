@@ -13,7 +13,6 @@ from torch.nn.functional import grid_sample, interpolate, normalize, one_hot
 NEIGHBOURS = 5
 TEMPERATURE = 0.1
 RADIUS = 12  # tokens
-WINDOW = 2  # tokens around the best, for places between tokens
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,19 @@ def alike_to_mask(source: Tensor, labels: Tensor, target: Tensor) -> Tensor:
 
 
 def peak(heat: Tensor) -> tuple[float, float]:
-    """Where a map (rows, columns) is highest, in tokens from its upper left corner, (column, row): the best token's
-    neighbours move it by what they exceed the lowest of them (a soft argmax)."""
+    """Where a map (rows, columns) is highest, in tokens from its upper left corner, (column, row): the top of a
+    parabola through the best token and its neighbours, along each direction."""
     row, column = divmod(int(heat.argmax()), heat.shape[1])
-    top, left = max(0, row - WINDOW), max(0, column - WINDOW)
-    around = heat[top : row + WINDOW + 1, left : column + WINDOW + 1]
-    weights = torch.softmax(around.flatten() / (TEMPERATURE * (around.max() - around.min()).clamp_min(1e-6)), dim=0)
-    weights = weights.view_as(around)
-    return (
-        left + 0.5 + float((weights.sum(dim=0) * torch.arange(around.shape[1])).sum()),
-        top + 0.5 + float((weights.sum(dim=1) * torch.arange(around.shape[0])).sum()),
-    )
+    return column + 0.5 + _top(heat[row], column), row + 0.5 + _top(heat[:, column], row)
+
+
+def _top(values: Tensor, best: int) -> float:
+    """How far from the best of these the top lies, at most half a step; none at the ends."""
+    if not 0 < best < len(values) - 1:
+        return 0.0
+    before, here, behind = (float(value) for value in values[best - 1 : best + 2])
+    bend = before - 2 * here + behind
+    return 0.5 * (before - behind) / bend if bend < 0 else 0.0
 
 
 def transfer(source: Tensor, labels: Tensor, target: Tensor, mutual: bool = False) -> Tensor:
@@ -112,15 +113,18 @@ def follow(features: Tensor, labels: Tensor, earlier: int) -> Tensor:
         (frames, labels, rows, columns); the first frame's as they were.
     """
     rows, columns = features.shape[2:]
-    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
-    near = (places[:, None] - places).abs().amax(dim=-1) <= RADIUS
+    far = (torch.arange(columns)[:, None] - torch.arange(columns)).abs() > RADIUS
     known = [labels]
     for frame in range(1, len(features)):
         sources = sorted({0, *range(max(0, frame - earlier), frame)})
-        alike = [likeness(features[frame].flatten(1), features[source]).flatten(1) for source in sources]
-        alike = [each.masked_fill(~near, -torch.inf) for each in alike]
-        votes = torch.cat([known[source].flatten(1) for source in sources], dim=1)
-        known.append(_voted(torch.cat(alike, dim=1), votes).view_as(labels))
+        found = torch.empty_like(labels)
+        for row in range(rows):  # of which only a band of the sources is within reach
+            band = slice(max(0, row - RADIUS), row + RADIUS + 1)
+            alike = [likeness(features[frame, :, row], features[source][:, band]) for source in sources]
+            near = torch.cat([each.masked_fill(far[:, None], -torch.inf).flatten(1) for each in alike], dim=1)
+            votes = torch.cat([known[source][:, band].flatten(1) for source in sources], dim=1)
+            found[:, row] = _voted(near, votes)
+        known.append(found)
     return torch.stack(known)
 
 

@@ -1,5 +1,6 @@
 from typing import Any
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy.utils import ProgressBar
@@ -10,7 +11,7 @@ from ..detail_guidance.layers import block_at
 from ..detail_guidance.numbers import require
 from ..detail_guidance.profile import Profile
 from ..detail_guidance.settings import AUTO, Options, parse_channels
-from ..host.families import anatomy
+from ..host.families import Anatomy, anatomy
 from ..host.features import features_of
 from ..instruments.features import Features
 from .inputs import CATEGORY, DetailGuidanceProfile, DiTFeaturesType, finding_inputs, fraction
@@ -80,8 +81,12 @@ class DiTFeatures(io.ComfyNode):
                     tooltip="On appends the massive channels' own maps to the features, one for each.",
                 ),
                 io.Image.Input("image", optional=True, tooltip="The pictures; a video's frames. Needs the vae."),
-                io.Vae.Input("vae", optional=True, tooltip="The model's own, for the image."),
-                io.Latent.Input("latent", optional=True, tooltip="In place of image and vae."),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="The model's own: it encodes the image, or says how many pixels a latent has.",
+                ),
+                io.Latent.Input("latent", optional=True, tooltip="In place of the image."),
                 DetailGuidanceProfile.Input(
                     "profile", optional=True, tooltip="Channels measured before, in place of the list or of finding."
                 ),
@@ -118,9 +123,9 @@ class DiTFeatures(io.ComfyNode):
         if profile is not None:
             profile.check(of_model.family.name, len(of_model.blocks))
         _require_one_caption(positive)
-        samples, size = _latent_of(image, vae, latent)
-        if not samples.numel():
-            raise ValueError(f"latent: it is empty, its shape is {tuple(samples.shape)}.")
+        samples, size = _latent_of(of_model, image, vae, latent)
+        if samples.ndim == 4 and model.get_model_object("latent_format").latent_dimensions == 3:
+            samples = samples.unsqueeze(2)  # a picture for a video's model
         bar = ProgressBar(draws * len(samples))
         listed = () if channels.strip().lower() == NONE else parse_channels(channels)
         options = Options(listed, massive_ratio, max_channels, profile=profile)
@@ -139,42 +144,73 @@ class DiTFeatures(io.ComfyNode):
             maps,
             bar.update_absolute,
         )
-        return io.NodeOutput(features, _report(features, normalise))
+        return io.NodeOutput(features, _report(features, normalise, image))
 
 
 def _require_one_caption(positive: list) -> None:
-    if not positive:
-        raise ValueError("positive: it is empty. Connect a text encoder's conditioning.")
-    if len(positive) > 1:
+    if len(positive) != 1:
         raise ValueError(
             f"positive: it has {len(positive)} conditions, features are of one caption. Connect one text encoder's."
         )
-    for _, options in positive:
-        if options.get("area") is not None:
-            raise ValueError("positive: it is for an area, features are of whole pictures. Connect one without area.")
+    ((_, options),) = positive
+    part = next((name for name in ("area", "mask", "gligen") if options.get(name) is not None), None)
+    if part:
+        raise ValueError(f"positive: it has {part}, features are of whole pictures. Connect a text encoder's own.")
 
 
-def _latent_of(image: Tensor | None, vae: VAE | None, latent: dict[str, Any] | None) -> tuple[Tensor, tuple[int, int]]:
-    """The latent, and the pictures' height and width in pixels."""
+def _latent_of(
+    of_model: Anatomy, image: Tensor | None, vae: VAE | None, latent: dict[str, Any] | None
+) -> tuple[Tensor, tuple[int, int]]:
+    """The latent of whole tokens, and how many pixels they cover from the upper left corner: height and width."""
     if latent is not None and image is not None:
         raise ValueError("latent: there is an image too. Connect one of them.")
     if latent is not None:
         samples = latent["samples"]
         if samples.is_nested:
             raise ValueError("latent: there is sound beside the picture. Connect the picture's latent alone.")
-        scale = vae.spacial_compression_encode() if vae else latent.get("downscale_ratio_spacial") or 8
-        return samples, (samples.shape[-2] * scale, samples.shape[-1] * scale)
+        scale = vae.spacial_compression_encode() if vae else latent.get("downscale_ratio_spacial")
+        if scale is None:
+            raise ValueError("vae: there is none, and the latent does not say how many pixels it has. Connect it.")
+        height, width = (side // each * each for side, each in zip(samples.shape[-2:], _sides(of_model), strict=True))
+        _require_pictures("latent", samples[..., :height, :width])
+        return samples[..., :height, :width], (height * scale, width * scale)
     if image is None:
-        raise ValueError("image: there is none. Connect an image and the vae, or a latent.")
+        raise ValueError("image: there is none. Connect an image and the vae, or a latent and the vae.")
     if vae is None:
         raise ValueError("vae: there is none. Connect the model's own, it encodes the image.")
-    return vae.encode(image[..., :3]), (image.shape[1], image.shape[2])
+    scale = vae.spacial_compression_encode()
+    height, width = (
+        side // (scale * each) * scale * each for side, each in zip(image.shape[1:3], _sides(of_model), strict=True)
+    )
+    pictures = image[:, :height, :width, :3]
+    _require_pictures("image", pictures)
+    # One by one: a video's autoencoder would take them for frames, and make fewer of them.
+    return torch.cat([vae.encode(picture[None]) for picture in pictures]), (height, width)
 
 
-def _report(features: Features, normalise: str) -> str:
+def _sides(of_model: Anatomy) -> tuple[int, int]:
+    """Of a token, in the latent's rows and columns."""
+    patch = of_model.family.patch
+    sides = 1 if patch is None else patch(of_model.network)
+    return (sides, sides) if isinstance(sides, int) else (sides[-2], sides[-1])
+
+
+def _require_pictures(name: str, pictures: Tensor) -> None:
+    if not pictures.numel():
+        raise ValueError(f"{name}: it is empty, or smaller than one of the model's tokens. Connect larger pictures.")
+
+
+def _report(features: Features, normalise: str, given: Tensor | None) -> str:
     lines = [str(features)]
+    if given is not None and given.shape[1:3] != (features.height, features.width):
+        lines.append(
+            f"The tokens cover {features.width} × {features.height} pixels from the upper left corner of the image's "
+            f"{given.shape[2]} × {given.shape[1]}; the rest is left out."
+        )
     if normalise == MODULATED and not features.modulated:
-        lines.append(f"{features.family} does not give its AdaLN's values, or has one for each token: raw.")
+        lines.append(
+            f"Raw: this pack does not know {features.family}'s AdaLN, or it has other values for each token here."
+        )
     if not features.dropped:
         lines.append("No channel was dropped: none is massive at this block, or none is listed.")
     return "\n".join(lines)

@@ -85,26 +85,31 @@ class MatchFeatures(io.ComfyNode):
         others = _others(source, target)
         size, other = (source.height, source.width), (others.height, others.width)
         first = source.of(0)
-        labels = None if mask is None else _labels(mask, first)
+        labels = None if mask is None else _labels(mask, source)
         found = [[matching.match(first, each, *place, size, other) for place in places] for each in others.values]
+        kept = [
+            {place: match for place, match in zip(places, matches, strict=True) if match.mutual or not mutual}
+            for matches in found
+        ]
+        notes = []
         if labels is None:
             moved = torch.zeros(len(others.values), *other)
             heats = [matches[0].heat for matches in found]
         else:
             if target is None:
                 tokens = matching.follow(source.values, labels, earlier_frames)
+                if mutual:
+                    notes.append("mutual: it is for points here; a mask that is followed is taken as it comes.")
             else:
                 tokens = torch.stack([matching.transfer(first, labels, each, mutual) for each in others.values])
             moved = torch.cat([matching.to_pixels(each, other) for each in tokens])
             heats = [matching.alike_to_mask(first, labels, each) for each in others.values]
         heat = torch.stack([heat_picture(each, other) for each in heats])
-        drawn = _lines(source, others, places, found, source_image, source_image if target is None else target_image)
-        kept = [[match for match in matches if match.mutual or not mutual] for matches in found]
-        where = "\n".join("; ".join(f"{match.x:.1f}, {match.y:.1f}" for match in matches) for matches in kept)
-        notes = []
-        if mutual and target is None and labels is not None:
-            notes.append("mutual: it is for points here; a mask that is followed is taken as it comes.")
-        return io.NodeOutput(where, moved, heat, drawn, _report(places, found, moved, notes))
+        images = source_image, source_image if target is None else target_image
+        drawn = _lines(source, others, places, kept, images)
+        where = "\n".join("; ".join(f"{match.x:.1f}, {match.y:.1f}" for match in each.values()) for each in kept)
+        report = _report(source, others, places, found, None if labels is None else moved, notes)
+        return io.NodeOutput(where, moved, heat, drawn, report)
 
 
 def parse_points(text: str, source: Features) -> list[Point]:
@@ -114,9 +119,9 @@ def parse_points(text: str, source: Features) -> list[Point]:
         ValueError: anything else, or a point outside the source.
     """
     places = []
-    for part in filter(None, (part.strip() for part in re.split(r"[;\n]", text))):
+    for part in filter(None, (part.strip() for part in re.split(r"[;；\n]", text))):
         try:
-            x, y = (float(number) for number in part.split(","))
+            x, y = (float(number) for number in re.split("[,，]", part))
         except ValueError:
             raise ValueError(f'points: {part!r} is not a point. Give x and y in pixels, such as "120, 80".') from None
         if not (0 <= x <= source.width and 0 <= y <= source.height):
@@ -144,48 +149,78 @@ def _others(source: Features, target: Features | None) -> Features:
     return target
 
 
-def _labels(mask: Tensor, features: Tensor) -> Tensor:
-    if not mask.numel() or mask.max() < 0.5:
+def _labels(mask: Tensor, source: Features) -> Tensor:
+    """Of the source's first picture's tokens, (1, rows, columns)."""
+    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim != 3 or len(mask) != 1:
+        raise ValueError(f"mask: its shape is {tuple(mask.shape)}, one mask is wanted, (1, height, width).")
+    cut = _cut(mask, source, "mask")
+    if cut.max() <= 0:
         raise ValueError("mask: it is empty. Paint what is to be found.")
-    return matching.tokens_of_mask(mask[0] if mask.ndim == 3 else mask, features.shape[1:])
+    labels = matching.tokens_of_mask(cut[0], source.values.shape[2:])
+    return labels / labels.max()  # also what is smaller than a token
+
+
+def _cut(pictures: Tensor, features: Features, name: str) -> Tensor:
+    """Pictures or masks (n, height, width, …) as far as the features' tokens reach.
+
+    Raises:
+        ValueError: they are of another size.
+    """
+    height, width = features.height, features.width
+    token = height // features.values.shape[2], width // features.values.shape[3]
+    beyond = pictures.shape[1] - height, pictures.shape[2] - width
+    if not all(0 <= more < side for more, side in zip(beyond, token, strict=True)):
+        raise ValueError(
+            f"{name}: it is {pictures.shape[2]} × {pictures.shape[1]} pixels, its features are of {width} × {height}. "
+            "Connect what they were made of."
+        )
+    return pictures[:, :height, :width]
 
 
 def _lines(
     source: Features,
     others: Features,
     places: Sequence[Point],
-    found: Sequence[Sequence[Match]],
-    source_image: Tensor | None,
-    target_image: Tensor | None,
+    kept: Sequence[dict[Point, Match]],
+    images: tuple[Tensor | None, Tensor | None],
 ) -> Tensor:
-    """A picture for each of the others; where an image is not connected, its features' components stand for it."""
-    left, right = _images(source, source_image, "source_image"), _images(others, target_image, "target_image")
-    if len(right) not in (1, len(others.values)):
-        raise ValueError(
-            f"target_image: it has {len(right)} pictures, the features have {len(others.values)}. Connect the same."
-        )
-    pictures = [right[number % len(right)] for number in range(len(others.values))]
-    return torch.stack(
-        [lines_picture(left[0], each, places, matches) for each, matches in zip(pictures, found, strict=True)]
-    )
+    """A picture for each of the others, or one where there are no points. Where an image is not connected, its
+    features' components stand for it."""
+    left, right = _images(source, images[0], "source_image"), _images(others, images[1], "target_image")
+    shown = len(others.values) if places else 1
+    pairs = zip(right[:shown], kept[:shown], strict=True)
+    return torch.stack([lines_picture(left[0], each, places, matches) for each, matches in pairs])
 
 
 def _images(features: Features, images: Tensor | None, name: str) -> Tensor:
-    size = (features.height, features.width)
     if images is None:
-        return colours(matching.components(features.values), size)
-    if images.shape[1:3] != size:
+        return colours(matching.components(features.values), (features.height, features.width))
+    if len(images) != len(features.values):
         raise ValueError(
-            f"{name}: it is {images.shape[2]} × {images.shape[1]}, its features are of {size[1]} × {size[0]} pixels. "
-            "Connect the same pictures."
+            f"{name}: it has {len(images)} pictures, its features have {len(features.values)}. Connect what they were "
+            "made of."
         )
-    return images[..., :3]
+    return _cut(images, features, name)[..., :3]
 
 
-def _report(places: Sequence[Point], found: Sequence[Sequence[Match]], moved: Tensor, notes: Sequence[str]) -> str:
+def _report(
+    source: Features,
+    others: Features,
+    places: Sequence[Point],
+    found: Sequence[Sequence[Match]],
+    moved: Tensor | None,
+    notes: Sequence[str],
+) -> str:
     lines = []
-    for number, (matches, mask) in enumerate(zip(found, moved, strict=True)):
-        lines.append(f"picture {number}: the mask covers {float((mask > 0.5).float().mean()):.1%} of it")
+    if source.dropped != others.dropped:
+        lines.append(
+            f"The channels dropped differ, {source.dropped} and {others.dropped}: give both DiT Features one list."
+        )
+    for number, matches in enumerate(found):
+        lines.append(f"picture {number}:")
+        if moved is not None:
+            lines[-1] += f" the mask covers {float((moved[number] > 0.5).float().mean()):.1%} of it"
         for (x, y), match in zip(places, matches, strict=True):
             returns = "mutual" if match.mutual else "not mutual"
             lines.append(f"  {x:g}, {y:g} → {match.x:.1f}, {match.y:.1f}: likeness {match.likeness:.2f}, {returns}")

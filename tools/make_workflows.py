@@ -446,8 +446,9 @@ def follow_mask(definitions: Definitions) -> Graph:
     part = rectangle(graph, 3, 768, 512, (256, 128, 256, 256))
     graph.group("A part of its first frame", *part)
     image = scaled.out("IMAGE")
-    # The authors' for videos: little noise, one draw.
-    seen = graph.node("DiTFeatures", 4, model=model, positive=positive, image=image, vae=vae, noise_level=0.09, draws=1)
+    # The authors' for videos: little noise, one draw, 24 channels dropped.
+    how = {"noise_level": 0.09, "draws": 1, "massive_ratio": 1.0, "max_channels": 24}
+    seen = graph.node("DiTFeatures", 4, model=model, positive=positive, image=image, vae=vae, **how)
     found = graph.node("MatchFeatures", 4, source=seen.out("features"), mask=part[-1].out("MASK"), source_image=image)
     mask = graph.node("MaskPreview", 5, mask=found.out("mask"))
     heat = graph.node("PreviewImage", 5, title="How alike", images=found.out("heat"))
@@ -460,8 +461,9 @@ def parts_of_a_picture(definitions: Definitions) -> Graph:
     model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
     graph.note(
         0,
-        "**Show Features** divides pictures into parts that the model takes for alike, without words: the same part has "
-        "one colour in all of them, and a mask. Two pictures are drawn here; *Load Image* can stand in their place.",
+        "**Show Features** divides pictures into parts that the model takes for alike, without words: the same part "
+        "has one colour in all of them, and a mask. Two pictures are drawn here; *Load Image* can stand in their "
+        "place.",
     )
     positive, negative = prompts(graph, clip, BEAR, "")
     pictures = size(graph, title="Size and number of pictures", batch_size=2)

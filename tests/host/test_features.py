@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from comfy.samplers import CFGGuider
+from comfy.sd import load_diffusion_model_state_dict
+from comparison import with_context_windows
 from family_models import CASES, load
-from models import MASSIVE, conditioning, latent, model
+from models import MASSIVE, conditioning, latent, model, state_dict
 from plain import Stream, above_median, relative_error
 from safetensors.torch import save_file
 from sampling import counted
 from test_families import of_cases
 
 LEVEL, DRAWS, SEED = 0.3, 2, 11
+PIXELS = {"downscale_ratio_spacial": 8}  # of a latent, as newer hosts' empty ones say
 SOUND = "LTX-2"  # its latents are pictures and sound, which no VAE makes of an image
 STREAM = Stream(1)  # SD3's
 FAMILIES = of_cases(*(name for name in CASES if not name.startswith(SOUND) and "cached" not in name))
@@ -24,7 +27,7 @@ FAMILIES = of_cases(*(name for name in CASES if not name.startswith(SOUND) and "
 def features(pack, patcher, samples, positive=None, **inputs):
     given = {
         "positive": conditioning(1) if positive is None else positive,
-        "latent": {"samples": samples},
+        "latent": {"samples": samples, **PIXELS},
         "massive_ratio": 5.0,
     }
     given |= {"noise_level": LEVEL, "draws": DRAWS, "seed": SEED}
@@ -39,8 +42,10 @@ def plain_states(patcher, positive, samples, level, draws, block, stream, module
     """What a block is given for each draw, by an ordinary hook: (draws, pictures, tokens, channels); then the same of a
     module in it.
 
-    The noisy latent is made here: (1 − t)·x + t·ε where the model scales the picture down, else x + t/(1 − t)·ε.
+    The noisy latent is made here: (1 − t)·x + t·ε where the model scales the picture down, else x + d·t/(1 − t)·ε:
+    d is the deviation of the latents, one, and a half on Cosmos.
     """
+    deviation = 0.5 if type(patcher.model).__name__ == "CosmosVideo" else 1.0
     seen, inside = [], []
 
     def hook(block, args, kwargs):
@@ -58,7 +63,7 @@ def plain_states(patcher, positive, samples, level, draws, block, stream, module
             sampling = self.inner_model.model_sampling
             clean, noise = self.inner_model.process_latent_in(samples), self.noise
             flow = "CONST" in [base.__name__ for base in type(sampling).__mro__]
-            sigma = level if flow else level / (1 - level)
+            sigma = level if flow else deviation * level / (1 - level)
             noisy = (1 - level) * clean + level * noise if flow else clean + sigma * noise
             return super().predict_noise(noisy, torch.full_like(timestep, sigma), model_options, seed)
 
@@ -88,6 +93,10 @@ def test_equal_to_ordinary_hooks(pack, name, share):
     number = int(share * case.depth)
     batch = 1 if case.one_row else 2
     samples = case.noise(batch, seed=3)
+    if name == "Flux, odd size":  # what does not fill a token is left out
+        found, report = features(pack, patcher, samples, case.conditioning(1))
+        assert (found.height, found.width) == (48, 64) and found.values.shape[2:] == (3, 4)
+        samples = samples[..., :6, :8]
     blocks = case.blocks(patcher.model.diffusion_model)
     inputs = {"layer": (number + 0.5) / case.depth, "normalise": "raw", "massive_ratio": 1.0}
     with counted(patcher, case.blocks, case.streams) as rows:
@@ -185,7 +194,7 @@ def test_sd3_is_modulated_and_where_there_is_no_adaln_it_is_said(pack):
     assert relative_error(found.values.movedim(1, -1).reshape(expected.shape), expected) <= 1e-5
     case = CASES["HunyuanDiT"]
     found, report = features(pack, load("HunyuanDiT"), case.noise(1), case.conditioning(1))
-    assert not found.modulated and "does not give its AdaLN's values" in report
+    assert not found.modulated and "this pack does not know HunyuanDiT's AdaLN" in report
 
 
 # One call
@@ -235,7 +244,9 @@ def test_an_image_is_encoded_by_the_vae(pack):
     image = torch.rand(2, 64, 96, 3, generator=torch.Generator().manual_seed(1))
     given = {"positive": conditioning_of(reference), "draws": 1}
     found = pack.run("DiTFeatures", model=reference[0], image=image, vae=reference[2], **given)
-    again = pack.run("DiTFeatures", model=reference[0], latent={"samples": reference[2].encode(image)}, **given)
+    again = pack.run(
+        "DiTFeatures", model=reference[0], latent={"samples": reference[2].encode(image)}, vae=reference[2], **given
+    )
     assert found.values.shape[2:] == (4, 6) and (found.height, found.width) == (64, 96)
     assert torch.equal(found.values, again.values) and found == again
 
@@ -255,13 +266,16 @@ def conditioning_of(reference):
 @pytest.mark.parametrize(
     "inputs, message",
     [
-        ({"positive": []}, "positive: it is empty"),
+        ({"positive": []}, "positive: it has 0 conditions"),
         ({"positive": conditioning(1) + conditioning(2)}, "positive: it has 2 conditions"),
-        ({"positive": [[conditioning(1)[0][0], {"area": (2, 2, 0, 0)}]]}, "positive: it is for an area"),
+        ({"positive": [[conditioning(1)[0][0], {"area": (2, 2, 0, 0)}]]}, "positive: it has area"),
+        ({"positive": [[conditioning(1)[0][0], {"mask": torch.ones(1, 8, 8)}]]}, "positive: it has mask"),
         ({"latent": None}, "image: there is none"),
         ({"latent": None, "image": torch.zeros(1, 32, 32, 3)}, "vae: there is none"),
         ({"image": torch.zeros(1, 32, 32, 3)}, "latent: there is an image too"),
-        ({"latent": {"samples": torch.zeros(0, 16, 16, 16)}}, "latent: it is empty, its shape is"),
+        ({"latent": {"samples": torch.zeros(0, 16, 16, 16), **PIXELS}}, "latent: it is empty, or smaller than"),
+        ({"latent": {"samples": torch.zeros(1, 16, 16, 16)}}, "vae: there is none, and the latent does not say"),
+        ({"latent": {"samples": torch.full((1, 16, 16, 16), torch.nan), **PIXELS}}, "they are not finite numbers"),
         ({"noise_level": 1.0}, "noise_level: 1.0 is outside 0.01 to 0.99"),
         ({"draws": 0}, "draws: 0 is outside 1 to 64"),
         ({"channels": "most"}, "channels: 'most' is neither"),
@@ -343,6 +357,8 @@ def test_a_video_is_followed(pack, made):
         ({"points": "40, 129"}, "points: 40, 129 lies outside the source, which is 128 × 128"),
         ({"mask": torch.zeros(1, 128, 128)}, "mask: it is empty"),
         ({"target": None}, "target: there is none, and the source is one picture"),
+        ({"mask": torch.ones(1, 64, 64)}, "mask: it is 64 × 64 pixels, its features are of 128 × 128"),
+        ({"mask": torch.ones(2, 128, 128)}, "mask: its shape is"),
         ({"source_image": torch.zeros(1, 64, 64, 3)}, "source_image: it is 64 × 64"),
         ({"target_image": torch.zeros(3, 128, 128, 3)}, "target_image: it has 3 pictures"),
         ({"earlier_frames": 99}, "earlier_frames: 99 is outside"),
@@ -359,8 +375,9 @@ def test_features_that_cannot_be_compared(pack, made):
     samples = latent(1, 16, seed=4)["samples"]
     others = {
         "block": features(pack, model(), samples, layer=0.3)[0],
-        "normalise": features(pack, model(), samples, normalise="raw")[0],
-        "list of channels": features(pack, model(), samples, channels="none")[0],
+        "being modulated": features(pack, model(), samples, normalise="raw")[0],
+        "noise_level": features(pack, model(), samples, noise_level=0.5)[0],
+        "model's fingerprint": features(pack, load_diffusion_model_state_dict(state_dict(4, seed=1)), samples)[0],
         "number of maps": features(pack, model(), samples, maps=True)[0],
         "model": features(pack, load("Flux"), CASES["Flux"].noise(1), CASES["Flux"].conditioning(1), layer=0.5)[0],
     }
@@ -430,3 +447,104 @@ def test_files_that_hold_no_features(pack, made, folder):
     save_file({"x": torch.zeros(1)}, folder / "lora.safetensors")
     with pytest.raises(ValueError, match=r"lora\.safetensors is a safetensors file, but holds no features"):
         pack.run("LoadDiTFeatures", features_name="lora.safetensors")
+
+
+# Beside other things on the model and in the prompt
+
+
+def test_what_a_condition_has_for_each_picture_stays_with_it(pack, monkeypatch):
+    """The host takes a batch's conditions from the first row on: rows are split at whole draws."""
+    patcher, samples = model(), latent(3, 16, seed=4)["samples"]
+    parts = [conditioning(seed)[0] for seed in (1, 2, 3)]
+    pooled = torch.cat([options["pooled_output"] for _, options in parts])
+    each = [[torch.cat([prompt for prompt, _ in parts]), {"pooled_output": pooled}]]
+    monkeypatch.setattr(pack.module("host.features"), "rows_at_once", lambda *_: 2)
+    together, _ = features(pack, patcher, samples, each, channels="none")
+    for number, part in enumerate(parts):
+        alone, _ = features(pack, patcher, samples[number : number + 1], [part], channels="none", draws=1)
+        whole, _ = features(pack, patcher, samples, each, channels="none", draws=1)
+        if number == 0:  # the noise of a batch's first picture is that of one alone
+            assert relative_error(whole.values[:1], alone.values) <= 1e-5
+    blocks = patcher.model.diffusion_model.joint_blocks
+    states = plain_states(patcher, each, samples, LEVEL, DRAWS, blocks[2], STREAM)
+    assert together.modulated
+    raw, _ = features(pack, patcher, samples, each, channels="none", normalise="raw")
+    assert relative_error(raw.values.movedim(1, -1).flatten(1, 2), states.mean(dim=0)) <= 1e-5
+
+
+def test_a_lora_counts(pack):
+    """Patched weights are those of the features; the model's own stay as they are."""
+    patcher, samples = model(), latent(1, 16, seed=4)["samples"]
+    name = "diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"
+    change = torch.randn(patcher.model.state_dict()[name].shape, generator=torch.Generator().manual_seed(3)) * 0.05
+    patched = patcher.clone()
+    patched.add_patches({name: ("diff", (change,))}, 1.0)
+    found, _ = features(pack, patched, samples, normalise="raw", channels="none")
+    weights = state_dict(4)
+    weights[name.removeprefix("diffusion_model.")] += change
+    merged = load_diffusion_model_state_dict(weights)
+    block = merged.model.diffusion_model.joint_blocks[2]
+    states = plain_states(merged, conditioning(1), samples, LEVEL, DRAWS, block, STREAM)
+    assert relative_error(found.values.movedim(1, -1).flatten(1, 2), states.mean(dim=0)) <= 1e-5
+    before, _ = features(pack, patcher, samples, normalise="raw", channels="none")
+    assert relative_error(before.values, found.values) > 1e-3
+
+
+def test_a_part_of_the_schedule_does_not_matter(pack):
+    samples = latent(1, 16, seed=4)["samples"]
+    ((prompt, options),) = conditioning(1)
+    late = [[prompt, {**options, "start_percent": 0.9, "end_percent": 1.0}]]
+    assert torch.equal(features(pack, model(), samples, late)[0].values, features(pack, model(), samples)[0].values)
+
+
+def test_forwards_of_other_packs_compute_nothing_behind_it_either(pack):
+    import comfy_extras.nodes_slg
+
+    patcher, samples = model(), latent(1, 16, seed=4)["samples"]
+    node = comfy_extras.nodes_slg.SkipLayerGuidanceDiT
+    (skipping,) = node.execute(patcher, 3.0, 0.0, 1.0, double_layers="1").args
+    with counted(patcher) as rows:
+        found, _ = features(pack, skipping, samples)
+    assert rows == [DRAWS, DRAWS, 0, 0]
+    assert torch.equal(found.values, features(pack, patcher, samples)[0].values)
+
+
+def test_context_windows_do_not_cut_what_is_shown(pack):
+    case, patcher = CASES["Wan text to video"], load("Wan text to video")
+    samples = case.noise(1, seed=3)
+    whole, _ = features(pack, patcher, samples, case.conditioning(1))
+    windowed, _ = features(pack, with_context_windows(patcher, 2), samples, case.conditioning(1))
+    assert whole.values.shape[0] == 3 and torch.equal(windowed.values, whole.values)
+
+
+def test_an_interrupted_run_leaves_nothing(pack, monkeypatch):
+    patcher, samples = model(), latent(2, 16, seed=4)["samples"]
+    before = comfy_sample(patcher)
+
+    def interrupted(*_):
+        raise comfy.model_management.InterruptProcessingException
+
+    monkeypatch.setattr(pack.module("nodes.dit_features").ProgressBar, "update_absolute", interrupted)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        features(pack, patcher, samples)
+    monkeypatch.undo()
+    assert torch.equal(comfy_sample(patcher), before)
+
+
+def test_an_image_that_does_not_fill_its_tokens(pack):
+    """What is beyond whole tokens is left out, at the right and below, so that places stay what they are."""
+    reference = reference_parts()
+    image = torch.rand(1, 75, 100, 4, generator=torch.Generator().manual_seed(1))  # with transparency
+    given = {"positive": conditioning_of(reference), "draws": 1, "vae": reference[2]}
+    found, report = pack.outputs("DiTFeatures", model=reference[0], image=image, **given)
+    cut = pack.run("DiTFeatures", model=reference[0], image=image[:, :64, :96, :3], **given)
+    assert (found.height, found.width) == (64, 96) and torch.equal(found.values, cut.values)
+    assert "The tokens cover 96 × 64 pixels from the upper left corner of the image's 100 × 75" in report
+    mask = torch.zeros(1, 75, 100)
+    mask[:, :32] = 1
+    _, moved, _, lines, _ = pack.outputs(
+        "MatchFeatures", source=found, target=cut, mask=mask, points="40, 40", source_image=image, target_image=image
+    )
+    assert moved.shape == (1, 64, 96) and lines.shape == (1, 64, 2 * 96 + 8, 3)
+    with pytest.raises(ValueError, match="image: it is empty, or smaller than one of the model's tokens"):
+        pack.outputs("DiTFeatures", model=reference[0], image=image[:, :9], **given)

@@ -178,7 +178,7 @@ def test_more_parts_than_tokens():
 
 
 def test_saved_and_loaded_they_are_the_same(tmp_path):
-    made = Features(normal(18, 2, 9, 6, 8), *SIZE, "SD3 / SD3.5", 3, 10, (2, 5), True, 2)
+    made = Features(normal(18, 2, 9, 6, 8), *SIZE, "SD3 / SD3.5", "a1b2", 3, 10, (2, 5), True, 2, 0.26)
     save(made, tmp_path / "f.safetensors", {"host": "ComfyUI"})
     again = load(tmp_path / "f.safetensors")
     assert again == made and torch.equal(again.values, made.values)

@@ -2,7 +2,7 @@
 
     .host/venv/bin/python tests/reference_model/difference.py .host/training/10x192_…_objects/003500.safetensors
 
-writes `weights/10x192_objects.safetensors`, a quarter of the size: a repository keeps every byte that it was ever given.
+writes `weights/10x192_objects.safetensors`, a third of the size: a repository keeps every byte that it was ever given.
 """
 
 import argparse

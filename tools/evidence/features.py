@@ -12,9 +12,9 @@ import perceptual
 import photographs
 import torch
 from finding import BLUE, GREEN, GREY, ORANGE, Finding, above, all_of, plots, save, table
+from in_process import Pack
 from judge import Estimate, Judge, estimate
 from laboratory import Laboratory, Size
-from in_process import Pack
 from rooms import matching
 from torch import Tensor
 
