@@ -130,6 +130,7 @@ def _takes_one_row(family: Family, condition: Mapping[str, Any]) -> bool:
     return not family.together or any(condition.get(name) is not None for name in beside)
 
 
+@torch.no_grad()
 def _once(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] = {}, **_: Any) -> Tensor:
     """A sampler that asks the model once and takes nothing from it."""
     model(x, sigmas[:1].expand(len(x)), **extra_args)

@@ -118,7 +118,7 @@ class FeatureRecording:
         # Row by row: no second hidden state of the whole batch.
         for row, hidden in enumerate(z):
             of_attention = None if modulation is None else modulation[row, 0, :2].float()
-            self.seen.append(features(hidden.float(), self.massive, of_attention, self.maps).detach().cpu())
+            self.seen.append(features(hidden.float(), self.massive, of_attention, self.maps).cpu())
 
     def taken(self) -> list[Tensor]:
         """What was seen since the last time.

@@ -29,7 +29,12 @@ class Peak(TorchDispatchMode):
 
 def peak(guider, noise):
     """Bytes of the tensors made in a step, at their most; the weights left out."""
-    sample(guider, noise=noise, steps=1)  # what the host keeps from a first run is not counted
+    return peak_of(lambda: sample(guider, noise=noise, steps=1))
+
+
+def peak_of(run):
+    """The same of anything that is run."""
+    run()  # what the host keeps from a first run is not counted
     with Peak() as memory:
-        sample(guider, noise=noise, steps=1)
+        run()
     return memory.bytes

@@ -3,7 +3,7 @@
 import pytest
 from comparison import PLANS
 from family_models import CASES, load, normal
-from peak import peak
+from peak import peak, peak_of
 from sampling import detail_guider, stock_guider
 
 # Larger pictures than elsewhere: beside a few tokens, everything is large.
@@ -27,3 +27,19 @@ def test_peak_memory(pack, name, layer, batching):
         assert of_detail - of_cfg <= 1.01 * hidden_state  # and the channels found
     else:
         assert of_detail <= 1.5 * of_cfg
+
+
+@pytest.mark.parametrize("name", LATENTS)
+@pytest.mark.parametrize("layer", [0.25, 0.9])
+def test_peak_memory_of_features(pack, name, layer):
+    """One hidden state above sampling without CFG, at most: what is kept of the pictures; and the noise of all draws,
+    which on these tiny models is as large."""
+    case, patcher, batch = CASES[name], load(name), 2
+    noise = normal(5, batch, *LATENTS[name])
+    plain = stock_guider(patcher, positive=case.conditioning(1), cfg=1.0)
+    pixels = {"downscale_ratio_spacial": 8}
+    given = {"model": patcher, "positive": case.conditioning(1), "latent": {"samples": noise, **pixels}}
+    of_features = peak_of(lambda: pack.outputs("DiTFeatures", **given, layer=layer, draws=1, massive_ratio=1.0))
+    tokens = noise[0, 0].numel() // 4 + case.text
+    hidden_state = batch * tokens * 64 * 4
+    assert of_features <= peak(plain, noise) + hidden_state + 2 * noise.nbytes
