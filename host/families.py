@@ -171,6 +171,14 @@ def _pixart_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
     return _table_modulation(block, args["t"], args["x"])
 
 
+def _predict2_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
+    time, low_rank = args["emb_B_T_D"], args.get("adaln_lora_B_T_3D")
+    if time.shape[1] != 1:  # frames at other times
+        return None
+    numbers = block.adaln_modulation_self_attn(time)
+    return _branches((numbers + low_rank if block.use_adaln_lora else numbers).flatten(1), args["x_B_T_H_W_D"])
+
+
 def _branches(numbers: Tensor, image: Tensor) -> Tensor:
     """Shift, scale and gate of one branch after another, (rows, 3 · branches · channels)."""
     return numbers.unflatten(-1, (-1, 3, image.shape[-1]))
@@ -582,6 +590,7 @@ FAMILIES = (
                 "blocks",
                 "x_B_T_H_W_D",
                 "x_B_T_H_W_D emb_B_T_D crossattn_emb adaln_lora_B_T_3D extra_per_block_pos_emb",
+                modulation=_predict2_modulation,
                 prompt=_across,
             ),
         ),

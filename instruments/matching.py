@@ -53,7 +53,7 @@ def match(source: Tensor, target: Tensor, x: float, y: float, size: tuple[int, i
 def at(features: Tensor, x: float, y: float, size: tuple[int, int]) -> Tensor:
     """Features (channels, rows, columns) at a place in pixels, between tokens interpolated: (channels,)."""
     height, width = size
-    place = torch.tensor([2 * x / width - 1, 2 * y / height - 1]).view(1, 1, 1, 2)
+    place = features.new_tensor([2 * x / width - 1, 2 * y / height - 1]).view(1, 1, 1, 2)
     return grid_sample(features[None], place, padding_mode="border", align_corners=False).flatten()
 
 

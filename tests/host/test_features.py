@@ -139,6 +139,7 @@ MODULATED = {
     "Qwen-Image Edit": (lambda block: block.attn.to_q, layer_norm),
     "Wan text to video": (lambda block: block.self_attn.q, layer_norm),
     "AuraFlow": (of_aura, partial(layer_norm, eps=1e-5)),
+    "Cosmos Predict2": (lambda block: block.self_attn.q_proj, layer_norm),
     "PixArt": (lambda block: block.attn.qkv, layer_norm),
     "LTX-Video": (lambda block: block.attn1.to_q, rms_norm),
     "Lumina 2": (lambda block: block.attention.qkv, partial(rms_norm, eps=1e-5)),
