@@ -59,3 +59,34 @@ def word_attention(q: Tensor, k: Tensor, places: Sequence[Sequence[int]], scale:
                     scores = scores + bias.expand(rows, heads, queries, keys)[row, head, some]
                 total[row, :, some] += (scores.softmax(dim=-1) @ mean).T
     return total / heads
+
+
+def shares(attention: Tensor) -> Tensor:
+    """How much of its attention to words a place gives to each word, against the prompt's other words: 0 to 1.
+
+    Args:
+        attention: (pictures, words + 1, …), of the words and of the prompt's others.
+
+    Returns:
+        (pictures, words, …). Of a prompt without other words the attention from its lowest to its highest.
+    """
+    words, others = attention[:, :-1], attention[:, -1:]
+    if others.any():
+        return words / (words + others).clamp_min(torch.finfo(words.dtype).tiny)
+    flat = words.flatten(2)
+    low, high = (each.view(*words.shape[:2], *[1] * (words.ndim - 2)) for each in flat.aminmax(dim=2))
+    return (words - low) / (high - low).clamp_min(torch.finfo(words.dtype).tiny)
+
+
+def soft_masks(attention: Tensor, soft: float) -> Tensor:
+    """Masks (pictures, words, …) of `shares`: 1 above and 0 below a half, over an edge of this width (0 to 1)."""
+    above = shares(attention) - 0.5
+    return (above > 0).to(above.dtype) if soft == 0 else (above / soft + 0.5).clamp(0, 1)
+
+
+def divided(attention: Tensor) -> Tensor:
+    """Masks (pictures, words, …) of 0 and 1 that share no place: each is the word's that it gives most attention to, or
+    none's ([Seg4Diff], equation 5)."""
+    largest = attention.argmax(dim=1, keepdim=True)
+    words = torch.arange(attention.shape[1] - 1, device=attention.device)
+    return (largest == words.view(1, -1, *[1] * (attention.ndim - 2))).to(attention.dtype)

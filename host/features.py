@@ -1,24 +1,20 @@
 """A model's features of pictures: they are noised, shown to it up to one block, and what stands there is kept."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import comfy.sample
 import torch
-from comfy import model_management
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import KSAMPLER, CFGGuider
 from torch import Tensor
 
 from ..detail_guidance.rule import Rule
 from ..instruments.features import FeatureRecording, Features, on_grid
 from ..instruments.recording import grid_of
-from .families import Family, anatomy
+from .families import anatomy
 from .layout import grid_in
+from .noised import shown
 from .presets import fingerprint
 from .probe import watched
-
-MOST_ROWS = 8  # at once: between forwards the run can be interrupted
 
 
 def features_of(
@@ -51,29 +47,13 @@ def features_of(
     """
     of_model = anatomy(model)
     recording = FeatureRecording(block, rule, modulate, maps)
-    looking = watched(model, recording, block)
-    looking.model_options.pop("context_handler", None)  # each picture is shown as a whole
-    guider = CFGGuider(looking)
-    guider.inner_set_conds({"positive": [_at_all_levels(*each) for each in positive]})
-    guider.set_cfg(1.0)
-    sampling = model.get_model_object("model_sampling")
-    sigmas = torch.tensor([sigma_of(noise_level, sampling), 0.0])
-    rows = [(draw, picture) for draw in range(draws) for picture in range(len(latent))]
-    noise = torch.cat([comfy.sample.prepare_noise(latent, (seed + draw) % 2**64) for draw in range(draws)])
-    at_once = 1
-    if not _takes_one_row(of_model.family, positive[0][1]):
-        model_management.load_models_gpu([model])  # what is free is free beside its weights
-        at_once = rows_at_once(model, latent.shape, len(rows))
-        if _of_each_picture(*positive[0]):  # the host counts its pictures from a batch's first row
-            at_once = max(1, at_once // len(latent)) * len(latent)
     sums: list[Any] = [0] * len(latent)
-    for start in range(0, len(rows), at_once):
-        some = rows[start : start + at_once]
-        shown = latent[[picture for _, picture in some]]
-        guider.sample(noise[start : start + len(some)], shown, KSAMPLER(_once), sigmas, disable_pbar=True, seed=seed)
-        for (_, picture), seen in zip(some, recording.taken(), strict=True):
+    done = 0
+    for pictures in shown(watched(model, recording, block), positive, latent, noise_level, draws, seed):
+        for picture, seen in zip(pictures, recording.taken(), strict=True):
             sums[picture] = sums[picture] + seen
-        progress(start + len(some))
+        done += len(pictures)
+        progress(done)
     patch, tokens = of_model.family.patch, len(sums[0])
     grid = grid_of(tokens, latent.shape) if patch is None else grid_in(latent.shape, patch(of_model.network))
     values = torch.cat([on_grid(total / draws, grid) for total in sums])
@@ -92,46 +72,3 @@ def features_of(
         maps=len(massive) if maps else 0,
         noise_level=noise_level,
     )
-
-
-def sigma_of(noise_level: float, sampling: Any) -> float:
-    """The σ at which the noise has this share: of models that scale the picture down beside it (rectified flow), the
-    share itself; of others that with the same ratio of picture to noise."""
-    one = torch.ones(1, 1, 1, 1)
-    scales_down = sampling.noise_scaling(torch.full((1,), 0.5), one * 0, one).item() < 1
-    if scales_down:
-        return noise_level
-    # Pictures of models such as Cosmos have another deviation than one.
-    return noise_level / (1 - noise_level) * getattr(sampling, "sigma_data", 1.0)
-
-
-def rows_at_once(model: ModelPatcher, latent: Sequence[int], wanted: int) -> int:
-    """How many rows of a latent (rows, channels, …) the device holds, by the host's own estimate and margin."""
-    free = model_management.get_free_memory(model.load_device) - model_management.minimum_inference_memory()
-    most = min(wanted, MOST_ROWS)
-    rows = [count for count in range(1, most + 1) if 1.5 * model.memory_required([count, *latent[1:]]) <= free]
-    return max(rows, default=1)
-
-
-def _at_all_levels(prompt: Tensor, options: dict[str, Any]) -> list[Any]:
-    """A condition without its part of a schedule: there is one step, at any noise level."""
-    return [prompt, {name: value for name, value in options.items() if name not in ("start_percent", "end_percent")}]
-
-
-def _of_each_picture(prompt: Tensor, options: Mapping[str, Any]) -> bool:
-    """Whether a condition may hold something for each picture: a ControlNet's hint, a picture beside it."""
-    tensors = [value for value in options.values() if isinstance(value, Tensor)]
-    return len(prompt) > 1 or "control" in options or any(each.ndim > 3 or len(each) > 1 for each in tensors)
-
-
-def _takes_one_row(family: Family, condition: Mapping[str, Any]) -> bool:
-    """Whether the host may take no second row beside this condition."""
-    beside = (*family.not_together, "reference_latents")
-    return not family.together or any(condition.get(name) is not None for name in beside)
-
-
-@torch.no_grad()
-def _once(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] = {}, **_: Any) -> Tensor:
-    """A sampler that asks the model once and takes nothing from it."""
-    model(x, sigmas[:1].expand(len(x)), **extra_args)
-    return x
