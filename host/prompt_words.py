@@ -1,7 +1,7 @@
 """Where the words of a prompt are among its tokens, for whatever text encoders a CLIP has."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,17 +27,22 @@ def words_of(clip: CLIP, text: str, names: Sequence[str], layer: float | None) -
     prompt, empty = _flat(tokens), _flat(clip.tokenize(""))
     encoders = {key: _content(prompt[key], empty[key]) for key in prompt}
     offsets = _offsets({key: len(each) for key, each in prompt.items()}, encoders, length)
+
+    def places_of(surfaces: Iterable[str]) -> set[int]:
+        """With and without a space before them: tokenizers tell the two apart."""
+        found: set[int] = set()
+        for spelled in (f"{space}{surface}" for surface in surfaces for space in ("", " ")):
+            alone = _flat(clip.tokenize(spelled))
+            for key, offset in offsets.items():
+                start, stop = _content(alone[key], empty[key])
+                where = _occurrences(alone[key][start:stop], prompt[key], range(*encoders[key]))
+                found |= {offset + place for place in where}
+        return found
+
     places = []
     for name in names:
-        surfaces = _surfaces(name, text)
-        found: set[int] = set()
-        for surface in surfaces:
-            for spelled in (surface, f" {surface}"):
-                alone = _flat(clip.tokenize(spelled))
-                for key, offset in offsets.items():
-                    start, stop = _content(alone[key], empty[key])
-                    wanted, content = alone[key][start:stop], range(*encoders[key])
-                    found |= {offset + place for place in _occurrences(wanted, prompt[key], content)}
+        # Tokens may also begin a longer word: car, of carpet.
+        found = places_of(_surfaces(name, text)) - places_of(_longer(name, text))
         if not found:
             raise ValueError(f"words: {name!r} is in the prompt, but not among its tokens. Take another word.")
         places.append(tuple(sorted(found)))
@@ -105,6 +110,13 @@ def _surfaces(name: str, text: str) -> set[str]:
         known = sorted(set(re.findall(r"[^\W\d_][\w'-]*", text)))
         raise ValueError(f"words: {name!r} is not in the prompt. Its words are: {', '.join(known) or 'none'}.")
     return found
+
+
+def _longer(name: str, text: str) -> set[str]:
+    """Longer words of the prompt with this word, or one of these, in them."""
+    parts = name.casefold().split()
+    words = {word for word in re.findall(r"\w+", text) if word.casefold() not in parts}
+    return {word for word in words if any(part in word.casefold() for part in parts)}
 
 
 def _occurrences(wanted: list[Token], row: list[Token], within: range) -> Iterator[int]:

@@ -48,9 +48,22 @@ def colours(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def label_picture(parts: Tensor, size: tuple[int, int]) -> Tensor:
     """Parts (pictures, parts, rows, columns) as colours, token by token: (pictures, height, width, 3)."""
-    palette = torch.tensor([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in PALETTE]) / 255
-    shown = palette[parts.int().argmax(dim=1)]
+    shown = _palette()[parts.int().argmax(dim=1)]
     return interpolate(shown.movedim(-1, 1), size, mode="nearest").movedim(1, -1)
+
+
+def overlay(pictures: Tensor, masks: Tensor) -> Tensor:
+    """Masks (pictures, masks, height, width) as colours over pictures (pictures, height, width, 3), half as strong."""
+    over = pictures
+    for number in range(masks.shape[1]):
+        strength = 0.5 * masks[:, number, ..., None]
+        over = over + strength * (_palette()[number % len(PALETTE)] - over)
+    return over
+
+
+def _palette() -> Tensor:
+    """The colours, (colours, 3)."""
+    return torch.tensor([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in PALETTE]) / 255
 
 
 def lines_picture(

@@ -13,6 +13,8 @@ from .massive_activation_map import MassiveActivationMap
 from .massive_activation_probe import MassiveActivationProbe
 from .massive_activation_profile import LoadMassiveActivationProfile, SaveMassiveActivationProfile
 from .match_features import MatchFeatures
+from .prompt_word_mask import PromptWordMask
+from .prompt_words import PromptWords
 from .show_features import ShowFeatures
 
 NODES = [
@@ -32,4 +34,6 @@ NODES = [
     ShowFeatures,
     SaveDiTFeatures,
     LoadDiTFeatures,
+    PromptWords,
+    PromptWordMask,
 ]

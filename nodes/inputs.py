@@ -34,6 +34,7 @@ FOUND_BY: dict[str, Any] = {"search_aliases": ALIASES} if "search_aliases" in io
 DetailGuidanceOptionsType = io.Custom("DG_OPTIONS")
 DetailGuidanceProfile = io.Custom("DG_PROFILE")
 DiTFeaturesType = io.Custom("DIT_FEATURES")
+WordsType = io.Custom("DG_WORDS")
 
 
 def fraction(name: str, default: float, tooltip: str) -> io.Float.Input:

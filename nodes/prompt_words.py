@@ -26,8 +26,8 @@ class PromptWords(io.ComfyNode):
                 fraction(
                     "layer",
                     0.0,
-                    "The block that is read, as a fraction of the model's depth. 0 takes the one that was published for "
-                    "the model, or one at 0.4. Raising it reads a later block.",
+                    "The block that is read, as a fraction of the model's depth. 0 takes the one that was published "
+                    "for the model, or one at 0.4. Raising it reads a later block.",
                 ),
             ],
             outputs=[

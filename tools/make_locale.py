@@ -28,6 +28,8 @@ NODES = (
     "ShowFeatures",
     "SaveDiTFeatures",
     "LoadDiTFeatures",
+    "PromptWords",
+    "PromptWordMask",
 )
 FILE = Path(__file__).resolve().parent.parent / "locales/en/nodeDefs.json"
 

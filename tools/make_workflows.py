@@ -426,6 +426,44 @@ def transfer_mask(definitions: Definitions) -> Graph:
     return graph
 
 
+def words(definitions: Definitions) -> Graph:
+    graph = Graph(definitions)
+    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
+    graph.note(
+        0,
+        "More detail on the bear, not on the meadow, by typing *bear*. **Prompt Word Mask** samples the picture once "
+        "and reads where the model sees the word; its mask tells **Detail Guidance** where to add detail when the same "
+        "picture is sampled again. The mask can go anywhere else that takes one; an image of yours is read when it is "
+        f"connected in place of the latent.\n\n{NOT_MEASURED}",
+    )
+    wanted = graph.node("PromptWords", 1, title="Prompt, and the word in it", clip=clip, text=BEAR, words="bear")
+    nothing = graph.node("CLIPTextEncode", 1, title="Negative prompt", clip=clip, text="")
+    graph.group("Prompt", wanted, nothing)
+    latent = size(graph)
+    conditions = {"positive": wanted.out("conditioning"), "negative": nothing.out("CONDITIONING")}
+    found = graph.node(
+        "PromptWordMask",
+        2,
+        model=model,
+        vae=vae,
+        words=wanted.out("words"),
+        latent_image=latent,
+        **conditions,
+        **SAMPLING,
+    )
+    over = graph.node("PreviewImage", 2, title="Where the word is", images=found.out("overlay"))
+    graph.group("The picture, and where the word is in it", found, over)
+    options = graph.node("DetailGuidanceOptions", 3, mask=found.out("masks"))
+    detail = graph.node("DetailGuidance", 3, model=model, options=options.out("DG_OPTIONS"))
+    sampler = graph.node("KSampler", 3, model=detail.out("MODEL"), latent_image=latent, **conditions, **SAMPLING)
+    drawn = picture(graph, 3, sampler.out("LATENT"), vae, "detail_on_a_word")
+    graph.group("The same picture, with detail there", options, detail, sampler, *drawn)
+    before = graph.node("VAEDecode", 4, samples=found.out("latent"), vae=vae)
+    beside = graph.node("DetailCompare", 4, images=drawn[0].out("IMAGE"), reference=before.out("IMAGE"))
+    graph.group("Before and after: move the pointer over it", before, beside)
+    return graph
+
+
 def follow_mask(definitions: Definitions) -> Graph:
     graph = Graph(definitions)
     model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
@@ -539,6 +577,7 @@ WORKFLOWS: dict[str, Callable[[Definitions], Graph]] = {
     "probe": probe,
     "calibrate": calibrate,
     "detailer": detailer,
+    "words": words,
     "transfer_mask": transfer_mask,
     "follow_mask": follow_mask,
     "parts": parts_of_a_picture,

@@ -79,7 +79,7 @@ def test_the_host_offers_its_nodes_templates_help_and_translations(installed):
     _, (definitions, templates, translations, page, _, log) = installed
     own = {name for name, node in definitions.items() if node["python_module"] == "custom_nodes.detail-guidance"}
     assert own == set(NODES)
-    assert len(templates["detail-guidance"]) == 14
+    assert len(templates["detail-guidance"]) == 15
     assert {"en", "zh", "ja"} <= translations.keys() and page == 200
     assert "IMPORT FAILED" not in "".join(line for line in log.splitlines() if "detail-guidance" in line)
 

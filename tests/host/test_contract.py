@@ -157,6 +157,29 @@ NODES = {
         "optional": {},
         "output": ["IMAGE", "IMAGE", "MASK", "IMAGE"],
     },
+    "PromptWords": {
+        "required": {"clip": ("CLIP",), "text": ("STRING",), "words": ("STRING",), "layer": FRACTION},
+        "optional": {},
+        "output": ["DG_WORDS", "CONDITIONING"],
+    },
+    "PromptWordMask": {
+        "required": {
+            "model": ("MODEL",),
+            "positive": ("CONDITIONING",),
+            "vae": ("VAE",),
+            "words": ("DG_WORDS",),
+            "masks": ("COMBO",),
+            "softness": FRACTION,
+            "seed": ("INT", 0, 2**64 - 1),
+            "steps": ("INT", 1, 10000),
+            "cfg": ("FLOAT", 0.0, 100.0),
+            "sampler_name": ("COMBO",),
+            "scheduler": ("COMBO",),
+            "noise_level": ("FLOAT", 0.01, 0.99),
+        },
+        "optional": {"negative": ("CONDITIONING",), "latent_image": ("LATENT",), "image": ("IMAGE",)},
+        "output": ["MASK", "IMAGE", "LATENT"],
+    },
     "SaveDiTFeatures": {
         "required": {"features": ("DIT_FEATURES",), "filename_prefix": ("STRING",)},
         "optional": {},
@@ -172,6 +195,7 @@ CHOICES = {
     "batching": ["auto", "together", "in turn"],
     "scale_is": ["w", "strength"],
     "normalise": ["modulated", "raw"],
+    "masks": ["soft", "divided"],
 }
 DEFAULTS = {
     "start_percent": 0.0,

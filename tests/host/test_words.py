@@ -7,6 +7,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from family_models import CASES, load
+from models import conditioning, model
 from plain import relative_error
 from sampling import sample, stock_guider
 from test_families import of_cases
@@ -129,3 +130,222 @@ def test_equals_attention_in_full(pack, name, share):
     expected = in_full(*(across or calls)[0], first, tokens, first_key)
     # The host puts the negative's rows before the positive's.
     assert relative_error(found, expected[-len(noise) :]) <= 1e-5
+
+
+# Beside Detail Guidance, areas, and other packs' attention
+
+
+def watched(pack, patcher, words, positive, negative=None, cfg=1.0, batch=1, steps=1):
+    """What is shown of each step, and what was sampled."""
+    shown = []
+    model = pack.module("host.words").watched_words(patcher, words, shown.append)
+    samples = sample(stock_guider(model, positive, negative, cfg=cfg), batch, steps=steps)
+    return shown, samples
+
+
+@pytest.mark.parametrize("name", ["Flux", "Qwen-Image", "Wan text to video", "Cosmos Predict2"])
+@pytest.mark.parametrize("block", [1, 3])
+@pytest.mark.parametrize("batching", ["together", "in turn"])
+def test_detail_guidance_beside_it(pack, name, block, batching):
+    """Blocks before the layer are shared by the detail rows, those behind are not; neither changes what is read."""
+    case, patcher = CASES[name], load(name)
+    words = words_of(pack, case.text, (block + 0.5) / case.depth)
+    inputs = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
+    expected, plain = [], stock_guider(patcher, **inputs)
+    plain.model_patcher = pack.module("host.words").watched_words(patcher, words, expected.append)
+    sample(plain, noise=case.noise(2), steps=1)
+    options = pack.run("DetailGuidanceOptions", batching=batching, massive_ratio=1.0)
+    layer = 2.5 / case.depth
+    guided = pack.run("DetailGuidance", model=patcher, layer_start=layer, layer_end=layer, options=options)
+    found, guider = [], stock_guider(patcher, **inputs)
+    guider.model_patcher = pack.module("host.words").watched_words(guided, words, found.append)
+    sample(guider, noise=case.noise(2), steps=1)
+    assert len(found) == len(expected) == 1 and relative_error(found[0], expected[0]) <= 1e-5
+
+
+def test_areas_and_several_conditions(pack):
+    """Each condition's attention in its area; where they overlap the larger."""
+    patcher, words = model(), words_of(pack, 7, 0.5)
+    ((prompt, options),) = conditioning(1)
+    assert prompt.shape[1] == 7
+    whole = [[prompt, options]]
+    part = [[prompt, {**options, "area": (8, 16, 4, 0), "strength": 1.0}]]  # height, width, top, left
+    ((of_whole,), _), ((of_part,), _), ((of_both,), _) = (
+        watched(pack, patcher, words, positive) for positive in (whole, part, whole + part)
+    )
+    assert of_part.shape == of_whole.shape == (1, 3, 16, 16)
+    assert not of_part[..., :4, :].any() and not of_part[..., 12:, :].any() and (of_part[..., 4:12, :] > 0).all()
+    torch.testing.assert_close(of_both, torch.maximum(of_whole, of_part))
+
+
+def test_another_packs_attention_stays_in_the_chain(pack):
+    """It is asked once for each attention, with and without the words being read, and its answer is what counts."""
+    patcher, calls = model().clone(), []
+
+    def doubled(attention, *args, **more):
+        calls.append(1)
+        return 2 * attention(*args, **more)
+
+    patcher.model_options["transformer_options"]["optimized_attention_override"] = doubled
+    expected = sample(stock_guider(patcher, cfg=1.0), steps=1)
+    asked = len(calls)
+    _, found = watched(pack, patcher, words_of(pack, 7, 0.5), conditioning(1))
+    assert torch.equal(found, expected) and len(calls) == 2 * asked
+
+
+def test_words_of_another_prompt(pack):
+    with pytest.raises(ValueError, match="words: they are of a prompt of 5 tokens, the positive has 7"):
+        watched(pack, model(), words_of(pack, 5, 0.5), conditioning(1))
+
+
+@pytest.mark.parametrize(
+    "name, message", [("PixArt", "Use a mask"), ("HunyuanVideo", "Set layer to one of blocks 0 to 1")]
+)
+def test_models_that_do_not_tell(pack, name, message):
+    with pytest.raises(ValueError, match=f"does not tell its attention to the prompt at block .*{message}"):
+        pack.module("host.words").watched_words(load(name), words_of(pack, 5, 0.9), print)
+
+
+# The nodes
+
+
+@pytest.fixture(scope="module")
+def reference():
+    from in_process import reference_model
+
+    package = reference_model()
+    return package.load_model(), package.load_clip(), package.load_vae()
+
+
+def prompt_words(pack, reference, text="brick wall", words="brick", layer=0.5):
+    return pack.outputs("PromptWords", clip=reference[1], text=text, words=words, layer=layer).args
+
+
+def test_sampled_it_is_the_same_picture(pack, reference):
+    from nodes import common_ksampler
+
+    words, positive = prompt_words(pack, reference)
+    empty = {"samples": torch.zeros(2, 16, 16, 16)}
+    given = {"model": reference[0], "vae": reference[2], "words": words, "positive": positive, "negative": positive}
+    masks, overlay, latent = pack.outputs("PromptWordMask", **given, latent_image=empty, steps=3, seed=4).args
+    (expected,) = common_ksampler(reference[0], 4, 3, 4.0, "euler", "simple", positive, positive, empty)
+    assert torch.equal(latent["samples"], expected["samples"])
+    assert masks.shape == (2, 128, 128) and overlay.shape == (2, 128, 128, 3) and 0 <= masks.min() < masks.max() <= 1
+
+
+def test_read_from_pictures_of_any_origin(pack, reference):
+    words, positive = prompt_words(pack, reference, "wood planks", "wood, planks")
+    image = torch.rand(3, 64, 96, 3, generator=torch.Generator().manual_seed(1))
+    given = {"model": reference[0], "vae": reference[2], "words": words, "positive": positive, "image": image}
+    masks, overlay, latent = pack.outputs("PromptWordMask", **given, masks="divided").args
+    assert masks.shape == (6, 64, 96) and overlay.shape == image.shape
+    assert set(masks.unique().tolist()) <= {0.0, 1.0} and (masks.view(3, 2, 64, 96).sum(dim=1) <= 1).all()
+    assert torch.equal(latent["samples"], reference[2].encode(image))
+
+
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ({}, "image: connect either an image, which is read, or latent_image"),
+        ({"latent_image": {"samples": torch.zeros(1, 16, 16, 16)}}, "negative: not connected, and cfg is not 1"),
+        ({"latent_image": {"samples": torch.zeros(0, 16, 16, 16)}}, "latent_image: it is empty"),
+        ({"image": torch.zeros(1, 64, 64, 3), "noise_level": 0.0}, "noise_level: 0.0 is outside"),
+        ({"image": torch.zeros(1, 64, 64, 3), "softness": 2.0}, "softness: 2.0 is outside"),
+    ],
+)
+def test_bad_input(pack, reference, inputs, message):
+    words, positive = prompt_words(pack, reference)
+    given = {"model": reference[0], "vae": reference[2], "words": words, "positive": positive}
+    with pytest.raises(ValueError, match=message):
+        pack.outputs("PromptWordMask", **given, **inputs)
+
+
+def test_an_engine_that_keeps_its_attention_to_itself(pack, reference):
+    words, positive = prompt_words(pack, reference)
+    silent = reference[0].clone()
+    silent.set_model_unet_function_wrapper(
+        lambda apply_model, args: apply_model(
+            args["input"], args["timestep"], **{**args["c"], "transformer_options": {}}
+        )
+    )
+    given = {"vae": reference[2], "words": words, "positive": positive, "image": torch.zeros(1, 64, 64, 3)}
+    with pytest.raises(ValueError, match="words: nothing was read"):
+        pack.outputs("PromptWordMask", model=silent, **given)
+    pack.outputs("PromptWordMask", model=reference[0], **given)
+
+
+# Words among tokens
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("", "words: there are none"),
+        ("grass", "words: 'grass' is not in the prompt. Its words are: brick, wall"),
+        ("brick, bric", "words: 'bric' is not in the prompt"),
+    ],
+)
+def test_words_that_are_not_in_the_prompt(pack, reference, words, message):
+    with pytest.raises(ValueError, match=message):
+        prompt_words(pack, reference, words=words)
+
+
+class Tokenized:
+    """A CLIP as far as words need it: the host's own tokenizers, and a conditioning as long as it would have."""
+
+    def __init__(self, tokenizer, length):
+        self.tokenizer, self.length = tokenizer, length
+
+    def tokenize(self, text):
+        return self.tokenizer.tokenize_with_weights(text)
+
+    def encode_from_tokens_scheduled(self, tokens):
+        return [[torch.zeros(1, self.length({key: sum(map(len, each)) for key, each in tokens.items()}), 4), {}]]
+
+
+TEMPLATE = 34  # tokens before a prompt of Qwen-Image, which the host cuts off
+TOKENIZERS = {  # module, tokenizer, length of the conditioning, and which encoder's tokens stand where in it
+    "SD3": ("sd3_clip", "SD3Tokenizer", lambda n: n["l"] + n["t5xxl"], {"clip_l": 0, "t5xxl": 77}),
+    "Flux": ("flux", "FluxTokenizer", lambda n: n["t5xxl"], {"t5xxl": 0}),
+    "Qwen-Image": ("qwen_image", "QwenImageTokenizer", lambda n: n["qwen25_7b"] - TEMPLATE, {"qwen25_7b": -TEMPLATE}),
+}
+PROMPT = "A photo of a (brown bear:1.2), standing on grass; a Bear cub looks at the bears' salmon"
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_places_of_words_among_tokens(pack, name):
+    """They are spelled out again by the tokenizers' own vocabularies: also under a weight, at the end, capitalised."""
+    module, kind, length, starts = TOKENIZERS[name]
+    tokenizer = getattr(importlib.import_module(f"comfy.text_encoders.{module}"), kind)()
+    found, conditioning_ = pack.module("host.prompt_words").words_of(
+        Tokenized(tokenizer, length), PROMPT, ["bear", "brown bear", "salmon"], None
+    )
+    assert found.length == conditioning_[0][0].shape[1]
+    spelled = {word: [] for word in (*found.names, "others")}
+    for encoder, start in starts.items():
+        one = getattr(tokenizer, encoder)
+        tokens = [
+            token
+            for part in tokenizer.tokenize_with_weights(PROMPT)[encoder.removeprefix("clip_")]
+            for token, *_ in part
+        ]
+        for word, places in zip(spelled, found.places, strict=True):
+            inside = [place - start for place in places if 0 <= place - start < len(tokens)]
+            text = "".join(one.inv_vocab[tokens[place]] for place in inside if place < 77 or encoder != "clip_l")
+            spelled[word].append(text.replace("</w>", " ").replace("▁", " ").replace("Ġ", " ").lower().split())
+    for at in range(len(starts)):
+        assert spelled["bear"][at] == ["bear", "bear"], "not the bears"
+        assert spelled["brown bear"][at] in (["brown", "bear"], ["brownbear"]) and spelled["salmon"][at] == ["salmon"]
+        assert "grass" in " ".join(spelled["others"][at]) and "salmon" not in spelled["others"][at]
+
+
+def test_places_beside_an_embedding(pack, tmp_path):
+    """Each of its vectors is a token, and a word too."""
+    from comfy.text_encoders.sd3_clip import SD3Tokenizer
+    from safetensors.torch import save_file
+
+    save_file({"clip_l": torch.randn(3, 768), "clip_g": torch.randn(3, 1280)}, tmp_path / "fur.safetensors")
+    clip = Tokenized(SD3Tokenizer(embedding_directory=str(tmp_path)), lambda n: n["l"] + n["t5xxl"])
+    find = pack.module("host.prompt_words").words_of
+    found, _ = find(clip, "a bear with embedding:fur on grass", ["bear", "grass"], None)
+    assert found.places[0][0] == 2 and found.places[1][0] == 1 + 3 + 3 + 1, "start, a bear with, three vectors, on"

@@ -13,10 +13,12 @@ from comfy_api.latest import ComfyExtension, io
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from .difference import applied
 from .text_encoder import TextEncoder, Tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEEP, SHALLOW = "10x192", "4x128"  # blocks × width; the node loads the first
+OBJECTS = "10x192_objects"  # the deep model, trained on with objects on the textures
 
 
 def load_model(weights: str | Path = DEEP) -> ModelPatcher:
@@ -60,6 +62,10 @@ def _file(weights: str | Path) -> Path:
 def _parts(weights: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The diffusion transformer's weights, by SD3's names, and the word vectors."""
     state = load_file(_file(weights))
+    with safe_open(_file(weights), framework="pt") as header:
+        base = header.metadata().get("base")
+    if base is not None:  # a difference from other weights
+        state = applied(state, load_file(_file(base)))
     model, text = (
         {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         for prefix in ("0.", "1.")

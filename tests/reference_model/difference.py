@@ -1,8 +1,8 @@
-"""Weights as their difference from others: what a matrix has changed by, of low rank; everything else as it is.
+"""Weights as their difference from others, in 4 bits: a repository keeps every byte that it was ever given.
 
     .host/venv/bin/python tests/reference_model/difference.py .host/training/10x192_…_objects/003500.safetensors
 
-writes `weights/10x192_objects.safetensors`, a third of the size: a repository keeps every byte that it was ever given.
+writes `weights/10x192_objects.safetensors`, a quarter of the size of both.
 """
 
 import argparse
@@ -14,34 +14,37 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
-RANK = 48
-UP, DOWN = ".up", ".down"
+GROUP = 64  # numbers with one scale
+MOST = 7  # of ± so many steps
+STEPS, SCALES = ".steps", ".scales"
 
 
-def difference(state: dict[str, Tensor], base: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """Matrices of the base's shape as two factors of their difference from it; the rest that differs as it is."""
+def difference(state: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices of the base's shape as steps of their difference from it; what differs otherwise as it is."""
     result = {}
     for name, value in state.items():
         before = base.get(name)
         if before is not None and torch.equal(value, before):
             continue
-        if before is None or before.shape != value.shape or value.ndim != 2 or min(value.shape) <= 2 * rank:
+        if before is None or before.shape != value.shape or value.ndim != 2 or value.shape[1] % GROUP:
             result[name] = value
             continue
-        left, scales, right = torch.linalg.svd(value.float() - before.float(), full_matrices=False)
-        root = scales[:rank].sqrt()
-        result[name + UP], result[name + DOWN] = left[:, :rank] * root, root[:, None] * right[:rank]
-    return {name: value.half().contiguous() for name, value in result.items()}
+        change = (value.float() - before.float()).view(-1, GROUP)
+        scales = (change.abs().amax(dim=1) / MOST).half()
+        steps = (change / scales.float()[:, None].clamp_min(1e-12)).round().clamp(-MOST, MOST)
+        low, high = (steps + MOST).byte().unflatten(1, (-1, 2)).unbind(-1)
+        result[name + STEPS], result[name + SCALES] = low | high << 4, scales
+    return result
 
 
 def applied(changes: dict[str, Tensor], base: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights again."""
-    state = base | {name: value for name, value in changes.items() if not name.endswith((UP, DOWN))}
-    for name in changes:
-        if name.endswith(UP):
-            matrix = name.removesuffix(UP)
-            product = changes[name].float() @ changes[matrix + DOWN].float()
-            state[matrix] = (base[matrix].float() + product).to(base[matrix].dtype)
+    state = base | {name: value for name, value in changes.items() if not name.endswith((STEPS, SCALES))}
+    for name in (name.removesuffix(STEPS) for name in changes if name.endswith(STEPS)):
+        packed = changes[name + STEPS]
+        steps = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1).float() - MOST
+        change = steps * changes[name + SCALES].float()[:, None]
+        state[name] = (base[name].float() + change.view_as(base[name])).to(base[name].dtype)
     return state
 
 
@@ -49,9 +52,9 @@ def main(arguments: argparse.Namespace) -> None:
     base = load_file(WEIGHTS / f"{arguments.base}.safetensors")
     with safe_open(arguments.weights, framework="pt") as opened:
         about = dict(opened.metadata())
-    changes = difference(load_file(arguments.weights), base, arguments.rank)
     file = WEIGHTS / f"{arguments.base}_objects.safetensors"
-    save_file(changes, file, about | {"base": arguments.base})
+    changes = difference(load_file(arguments.weights), base)
+    save_file({name: value.contiguous() for name, value in changes.items()}, file, about | {"base": arguments.base})
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
@@ -59,5 +62,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="a file that train.py has kept")
     parser.add_argument("--base", default="10x192", help="committed weights")
-    parser.add_argument("--rank", type=int, default=RANK)
     main(parser.parse_args())

@@ -18,7 +18,7 @@ import torch
 from in_process import start
 from provision import ROOT
 
-SECTIONS = range(1, 12)
+SECTIONS = range(1, 14)
 
 
 def main() -> None:

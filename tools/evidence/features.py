@@ -11,7 +11,7 @@ import objects
 import perceptual
 import photographs
 import torch
-from finding import BLUE, GREEN, GREY, ORANGE, Finding, above, all_of, plots, save, table
+from finding import GREY, Finding, above, all_of, plots, save, table
 from in_process import Pack
 from judge import Estimate, Judge, estimate
 from laboratory import Laboratory, Size
@@ -22,13 +22,14 @@ TITLE = "12. Features: is the same part of a thing found again?"
 SIDE = 256  # pixels: 16 × 16 tokens
 POINTS = 10  # of each pair
 NEAR = 0.1  # of the thing's longer side: what counts as found (PCK@0.1)
-LEVELS, BLOCKS = (0.1, 0.26, 0.5), (1, 3, 5, 7, 9)
+LEVELS, BLOCKS = (0.1, 0.26), (1, 3, 5, 7, 9)
 DRAWS = 2
 STRIDE_16 = 3  # which of the ordinary network's resolutions has one place for 16 pixels
 
 # Inputs of the node: normalise, channels, maps.
 RAW, MODULATED = "raw", "modulated"
 DROPPED, MAPS = "modulated, massive channels dropped", "… and their maps appended"
+LATENTS, ORDINARY = "the latents themselves", "an ordinary image network"
 KINDS = {
     RAW: ("raw", "none", False),
     "raw, massive channels dropped": ("raw", "auto", False),
@@ -139,7 +140,7 @@ class Scene:
 
 
 def pictures(size: Size) -> int:
-    return 2 * (size.few * len(LEVELS) * len(BLOCKS) + size.half * len(KINDS))
+    return 2 * len(KINDS) * (size.few // 2 * len(LEVELS) * len(BLOCKS) + size.half)
 
 
 def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
@@ -147,34 +148,34 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     loaded = laboratory.model(name), laboratory.clip(name), laboratory.autoencoder.vae
     choosing, judging = (
         Scene.of(laboratory.pack, *loaded, pairs_of(names, count, laboratory.textures, seed))
-        for names, count, seed in ((objects.TRAINED, size.few, 1), (objects.UNSEEN, size.half, 2))
+        for names, count, seed in ((objects.TRAINED, size.few // 2, 1), (objects.UNSEEN, size.half, 2))
     )
 
-    def layer(block: int) -> float:
-        return (block + 0.5) / laboratory.depth(name)
+    def seen(scene: Scene, kind: str, level: float, block: int) -> Tensor:
+        laboratory.advance(2 * len(scene.pairs))
+        return scene.features((block + 0.5) / laboratory.depth(name), level, kind)
 
-    grid = {}
-    for level, block in itertools.product(LEVELS, BLOCKS):
-        grid[level, block] = found(choosing.pairs, choosing.features(layer(block), level, DROPPED)).mean()
-        laboratory.advance(2 * size.few)
-    level, block = max(grid, key=grid.__getitem__)
-    seen = {}
-    for kind in KINDS:
-        seen[kind] = judging.features(layer(block), level, kind)
-        laboratory.advance(2 * size.half)
-    seen["latents"] = torch.nn.functional.avg_pool2d(judging.latents, 2)
-    seen["an ordinary image network"] = judging.ordinary()
-    shares = {kind: found(judging.pairs, features) for kind, features in seen.items()}
-    masks = {kind: overlaps(judging.pairs, features) for kind, features in seen.items()}
+    # Each kind at the place that is best for it.
+    grids = {
+        kind: {
+            (level, block): found(choosing.pairs, seen(choosing, kind, level, block)).mean()
+            for level, block in itertools.product(LEVELS, BLOCKS)
+        }
+        for kind in KINDS
+    }
+    chosen = {kind: max(grid, key=grid.__getitem__) for kind, grid in grids.items()}
+    features = {kind: seen(judging, kind, *chosen[kind]) for kind in KINDS}
+    features |= {LATENTS: torch.nn.functional.avg_pool2d(judging.latents, 2), ORDINARY: judging.ordinary()}
+    shares = {kind: found(judging.pairs, each) for kind, each in features.items()}
+    masks = {kind: overlaps(judging.pairs, each) for kind, each in features.items()}
     chance = by_chance(judging.pairs)
 
     def gain(kind: str, other: str) -> Estimate:
         return estimate(shares[kind] - shares[other])
 
-    steps = {RAW: MODULATED, MODULATED: DROPPED}
-    gains = [gain(better, worse) for worse, better in steps.items()]
-    over_chance = estimate(shares[DROPPED] - 3 * chance)
-    over_ordinary, of_maps = gain(DROPPED, "an ordinary image network"), gain(MAPS, DROPPED)
+    gains = [gain(MODULATED, RAW), gain(DROPPED, MODULATED)]
+    over_chance, over_latents = estimate(shares[DROPPED] - 3 * chance), gain(DROPPED, LATENTS)
+    over_ordinary, of_maps = gain(DROPPED, ORDINARY), gain(MAPS, DROPPED)
     verdicts = {
         "Raw < modulated < channels dropped": (
             all_of(*(above(each, 0.0) for each in gains)),
@@ -184,48 +185,52 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
             above(over_chance, 0.0),
             f"{estimate(shares[DROPPED]).percent} against {chance.mean():.0%}.",
         ),
+        "More than the latents themselves say": (above(over_latents, 0.0), f"{over_latents.signed}."),
         "The massive channels' maps help": (above(of_maps, 0.0), f"{of_maps.signed} with them."),
         "Better than an ordinary image network": (
             above(over_ordinary, 0.0),
             f"{over_ordinary.signed} against an EfficientNet-Lite0's features, one for 16 pixels as here.",
         ),
     }
-    rows = [[kind, estimate(shares[kind]).percent, f"{estimate(masks[kind])}"] for kind in seen]
-    rows.append(["chance", f"{chance.mean():.0%}", ""])
+    rows = [
+        [
+            kind,
+            "block {1}, {0:g}".format(*chosen[kind]) if kind in chosen else "",
+            estimate(shares[kind]).percent,
+            f"{estimate(masks[kind])}",
+        ]
+        for kind in features
+    ]
+    rows.append(["chance", "", f"{chance.mean():.0%}", ""])
     return Finding(
         TITLE,
         "on FLUX.1-dev 29.9 % of SPair-71k's points are found within 0.1 of the object's size (PCK@0.1) by a block's "
         "raw input, 65.3 % after its AdaLN's scale and shift, 67.1 % with the massive channels dropped before ([DiTF], "
         "arXiv 2505.18584).",
-        f"{name}, {SIDE} × {SIDE} pixels, an empty prompt, {DRAWS} draws of noise. The same drawing twice: at two "
-        "places, in two sizes, on two textures, so that the truth is known. Block and noise level are chosen by "
-        f"{size.few} pairs of objects that the model was trained on (block {block}, level {level:g}); the table is of "
+        f"The model of objects, {SIDE} × {SIDE} pixels, an empty prompt, {DRAWS} draws of noise. The same drawing "
+        "twice: at two places, in two sizes, on two textures, so that the truth is known. Block and noise level are "
+        f"chosen for each kind by {size.few // 2} pairs of objects that the model was trained on; the table is of "
         f"{size.half} pairs of objects that it never saw, {POINTS} points each. *Mask*: intersection over union of the "
         "second drawing and the first one's mask, transferred by `MatchFeatures`.",
         verdicts,
         [
-            table(["features", "points found (PCK@0.1)", "mask"], rows),
+            table(["features", "chosen", "points found (PCK@0.1)", "mask"], rows),
             table(
-                ["noise level", *(f"block {each}" for each in BLOCKS)],
-                [[f"{at:g}", *(f"{grid[at, each]:.0%}" for each in BLOCKS)] for at in LEVELS],
+                [f"{DROPPED}: noise level", *(f"block {each}" for each in BLOCKS)],
+                [[f"{at:g}", *(f"{grids[DROPPED][at, each]:.0%}" for each in BLOCKS)] for at in LEVELS],
             ),
         ],
-        [_draw(grid, shares, folder)],
+        [_draw(shares, folder)],
     )
 
 
-def _draw(grid: dict[tuple[float, int], float], shares: dict[str, np.ndarray], folder: Path) -> str:
-    figure, ((over_blocks, kinds),) = plots(2)
-    for level, colour, marker in zip(LEVELS, (ORANGE, BLUE, GREEN), "o^s", strict=True):
-        values = [grid[level, block] for block in BLOCKS]
-        over_blocks.plot(BLOCKS, values, color=colour, marker=marker, label=f"noise level {level:g}")
-    over_blocks.set(xlabel="block", ylabel="points found", title="trained objects (choosing)", ylim=(0, None))
-    over_blocks.legend(frameon=False)
+def _draw(shares: dict[str, np.ndarray], folder: Path) -> str:
+    figure, ((axes,),) = plots(1)
     estimates = [estimate(each) for each in shares.values()]
     means = np.array([each.mean for each in estimates])
     errors = np.array([[each.mean - each.low, each.high - each.mean] for each in estimates]).T
-    kinds.barh(range(len(means)), means, xerr=errors, color=GREY)
-    kinds.set(yticks=range(len(means)), xlabel="points found", title="objects never seen")
-    kinds.set_yticklabels(list(shares), fontsize=8)
-    kinds.invert_yaxis()
+    axes.barh(range(len(means)), means, xerr=errors, color=GREY)
+    axes.set(yticks=range(len(means)), xlabel="points found, of objects never seen")
+    axes.set_yticklabels(list(shares), fontsize=9)
+    axes.invert_yaxis()
     return save(figure, folder, "12-features.png")

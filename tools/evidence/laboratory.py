@@ -55,7 +55,7 @@ class Laboratory:
     """
     Attributes:
         textures: photographs by prompt.
-        deep, shallow: the reference models' names.
+        deep, shallow, objects: the reference models' names.
         advance: told of each picture that was sampled.
     """
 
@@ -66,6 +66,7 @@ class Laboratory:
         self.advance: Callable[[int], object] = lambda pictures: None
         self._reference = reference_model()
         self.deep, self.shallow = self._reference.DEEP, self._reference.SHALLOW
+        self.objects = self._reference.OBJECTS
         self.autoencoder = Autoencoder(self._reference, self.textures)
 
     def prompt(self, pair: int) -> str:

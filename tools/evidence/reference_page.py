@@ -6,6 +6,7 @@ from pathlib import Path
 import causes
 import comfyui_version
 import disrupted_model
+import features
 import forecasts
 import guidance
 import layer_and_scale
@@ -16,6 +17,7 @@ import reuse
 import siblings
 import strength
 import torch
+import words
 from finding import Finding
 from in_process import Pack
 from judge import DRAWS, Judge
@@ -35,6 +37,8 @@ EXPERIMENTS = (
     forecasts,
     siblings,
     reuse,
+    features,
+    words,
 )
 
 

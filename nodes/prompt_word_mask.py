@@ -1,0 +1,166 @@
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import KSampler
+from comfy.sd import VAE
+from comfy.utils import ProgressBar
+from comfy_api.latest import io
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from nodes import common_ksampler
+
+from ..detail_guidance.numbers import require
+from ..detail_guidance.words import Words, divided, soft_masks
+from ..host.noised import shown
+from ..host.words import watched_words
+from ..instruments.feature_pictures import overlay
+from .inputs import CATEGORY, WordsType, fraction, require_something
+
+SOFT, DIVIDED = "soft", "divided"
+COUNTS_FROM = 0.5  # of a run's steps: in the late ones the layout is the picture's
+DRAWS = 4  # of noise, of a picture that is read
+
+
+class PromptWordMask(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PromptWordMask",
+            display_name="Prompt Word Mask",
+            category=CATEGORY,
+            description="Masks of words, by the model's own attention to them: of what it samples, which costs no "
+            "forward, or of a picture of any origin, which is noised and read.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Diffusion Transformer."),
+                io.Conditioning.Input("positive", tooltip="Prompt Words' own conditioning."),
+                io.Vae.Input("vae", tooltip="The model's own: it decodes what was sampled, and encodes an image."),
+                WordsType.Input("words", tooltip="From Prompt Words."),
+                io.Combo.Input(
+                    "masks",
+                    options=[SOFT, DIVIDED],
+                    default=SOFT,
+                    tooltip="soft: each word's own, with an edge. divided: every place is one word's, or none's.",
+                ),
+                fraction("softness", 0.2, "Width of a soft mask's edge. 0 is a hard one; raising it blends more."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of the noise."
+                ),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Of sampling; an image takes none."),
+                io.Float.Input(
+                    "cfg",
+                    default=4.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Classifier-free guidance of sampling. 1 is off.",
+                ),
+                io.Combo.Input("sampler_name", options=KSampler.SAMPLERS, default="euler", tooltip="As in KSampler."),
+                io.Combo.Input("scheduler", options=KSampler.SCHEDULERS, default="simple", tooltip="As in KSampler."),
+                io.Float.Input(
+                    "noise_level",
+                    default=0.3,
+                    min=0.01,
+                    max=0.99,
+                    step=0.01,
+                    round=0.001,
+                    tooltip="The noise's share in an image that is read. Raising it goes less by detail.",
+                ),
+                io.Conditioning.Input("negative", optional=True, tooltip="For sampling, where cfg is not 1."),
+                io.Latent.Input("latent_image", optional=True, tooltip="What to sample from."),
+                io.Image.Input("image", optional=True, tooltip="Pictures to be read, in place of sampling."),
+            ],
+            outputs=[
+                io.Mask.Output(
+                    display_name="masks", tooltip="Of the first picture one for each word, then of the next picture."
+                ),
+                io.Image.Output(display_name="overlay", tooltip="The masks as colours over the pictures."),
+                io.Latent.Output(display_name="latent", tooltip="What was sampled, or the image's latent."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        positive: list,
+        vae: VAE,
+        words: Words,
+        masks: str,
+        softness: float,
+        noise_level: float,
+        seed: int,
+        cfg: float,
+        negative: list | None = None,
+        latent_image: dict[str, Any] | None = None,
+        image: Tensor | None = None,
+        **sampling: Any,
+    ) -> io.NodeOutput:
+        require("softness", softness, 0.0, 1.0)
+        require("noise_level", noise_level, 0.01, 0.99)
+        if (image is None) == (latent_image is None):
+            raise ValueError("image: connect either an image, which is read, or latent_image, which is sampled.")
+        seen: list[Tensor] = []
+        watched = watched_words(model, words, seen.append)
+        if image is not None:
+            latent = {"samples": vae.encode(image[..., :3])}
+            attention = _read(watched, positive, latent["samples"], noise_level, seed, seen)
+        elif latent_image is not None:
+            require_something(positive, latent_image)
+            if negative is None and cfg != 1:
+                raise ValueError("negative: not connected, and cfg is not 1. Connect it, or set cfg to 1.")
+            (latent,) = common_ksampler(
+                watched,
+                seed,
+                cfg=cfg,
+                positive=positive,
+                negative=negative or positive,
+                latent=latent_image,
+                **sampling,
+            )
+            attention = _mean(seen)
+        pictures = vae.decode(latent["samples"]) if image is None else image[..., :3]
+        pictures = pictures.flatten(0, -4)
+        large = _as_large(attention, pictures)
+        found = divided(large) if masks == DIVIDED else soft_masks(large, softness)
+        return io.NodeOutput(found.flatten(0, 1), overlay(pictures, found), latent)
+
+
+def _read(
+    watched: ModelPatcher, positive: list, latent: Tensor, noise_level: float, seed: int, seen: list[Tensor]
+) -> Tensor:
+    """The attention of pictures that are noised and shown, (pictures, words + 1, …)."""
+    sums: list[Any] = [0] * len(latent)
+    bar = ProgressBar(DRAWS * len(latent))
+    for pictures in shown(watched, positive, latent, noise_level, DRAWS, seed):
+        for picture, attention in zip(pictures, _mean(seen), strict=True):
+            sums[picture] = sums[picture] + attention / DRAWS
+        seen.clear()
+        bar.update(len(pictures))
+    return torch.stack(sums)
+
+
+def _mean(seen: list[Tensor]) -> Tensor:
+    """Of the attention that counts.
+
+    Raises:
+        ValueError: nothing was read.
+    """
+    if not seen:
+        raise ValueError(
+            "words: nothing was read. The engine that loaded this model, or another node, keeps its attention to "
+            "itself: load the model with ComfyUI's own loader, or remove that node."
+        )
+    return torch.stack(seen[int(COUNTS_FROM * len(seen)) :]).mean(dim=0).cpu()
+
+
+def _as_large(attention: Tensor, pictures: Tensor) -> Tensor:
+    """Attention (pictures, words, …, height, width) for pictures (n, height, width, 3): (n, words, height, width). Of a
+    video each of its latent's frames is for several."""
+    if attention.ndim == 5:
+        attention = attention.transpose(1, 2).flatten(0, 1)
+    if len(attention) != len(pictures):
+        attention = attention[torch.linspace(0, len(attention) - 1, len(pictures)).round().long()]
+    return interpolate(attention, pictures.shape[1:3], mode="bilinear", align_corners=False)
