@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 from comfy_server import Server
 from PIL import Image
+from reference_graphs import on_the_reference_model
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -31,6 +32,13 @@ CHANNELS = [0.12, 0.2, 0.09, 0.16, 0.85, 0.13, 0.22, 0.1, 0.17]
 
 SCALE = (0.25,)
 SPLIT, GRID = (0.0, 0.5), (0.0, 0.25, 0.5, 1.0)  # without and with in one picture; a calibration's
+# workflow → title, what the model of objects draws, the title of the node whose picture is shown
+OBJECTS = {
+    "words": ("Words", "apple on grass 1", "Where the word is"),
+    "transfer_mask": ("Transfer a mask", "apple on rock", "How alike"),
+    "follow_mask": ("Follow a mask", "fox on grass 1", "How alike"),
+    "parts": ("Parts of pictures", "fox on grass 1", "Parts"),
+}
 THUMBNAILS = {  # workflow → title, what the small model draws, at which scales
     "sd3_medium": ("SD3 Medium", "wood planks", SCALE),
     "sd3.5_large": ("SD3.5 Large", "rock", SCALE),
@@ -113,6 +121,40 @@ async def drawn(asked_for: list[tuple[str, float]]) -> dict[tuple[str, float], I
     return pictures
 
 
+def _of_a_drawn_film(asked: dict[str, Any]) -> dict[str, Any]:
+    """In place of a film's frames, a picture that the model draws, twice."""
+    number = {each["class_type"]: key for key, each in asked.items()}
+    model, prompt = [number["DetailGuidanceReferenceModel"], 0], [number["CLIPTextEncode"], 0]
+    sampling = {"seed": 0, "steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    drawn = {
+        "empty": ("EmptySD3LatentImage", {"width": 256, "height": 256, "batch_size": 1}),
+        "latent": (
+            "KSampler",
+            {"model": model, "positive": prompt, "negative": prompt, "latent_image": ["empty", 0], **sampling},
+        ),
+        "picture": ("VAEDecode", {"samples": ["latent", 0], "vae": [model[0], 2]}),
+        number["GetVideoComponents"]: ("RepeatImageBatch", {"image": ["picture", 0], "amount": 2}),
+    }
+    film = {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in drawn.items()}
+    return {key: each for key, each in asked.items() if each["class_type"] != "LoadVideo"} | film
+
+
+async def drawn_by_workflows() -> dict[str, Image.Image]:
+    """What the workflows of OBJECTS show, of 256 pixels."""
+    pictures = {}
+    async with Server() as server:
+        for name, (_, prompt, node) in OBJECTS.items():
+            graph = json.loads((WORKFLOWS / f"detail_guidance_{name}.json").read_text())
+            asked = await server.api_format(graph)
+            asked = on_the_reference_model(asked, prompt, steps=20, smaller=4, objects=True)
+            if name == "follow_mask":
+                asked = _of_a_drawn_film(asked)
+            files = await server.run(asked)
+            (number,) = [str(each["id"]) for each in graph["nodes"] if each.get("title") == node]
+            pictures[name] = Image.open(io.BytesIO(files[number])).convert("RGB").resize((128, 128))
+    return pictures
+
+
 async def main() -> None:
     icon(ROOT / "docs/icon.png")
     banner(ROOT / "docs/banner.png")
@@ -120,6 +162,8 @@ async def main() -> None:
     for name, (title, prompt, scales) in THUMBNAILS.items():
         shown = [pictures[prompt, scale] for scale in scales]
         thumbnail(title, prompt, shown, WORKFLOWS / f"detail_guidance_{name}.jpg")
+    for name, picture in (await drawn_by_workflows()).items():
+        thumbnail(*OBJECTS[name][:2], [picture], WORKFLOWS / f"detail_guidance_{name}.jpg")
 
 
 if __name__ == "__main__":

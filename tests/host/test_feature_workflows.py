@@ -1,4 +1,4 @@
-"""The workflows with features, as they are offered, on the reference model: weights, sizes and words are changed."""
+"""The workflows with words and features, as they are offered, on the reference model."""
 
 import asyncio
 import io
@@ -11,28 +11,9 @@ import pytest
 import torch
 from comfy_server import Server
 from PIL import Image
+from reference_graphs import on_the_reference_model
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
-SMALLER = 8  # 1024 pixels and 128
-PIXELS = {"width", "height", "x", "y"}
-
-
-def on_the_reference_model(prompt):
-    """Its loader's outputs are in the order of the host's for checkpoints."""
-    for node in prompt.values():
-        inputs = node["inputs"]
-        if node["class_type"] == "CheckpointLoaderSimple":
-            node.update(class_type="DetailGuidanceReferenceModel", inputs={})
-        elif node["class_type"] == "CLIPTextEncode":
-            inputs["text"] = inputs["text"] and "brick wall"
-        elif node["class_type"] == "KSampler":
-            inputs["steps"] = 4
-        elif node["class_type"] == "MatchFeatures" and inputs["points"]:
-            places = [[float(number) for number in point.split(",")] for point in inputs["points"].split(";")]
-            inputs["points"] = "; ".join(f"{x / SMALLER:g}, {y / SMALLER:g}" for x, y in places)
-        for name in PIXELS & inputs.keys():
-            inputs[name] //= SMALLER
-    return prompt
 
 
 async def drawn(name, video=None, more={}):
@@ -42,7 +23,7 @@ async def drawn(name, video=None, more={}):
     """
     graph = json.loads((WORKFLOWS / f"detail_guidance_{name}.json").read_text())
     async with Server() as server:
-        prompt = on_the_reference_model(await server.api_format(graph)) | more
+        prompt = on_the_reference_model(await server.api_format(graph), "brick wall", steps=4) | more
         if video:
             form = {"image": video.open("rb"), "type": "input"}
             async with server.session.post("/upload/image", data=form) as answer:
@@ -61,6 +42,12 @@ def test_transfer_mask():
     mask = np.asarray(found["The part in the other picture"])[..., 0]
     assert mask.max() > 3 * mask.mean() > 0, "a part, and not all of it"
     assert found["The part in the other picture"].size == found["How alike"].size == (128, 128)
+
+
+def test_words():
+    found = asyncio.run(drawn("words"))
+    assert found.keys() >= {"Where the word is", "SaveImage"}
+    assert found["Where the word is"].size == found["SaveImage"].size == (128, 128)
 
 
 def test_parts():
@@ -96,7 +83,7 @@ def test_follow_mask(tmp_path):
     assert at_last - at_first == pytest.approx(30, abs=12)
 
 
-@pytest.mark.parametrize("name", ["transfer_mask", "follow_mask", "parts"])
+@pytest.mark.parametrize("name", ["words", "transfer_mask", "follow_mask", "parts"])
 def test_what_they_do_is_said(name):
     graph = json.loads((WORKFLOWS / f"detail_guidance_{name}.json").read_text())
     (note,) = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]

@@ -81,12 +81,18 @@ class ReferenceModelLoader(io.ComfyNode):
             display_name="Load Reference Model (Detail Guidance)",
             category="detail guidance/testing",
             description="The small model that Detail Guidance is tested on: 43 textures, 10 blocks of width 192.",
+            inputs=[
+                io.Boolean.Input(
+                    "objects", default=False, optional=True, tooltip="The one that also knows objects on the textures."
+                )
+            ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(load_model(), load_clip(), load_vae())
+    def execute(cls, objects: bool = False) -> io.NodeOutput:
+        weights = OBJECTS if objects else DEEP
+        return io.NodeOutput(load_model(weights), load_clip(weights), load_vae())
 
 
 class ReferenceModelExtension(ComfyExtension):

@@ -113,6 +113,7 @@ class Scene:
 
     pack: Pack
     model: Any
+    vae: Any
     nothing: Any  # an empty prompt's conditioning
     pairs: list[Pair]
     latents: Tensor
@@ -121,12 +122,12 @@ class Scene:
     def of(cls, pack: Pack, model: Any, clip: Any, vae: Any, pairs: list[Pair]) -> "Scene":
         pictures = [each.picture for pair in pairs for each in (pair.first, pair.second)]
         latents = torch.cat([vae.encode(picture.permute(1, 2, 0)[None]) for picture in pictures])
-        return cls(pack, model, clip.encode_from_tokens_scheduled(clip.tokenize("")), pairs, latents)
+        return cls(pack, model, vae, clip.encode_from_tokens_scheduled(clip.tokenize("")), pairs, latents)
 
     def features(self, layer: float, level: float, kind: str) -> Tensor:
         """(2 · pairs, channels, rows, columns)."""
         normalise, channels, maps = KINDS[kind]
-        looked = {"model": self.model, "positive": self.nothing, "latent": {"samples": self.latents}}
+        looked = {"model": self.model, "vae": self.vae, "positive": self.nothing, "latent": {"samples": self.latents}}
         how = {"normalise": normalise, "channels": channels, "maps": maps}
         return self.pack.run("DiTFeatures", **looked, **how, layer=layer, noise_level=level, draws=DRAWS).values
 

@@ -73,7 +73,8 @@ def introduction(laboratory: Laboratory, judge: Judge) -> str:
 model](../tests/reference_model/README.md): what the method's sources say, what was measured here, and what became of
 it. "Here" is a small model: ComfyUI's own SD3 transformer, {deep} (blocks × width), with a shallow sibling of
 {shallow}; 128 × 128 pixels, {textures} photographic textures, {size.steps} Euler steps. What holds here need not hold
-for SD3 or Flux, and the reverse. [DG] is arXiv 2510.11538.
+for SD3 or Flux, and the reverse. Sections 12 and 13 are of the deep model trained on, with objects on the textures.
+[DG] is arXiv 2510.11538.
 
 Pictures are judged by real pictures of the same prompts, {REALS_EACH} of each, which pass through the same
 autoencoder. *Spectrum distance*: mean |log ratio| of the radial power spectrum to their geometric mean; a real

@@ -15,6 +15,7 @@ from judge import Estimate, Judge, estimate
 from laboratory import Laboratory, Size
 from torch import Tensor
 
+import comfy.utils  # isort: skip
 import nodes as comfy_nodes  # isort: skip
 
 TITLE = "13. Words: does attention show where a thing is?"
@@ -119,6 +120,7 @@ def pictures(size: Size) -> int:
 
 def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     size, name = laboratory.size, laboratory.objects
+    comfy.utils.set_progress_bar_enabled(False)  # the page has its own
     reader = Reader(laboratory.pack, laboratory.model(name), laboratory.clip(name), laboratory.autoencoder.vae)
     choosing, judging = (
         scenes_of(count, laboratory.textures, seed) for count, seed in ((size.few // 2, 1), (size.half, 2))
