@@ -1,4 +1,6 @@
-"""Where a picture shows a word, by the model's own attention ([Seg4Diff], arXiv 2509.18096)."""
+"""Words, and where a picture has them."""
+
+# [Seg4Diff] is arXiv 2509.18096.
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
-"""What a block of a Diffusion Transformer knows of a picture: its hidden state as features that can be compared.
+"""Hidden states as features of pictures."""
 
-The source is [DiTF], arXiv 2505.18584.
-"""
+# [DiTF] is arXiv 2505.18584.
 
 import json
 from dataclasses import dataclass, field
