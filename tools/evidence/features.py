@@ -53,14 +53,25 @@ class Pair:
     points: list[tuple[float, float]]
     side: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of both pictures, in pixels."""
+        height, width = self.first.mask.shape
+        return height, width
 
-def pairs_of(names: Sequence[str], count: int, textures: dict[str, Tensor], seed: int) -> list[Pair]:
+
+def pairs_of(names: Sequence[str], count: int, textures: dict[str, Tensor], seed: int, side: int = SIDE) -> list[Pair]:
+    """
+    Args:
+        side: of the pictures, in pixels; textures are enlarged for more than SIDE.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def placed(name: str) -> objects.Placed:
         texture = list(textures.values())[int(torch.randint(len(textures), (), generator=generator))]
-        crop = photographs.crops(texture, 1, generator, SIDE)[0]
-        return objects.place(name, crop, objects.random_size(generator), generator)
+        crop = photographs.crops(texture, 1, generator, min(side, SIDE))
+        large = torch.nn.functional.interpolate(crop, (side, side), mode="bilinear")[0]
+        return objects.place(name, large, objects.random_size(generator), generator)
 
     made = []
     for number in range(count):
@@ -83,7 +94,7 @@ def found(pairs: list[Pair], features: Tensor) -> np.ndarray:
             at, expected = (
                 (each.left + each.scale * x, each.top + each.scale * y) for each in (pair.first, pair.second)
             )
-            match = matching.match(source, target, *at, (SIDE, SIDE), (SIDE, SIDE))
+            match = matching.match(source, target, *at, pair.size, pair.size)
             away = np.hypot(match.x - expected[0], match.y - expected[1])
             hits.append(away <= NEAR * pair.side * pair.second.scale)
         shares.append(np.mean(hits))
@@ -92,7 +103,7 @@ def found(pairs: list[Pair], features: Tensor) -> np.ndarray:
 
 def by_chance(pairs: list[Pair]) -> np.ndarray:
     """The share of the picture that counts as found."""
-    return np.array([np.pi * (NEAR * pair.side * pair.second.scale / SIDE) ** 2 for pair in pairs])
+    return np.array([np.pi * (NEAR * pair.side * pair.second.scale) ** 2 / np.prod(pair.size) for pair in pairs])
 
 
 def overlaps(pairs: list[Pair], features: Tensor) -> np.ndarray:
@@ -101,7 +112,7 @@ def overlaps(pairs: list[Pair], features: Tensor) -> np.ndarray:
     for number, pair in enumerate(pairs):
         source, target = features[2 * number], features[2 * number + 1]
         labels = matching.tokens_of_mask(pair.first.mask, source.shape[1:])
-        moved = matching.to_pixels(matching.transfer(source, labels, target), (SIDE, SIDE))[0] > 0.5
+        moved = matching.to_pixels(matching.transfer(source, labels, target), pair.size)[0] > 0.5
         truth = pair.second.mask > 0.5
         result.append(float((moved & truth).sum() / (moved | truth).sum()))
     return np.array(result)

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import comfyui_version
+import features
 import numpy as np
+import objects
+import photographs
 import torch
 from finding import MEASURED, Finding, plots, save, strips, table
 from in_process import Pack, reference_model
@@ -21,6 +24,7 @@ import folder_paths  # isort: skip
 import nodes  # isort: skip
 
 LAYERS = (0.3, 0.5, 0.7, 0.9)
+PAIRS, LEVEL, KINDS = 16, 0.26, (features.RAW, features.MODULATED, features.DROPPED)  # of features
 SCALES = (0.25, 0.5, 1.0)
 KEPT = 0.9  # layout correlation below which a picture counts as another one
 
@@ -37,11 +41,21 @@ def main(arguments: argparse.Namespace, out: Path) -> None:
         runs = 1 + len(prompts) * (1 + len(LAYERS) * len(SCALES))
         behind = len(prompts) * len(SCALES) * sum(1 - layer for layer in LAYERS)  # the blocks from each layer on
         forwards = arguments.steps * (runs * (2 if arguments.cfg != 1 else 1) + behind)
-        print(f"{runs} pictures of {arguments.steps} steps: about {forwards:.0f} forwards of one picture.", flush=True)
+        shown = 2 * PAIRS * features.DRAWS * len(KINDS) * len(LAYERS)  # up to a layer
+        print(
+            f"{runs} pictures of {arguments.steps} steps: about {forwards:.0f} forwards of one picture; for features "
+            f"{shown} more, of the blocks up to a layer.",
+            flush=True,
+        )
         with tqdm(total=runs, unit="picture", desc="evidence") as bar:
             subject.advance = bar.update
             findings = []
-            for experiment in (massive_activations, layers_and_scales):
+            experiments = [massive_activations, layers_and_scales]
+            if objects.DRAWINGS.is_dir():
+                experiments.append(parts_found_again)
+            else:
+                bar.write("No section on features: their drawings come with `make check`, which needs Node.js.")
+            for experiment in experiments:
                 findings.append(experiment(subject, figures))
                 bar.write(findings[-1].told)
     page = out / "EVIDENCE.md"
@@ -182,6 +196,26 @@ def layers_and_scales(subject: Subject, folder: Path) -> Finding:
         },
         [table(["layer", "scale w", "strength", "layout correlation", *octaves], rows)],
         [strips(shown, folder, "2-layer-and-scale.png", columns=6)],
+    )
+
+
+def parts_found_again(subject: Subject, folder: Path) -> Finding:
+    side = subject.arguments.size
+    pairs = features.pairs_of(objects.UNSEEN, PAIRS, photographs.load(), 1, side)
+    scene = features.Scene.of(subject.pack, subject.model, subject.clip, subject.vae, pairs)
+    rows = []
+    for layer in LAYERS:
+        of_layer = [features.found(pairs, scene.features(layer, LEVEL, kind)) for kind in KINDS]
+        rows.append([f"{layer:g}", *(estimate(shares).percent for shares in of_layer)])
+    return Finding(
+        "3. Features",
+        "modulating finds more of the points than the raw hidden state, dropping massive channels more still ([DiTF], "
+        "arXiv 2505.18584).",
+        f"{PAIRS} pairs of one drawing at two places, in two sizes, on two textures, {side} × {side} pixels, an empty "
+        f"prompt, noise level {LEVEL:g}: the share of {features.POINTS} points of each that `MatchFeatures` finds "
+        f"within {features.NEAR:g} of the object's size.",
+        {"Which layer, which form": (MEASURED, f"By chance {features.by_chance(pairs).mean():.0%} are found.")},
+        [table(["layer", *KINDS], rows)],
     )
 
 
