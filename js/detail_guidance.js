@@ -9,7 +9,13 @@ import { keep, keepPreset, nodeAt, presetOf, reportsOf } from "./reports.js";
 import { speak } from "./words.js";
 
 const NODES = ["DetailGuider", "DetailGuidance"];
-const MEASURING = ["MassiveActivationProbe", "MassiveActivationMap", "DetailGuidanceCalibrate", "DiTFeatures", "PromptWordMask"];
+const MEASURING = [
+  "MassiveActivationProbe",
+  "MassiveActivationMap",
+  "DetailGuidanceCalibrate",
+  "DiTFeatures",
+  "PromptWordMask",
+];
 const WIDGETS = { scale: "dg_scale", start: "layer_start", end: "layer_end" };
 const BYPASSED = 4; // LiteGraph's mode of a node
 const HEIGHT = 130; // the panel's, with the margins that the classic canvas leaves around it
