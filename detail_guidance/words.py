@@ -18,12 +18,14 @@ class Words:
         places: of each its tokens in the prompt's conditioning; last those of the prompt's other words.
         length: of that conditioning, in tokens.
         layer: 0 to 1, the block that is read, as a fraction of the depth; None is the model family's own.
+        prompt: an id that the prompt's conditions carry.
     """
 
     names: tuple[str, ...]
     places: tuple[tuple[int, ...], ...]
     length: int
     layer: float | None
+    prompt: str | None = None
 
 
 def word_attention(q: Tensor, k: Tensor, places: Sequence[Sequence[int]], scale: float, bias: Tensor | None) -> Tensor:
@@ -89,6 +91,8 @@ def soft_masks(attention: Tensor, soft: float) -> Tensor:
 def divided(attention: Tensor) -> Tensor:
     """Masks (pictures, words, …) of 0 and 1 that share no place: each is the word's that it gives most attention to, or
     none's ([Seg4Diff], equation 5)."""
+    if not attention[:, -1].any():  # no other words: what gets least attention is none's
+        attention = torch.cat([shares(attention), torch.full_like(attention[:, :1], 0.5)], dim=1)
     largest = attention.argmax(dim=1, keepdim=True)
     words = torch.arange(attention.shape[1] - 1, device=attention.device)
     return (largest == words.view(1, -1, *[1] * (attention.ndim - 2))).to(attention.dtype)

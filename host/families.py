@@ -33,7 +33,7 @@ class Family:
         one_row: (model, model conditions) → whether the host itself takes no second row with them.
         words_block: of the block in which a word's attention shows best where it is, by what was published; None where
             nothing was.
-        words_behind: other tokens stand before the prompt's among the text's.
+        words_behind: model → whether other tokens stand before the prompt's among the text's.
         prompt_cache: the model keeps the prompt's keys and values from step to step, except under block patches.
     """
 
@@ -52,7 +52,7 @@ class Family:
     not_together: tuple[str, ...] = ()
     one_row: Callable[[Any, Mapping[str, Any]], bool] = lambda model, conditions: False
     words_block: int | None = None
-    words_behind: bool = False
+    words_behind: Callable[[Any], bool] = lambda model: False
     prompt_cache: bool = False
 
     def shares_rows(self, model: Any, conditions: Mapping[str, Any]) -> bool:
@@ -258,7 +258,7 @@ FAMILIES = (
         behind=("ref_latents",),
         one_row=_guided_at_time_zero,
         words_block=12,
-        words_behind=True,  # Flux.2's prompts are padded before
+        words_behind=lambda model: not model.params.vec_in_dim,  # Flux.2's prompts are padded before
     ),
     Family("Chroma / Chroma Radiance", ("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"), _FLUX_STAGES),
     Family(
@@ -472,7 +472,7 @@ FAMILIES = (
                 prompt=_before,
             ),
         ),
-        words_behind=True,  # registers are before it
+        words_behind=lambda model: True,  # registers are before it
     ),
     Family(
         "LTX-Video",

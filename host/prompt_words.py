@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
+from uuid import uuid4
 
 import torch
 from comfy.sd import CLIP
 
 from ..detail_guidance.words import Words
+from .words import CONDITION
 
 POOLED = ("l", "g")  # CLIP's encoders, whose tokens only some models take beside their pooled output
+UNSPACED = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")  # Chinese, Japanese, Korean
 Token = Any  # a number, or an embedding's vector
 
 
@@ -25,39 +29,60 @@ def words_of(clip: CLIP, text: str, names: Sequence[str], layer: float | None) -
     conditioning = clip.encode_from_tokens_scheduled(tokens)
     length = conditioning[0][0].shape[1]
     prompt, empty = _flat(tokens), _flat(clip.tokenize(""))
-    encoders = {key: _content(prompt[key], empty[key]) for key in prompt}
-    offsets = _offsets({key: len(each) for key, each in prompt.items()}, encoders, length)
+    # Some encoders read only what is in quotation marks.
+    encoders = {key: _content(prompt[key], empty[key]) for key in prompt if key in empty and key != "byt5"}
+    offsets = _offsets({key: len(prompt[key]) for key in encoders}, encoders, length)
 
-    def places_of(surfaces: Iterable[str]) -> set[int]:
-        """With and without a space before them: tokenizers tell the two apart."""
+    def alone(surfaces: Iterable[str]) -> set[int]:
+        """Where a word stands as it is spelled alone, with and without a space before: tokenizers tell them apart."""
         found: set[int] = set()
         for spelled in (f"{space}{surface}" for surface in surfaces for space in ("", " ")):
-            alone = _flat(clip.tokenize(spelled))
+            row = _flat(clip.tokenize(spelled))
             for key, offset in offsets.items():
-                start, stop = _content(alone[key], empty[key])
-                where = _occurrences(alone[key][start:stop], prompt[key], range(*encoders[key]))
+                start, stop = _content(row[key], empty[key])
+                where = _occurrences(row[key][start:stop], prompt[key], range(*encoders[key]))
                 found |= {offset + place for place in where}
+        return found
+
+    def in_place(start: int, stop: int, exactly: bool) -> set[int]:
+        """Where a part of the text stands, by what is before it. Cut there, text may be spelled otherwise than in the
+        whole prompt: then nowhere, or not exactly, the tokens that reach into it."""
+        found: set[int] = set()
+        before, until = (_flat(clip.tokenize(text[:end])) for end in (start, stop))
+        for key, offset in offsets.items():
+            whole = prompt[key][slice(*encoders[key])]
+            first, last = (
+                _in_common(row[key][slice(*_content(row[key], empty[key]))], whole) for row in (before, until)
+            )
+            _, most = _content(until[key], empty[key])
+            if not exactly or last == most - encoders[key][0]:
+                found |= {offset + encoders[key][0] + place for place in range(first, max(last, first + 1))}
         return found
 
     places = []
     for name in names:
+        spans = _spans(name, text)
         # Tokens may also begin a longer word: car, of carpet.
-        found = places_of(_surfaces(name, text)) - places_of(_longer(name, text))
+        found = alone({text[slice(*span)] for span in spans}) - alone(_longer(name, text))
+        found = found.union(*(in_place(*span, exactly=True) for span in spans))
+        found = found or set().union(*(in_place(*span, exactly=False) for span in spans))
         if not found:
             raise ValueError(f"words: {name!r} is in the prompt, but not among its tokens. Take another word.")
         places.append(tuple(sorted(found)))
     every = {offset + place for key, offset in offsets.items() for place in range(*encoders[key])}
     others = every.difference(*places)
-    return Words(tuple(names), (*places, tuple(sorted(others))), length, layer), conditioning
+    known_by = uuid4().hex
+    marked = [[each, {**options, CONDITION: known_by}] for each, options in conditioning]
+    return Words(tuple(names), (*places, tuple(sorted(others))), length, layer, known_by), marked
 
 
 def parse_words(text: str) -> list[str]:
     """'bear, brown grass' → these two."""
-    return list(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+    return list(dict.fromkeys(filter(None, (part.strip() for part in re.split("[,，、]", text)))))
 
 
 def _flat(tokens: dict[str, Any]) -> dict[str, list[Token]]:
-    """Each encoder's tokens in one row, without the padding at its end."""
+    """Each encoder's tokens in one row."""
     rows = {key: [token for part in parts for token, *_ in part] for key, parts in tokens.items()}
     return {key: row for key, row in rows.items() if row}
 
@@ -80,6 +105,12 @@ def _unpadded(row: list[Token]) -> list[Token]:
     return row[:end]
 
 
+def _in_common(row: list[Token], other: list[Token]) -> int:
+    """How many tokens two rows begin with alike."""
+    pairs = zip(row, other, strict=False)
+    return next((at for at, pair in enumerate(pairs) if not _same(*pair)), min(len(row), len(other)))
+
+
 def _offsets(lengths: dict[str, int], content: dict[str, tuple[int, int]], length: int) -> dict[str, int]:
     """Encoder → what a place among its tokens has to be moved by in the conditioning, which has so many."""
     pooled = [key for key in lengths if key in POOLED]
@@ -88,32 +119,40 @@ def _offsets(lengths: dict[str, int], content: dict[str, tuple[int, int]], lengt
         for second in others:
             if lengths[first] + lengths[second] == length:  # SD3: CLIP's two beside each other, then T5
                 return {first: 0, second: lengths[first]}
+    if pooled and length == lengths[pooled[0]]:  # its second encoder was not loaded
+        return {pooled[0]: 0}
     main = (others or pooled)[-1]
     if length < lengths[main]:  # the template before the prompt is cut off
         return {main: -content[main][0]}
     return {main: 0}
 
 
-def _surfaces(name: str, text: str) -> set[str]:
-    """How a word, or several that belong together, stand in the prompt.
+def _spans(name: str, text: str) -> list[tuple[int, int]]:
+    """Where a word, or several that belong together, stand in the prompt.
 
     Raises:
         ValueError: it does not.
     """
     parts = [re.escape(part) for part in name.split()]
-    phrase = r"\s+".join(parts)
-    found = set(re.findall(rf"(?<!\w){phrase}(?!\w)", text, re.IGNORECASE))
+    found = [match.span() for match in re.finditer(_bounded(r"\s+".join(parts)), text, re.IGNORECASE)]
     if not found:
-        each = [set(re.findall(rf"(?<!\w){part}(?!\w)", text, re.IGNORECASE)) for part in parts]
-        found = set().union(*each) if all(each) else set()
+        each = [[match.span() for match in re.finditer(_bounded(part), text, re.IGNORECASE)] for part in parts]
+        found = [*chain.from_iterable(each)] if all(each) else []
     if not found:
         known = sorted(set(re.findall(r"[^\W\d_][\w'-]*", text)))
         raise ValueError(f"words: {name!r} is not in the prompt. Its words are: {', '.join(known) or 'none'}.")
     return found
 
 
+def _bounded(pattern: str) -> str:
+    """Not inside a longer word, in scripts that put spaces between words."""
+    return pattern if UNSPACED.search(pattern) else rf"(?<!\w){pattern}(?!\w)"
+
+
 def _longer(name: str, text: str) -> set[str]:
     """Longer words of the prompt with this word, or one of these, in them."""
+    if UNSPACED.search(name):
+        return set()
     parts = name.casefold().split()
     words = {word for word in re.findall(r"\w+", text) if word.casefold() not in parts}
     return {word for word in words if any(part in word.casefold() for part in parts)}

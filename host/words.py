@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import prod
+from math import ceil, prod
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from .forward import Args, Batch, Inner, Patch, patched
 from .layout import Key, Prompt, Reading, Stage, grid_in
 
 KEY = "detail_guidance.words"
+CONDITION = "detail_guidance_words"  # of a condition: which prompt it is of
 
 MIDDLE = 0.4  # of the depth, where no block of the family was published: about where those of SD3 and FLUX.1 are
 
@@ -49,17 +50,19 @@ def words_block(words: Words, of_model: Anatomy) -> int:
         ValueError: its attention to the prompt cannot be read.
     """
     blocks, family = of_model.blocks, of_model.family
-    if words.layer is not None:
-        number = block_at(words.layer, len(blocks))
-    elif family.words_block is not None:
-        number = min(family.words_block, len(blocks) - 1)
-    else:
-        number = block_at(MIDDLE, len(blocks))
-    if blocks[number].stage.prompt is None:
-        readable = [at for at, block in enumerate(blocks) if block.stage.prompt is not None]
+    readable = [at for at, block in enumerate(blocks) if block.stage.prompt is not None]
+    if not readable:
+        raise ValueError(f"words: {family.name} does not tell its attention to the prompt. Use a mask.")
+    if words.layer is None:
+        published = family.words_block
+        if published is not None and published < len(blocks) and blocks[published].stage is blocks[0].stage:
+            return published
+        return min(readable, key=lambda at: abs(at - MIDDLE * len(blocks)))
+    number = block_at(words.layer, len(blocks))
+    if number not in readable:
         raise ValueError(
-            f"words: {family.name} does not tell its attention to the prompt at block {number}. "
-            + (f"Set layer to one of blocks {readable[0]} to {readable[-1]}." if readable else "Use a mask.")
+            f"layer: {words.layer:g} is block {number}, whose attention to the prompt {family.name} does not tell. Set "
+            f"it to at most {(readable[-1] + 0.5) / len(blocks):.2f}, or to 0."
         )
     return number
 
@@ -76,7 +79,7 @@ def reading_words(
     block = of_model.blocks[words_block(words, of_model)]
     stage, prompt = block.stage, block.stage.prompt
     where = "before" if prompt is None else prompt(stage.block_in(of_model.network, block.key[1]))
-    length = _prompt_length(words, of_model, batch)
+    length = batch.conditions["context"].shape[1]
 
     def patch(args: Args, inner: Inner) -> Args:
         options = args.get("transformer_options")
@@ -99,7 +102,7 @@ def reading_words(
         def see(place: Place, q: Tensor, k: Tensor, heads: int, mask: Tensor | None, more: dict[str, Any]) -> None:
             if not more.get("skip_reshape"):
                 q, k = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k))
-            places = _keys_of(words, place, of_model.family.words_behind)
+            places = _keys_of(words, place, length, of_model.family.words_behind(of_model.network))
             told = more["transformer_options"]
             size = len(q) // len(told["uuids"])
             for at, (uuid, index) in enumerate(zip(told["uuids"], told["cond_or_uncond"], strict=True)):
@@ -131,19 +134,20 @@ def watched_words(model: ModelPatcher, words: Words, see: Callable[[Tensor], obj
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider: CFGGuider = executor.class_obj
-        watching = WordWatch(words, of_model, guider.conds["positive"])
-        add_wrapper_with_key(
-            WrappersMP.APPLY_MODEL, KEY, patched(watching.patches_for), guider.model_options, is_model_options=True
-        )
+        watching = WordWatch(words, of_model)
+        options = guider.model_options
 
         def predict_noise(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            watching.begin(guider.conds["positive"], options)
             predicted = executor(x, *args, **kwargs)
             attention = watching.taken(x.shape)
             if attention is not None:
                 see(attention)
             return predicted
 
-        add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, guider.model_options, is_model_options=True)
+        wrapper = patched(watching.patches_for)
+        add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, wrapper, options, is_model_options=True)
+        add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, options, is_model_options=True)
         return executor(*args, **kwargs)
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
@@ -151,58 +155,64 @@ def watched_words(model: ModelPatcher, words: Words, see: Callable[[Tensor], obj
 
 
 class WordWatch:
-    """Collects the attention of one sampling run, step by step.
+    """Collects the attention of one sampling run, step by step."""
 
-    Args:
-        positive: the guider's conditions.
-    """
-
-    def __init__(self, words: Words, of_model: Anatomy, positive: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, words: Words, of_model: Anatomy) -> None:
         self.words, self.of_model = words, of_model
-        self.areas: dict[UUID, Sequence[int] | None] = {cond["uuid"]: cond.get("area") for cond in positive}
+        self.conditions: dict[UUID, dict[str, Any]] = {}  # that have the words
         self.seen: list[tuple[UUID, Tensor]] = []  # of this step
+
+    def begin(self, positive: Sequence[dict[str, Any]], options: dict[str, Any]) -> None:
+        """At the beginning of a step: what the host has made of the guider's conditions.
+
+        Raises:
+            ValueError: none of them has the words, or the host cuts the latent.
+        """
+        if options.get("context_handler") is not None:
+            raise ValueError("words: they cannot be read in context windows. Remove the node that sets them.")
+        self.conditions = {cond["uuid"]: cond for cond in positive if cond.get(CONDITION) == self.words.prompt}
+        if not self.conditions:
+            raise ValueError("words: the positive is of another prompt. Connect Prompt Words' own conditioning to it.")
 
     def patches_for(self, batch: Batch) -> dict[Key, Patch]:
         family, network = self.of_model.family, self.of_model.network
         reading = family.reading(network, batch.latent, batch.conditions, {})
 
         def shown(uuid: UUID, index: int, attention: Tensor) -> None:
+            if index != 0:  # for areas, the host gives the negative a copy of the positive's condition
+                return
             if family.patch is None:
                 grid = grid_of(attention.shape[-1], batch.latent)
             else:
                 grid = grid_in(batch.latent, family.patch(network))
             maps = attention.unflatten(-1, grid).flatten(0, -3)[:, None]
-            large = interpolate(maps, batch.latent[-2:], mode="bilinear", align_corners=False)
-            self.seen.append((uuid, large.view(*attention.shape[:2], *grid[:-2], *batch.latent[-2:])))
+            # Tokens that reach beyond the latent's end are padding there.
+            height, width = batch.latent[-2:]
+            tall, wide = ceil(height / grid[-2]) * grid[-2], ceil(width / grid[-1]) * grid[-1]
+            large = interpolate(maps, (tall, wide), mode="bilinear", align_corners=False)[..., :height, :width]
+            self.seen.append((uuid, large.reshape(*attention.shape[:2], *grid[:-2], height, width)))
 
-        return reading_words(self.words, self.of_model, batch, reading, self.areas, shown)
+        return reading_words(self.words, self.of_model, batch, reading, self.conditions, shown)
 
     def taken(self, latent: torch.Size) -> Tensor | None:
         """What this step has shown; None where nothing was computed, or the positive is not active."""
         seen, self.seen = self.seen, []
         whole: Tensor | None = None
         for uuid, attention in seen:
-            area = self.areas[uuid]
+            cond = self.conditions[uuid]
+            area = cond.get("area")
             if area is not None:  # sides, then places; a video's frames before each
                 height, width = area[len(area) // 2 - 2 : len(area) // 2]
                 top, left = area[-2:]
                 canvas = attention.new_zeros(*attention.shape[:-2], *latent[-2:])
                 canvas[..., top : top + height, left : left + width] = attention
                 attention = canvas
+            mask = cond.get("mask")
+            if mask is not None:
+                resized = interpolate(mask.flatten(0, -3)[:, None].float(), latent[-2:], mode="bilinear")
+                attention = attention * resized[:1].to(attention)
             whole = attention if whole is None else torch.maximum(whole, attention)
         return whole
-
-
-def _prompt_length(words: Words, of_model: Anatomy, batch: Batch) -> int:
-    """Of the prompt that the model is given, in tokens."""
-    length = batch.conditions["context"].shape[1]
-    # Prompts of unequal length are repeated to stand in one batch.
-    if length % words.length and not of_model.family.words_behind:
-        raise ValueError(
-            f"words: they are of a prompt of {words.length} tokens, the positive has {length}. Connect Prompt Words' "
-            "own conditioning to positive, or give it the same prompt."
-        )
-    return length
 
 
 def _place(
@@ -228,8 +238,19 @@ def _place(
     return Place(slice(text + start, text + stop), slice(0, text))
 
 
-def _keys_of(words: Words, place: Place, behind: bool) -> list[list[int]]:
+def _keys_of(words: Words, place: Place, length: int, behind: bool) -> list[list[int]]:
+    """Of each word's tokens.
+
+    Args:
+        length: of the prompt that the model is given, in tokens.
+        behind: other tokens stand before the prompt's, and not behind them.
+    """
     there = place.text.stop - place.text.start
+    if there < words.length or (there != length and not behind):
+        raise ValueError(
+            f"words: their prompt has {words.length} tokens, and this block is given {there} of {length}: where the "
+            "words are among them is not known. Remove what adds other tokens to the prompt."
+        )
     first = place.text.start + (there - words.length if behind else 0)
     return [[first + token for token in tokens] for tokens in words.places]
 

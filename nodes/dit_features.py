@@ -1,6 +1,5 @@
 from typing import Any
 
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy.utils import ProgressBar
@@ -15,6 +14,7 @@ from ..host.families import Anatomy, anatomy
 from ..host.features import features_of
 from ..instruments.features import Features
 from .inputs import CATEGORY, DetailGuidanceProfile, DiTFeaturesType, finding_inputs, fraction
+from .pictures import encoded, of_whole_tokens, require_one_caption
 
 NONE = "none"
 MODULATED, RAW = "modulated", "raw"
@@ -122,7 +122,7 @@ class DiTFeatures(io.ComfyNode):
         of_model = anatomy(model)
         if profile is not None:
             profile.check(of_model.family.name, len(of_model.blocks))
-        _require_one_caption(positive)
+        require_one_caption(positive)
         samples, size = _latent_of(of_model, image, vae, latent)
         if samples.ndim == 4 and model.get_model_object("latent_format").latent_dimensions == 3:
             samples = samples.unsqueeze(2)  # a picture for a video's model
@@ -147,17 +147,6 @@ class DiTFeatures(io.ComfyNode):
         return io.NodeOutput(features, _report(features, normalise, image))
 
 
-def _require_one_caption(positive: list) -> None:
-    if len(positive) != 1:
-        raise ValueError(
-            f"positive: it has {len(positive)} conditions, features are of one caption. Connect one text encoder's."
-        )
-    ((_, options),) = positive
-    part = next((name for name in ("area", "mask", "gligen") if options.get(name) is not None), None)
-    if part:
-        raise ValueError(f"positive: it has {part}, features are of whole pictures. Connect a text encoder's own.")
-
-
 def _latent_of(
     of_model: Anatomy, image: Tensor | None, vae: VAE | None, latent: dict[str, Any] | None
 ) -> tuple[Tensor, tuple[int, int]]:
@@ -165,39 +154,10 @@ def _latent_of(
     if latent is not None and image is not None:
         raise ValueError("latent: there is an image too. Connect one of them.")
     if latent is not None:
-        samples = latent["samples"]
-        if samples.is_nested:
-            raise ValueError("latent: there is sound beside the picture. Connect the picture's latent alone.")
-        scale = vae.spacial_compression_encode() if vae else latent.get("downscale_ratio_spacial")
-        if scale is None:
-            raise ValueError("vae: there is none, and the latent does not say how many pixels it has. Connect it.")
-        height, width = (side // each * each for side, each in zip(samples.shape[-2:], _sides(of_model), strict=True))
-        _require_pictures("latent", samples[..., :height, :width])
-        return samples[..., :height, :width], (height * scale, width * scale)
+        return of_whole_tokens(of_model, vae, latent)
     if image is None:
         raise ValueError("image: there is none. Connect an image and the vae, or a latent and the vae.")
-    if vae is None:
-        raise ValueError("vae: there is none. Connect the model's own, it encodes the image.")
-    scale = vae.spacial_compression_encode()
-    height, width = (
-        side // (scale * each) * scale * each for side, each in zip(image.shape[1:3], _sides(of_model), strict=True)
-    )
-    pictures = image[:, :height, :width, :3]
-    _require_pictures("image", pictures)
-    # One by one: a video's autoencoder would take them for frames, and make fewer of them.
-    return torch.cat([vae.encode(picture[None]) for picture in pictures]), (height, width)
-
-
-def _sides(of_model: Anatomy) -> tuple[int, int]:
-    """Of a token, in the latent's rows and columns."""
-    patch = of_model.family.patch
-    sides = 1 if patch is None else patch(of_model.network)
-    return (sides, sides) if isinstance(sides, int) else (sides[-2], sides[-1])
-
-
-def _require_pictures(name: str, pictures: Tensor) -> None:
-    if not pictures.numel():
-        raise ValueError(f"{name}: it is empty, or smaller than one of the model's tokens. Connect larger pictures.")
+    return encoded(of_model, vae, image)
 
 
 def _report(features: Features, normalise: str, given: Tensor | None) -> str:

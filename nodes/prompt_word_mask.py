@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import torch
@@ -7,16 +9,18 @@ from comfy.sd import VAE
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from nodes import common_ksampler
 
 from ..detail_guidance.numbers import require
 from ..detail_guidance.words import Words, divided, soft_masks
+from ..host.families import anatomy
 from ..host.noised import shown
 from ..host.words import watched_words
 from ..instruments.feature_pictures import overlay
 from .inputs import CATEGORY, WordsType, fraction, require_something
+from .pictures import encoded, require_one_caption
 
 SOFT, DIVIDED = "soft", "divided"
 COUNTS_FROM = 0.5  # of a run's steps: in the late ones the layout is the picture's
@@ -105,8 +109,10 @@ class PromptWordMask(io.ComfyNode):
         seen: list[Tensor] = []
         watched = watched_words(model, words, seen.append)
         if image is not None:
-            latent = {"samples": vae.encode(image[..., :3])}
-            attention = _read(watched, positive, latent["samples"], noise_level, seed, seen)
+            require_one_caption(positive)
+            samples, size = encoded(anatomy(model), vae, image)
+            latent = {"samples": samples}
+            attention = _read(watched, positive, samples, noise_level, seed, seen)
         elif latent_image is not None:
             require_something(positive, latent_image)
             if negative is None and cfg != 1:
@@ -121,9 +127,12 @@ class PromptWordMask(io.ComfyNode):
                 **sampling,
             )
             attention = _mean(seen)
-        pictures = vae.decode(latent["samples"]) if image is None else image[..., :3]
-        pictures = pictures.flatten(0, -4)
-        large = _as_large(attention, pictures)
+        pictures = vae.decode(latent["samples"]).flatten(0, -4) if image is None else image
+        pictures = pictures[..., :3].cpu()
+        covered = pictures.shape[1:3] if image is None else size
+        large = _as_large(attention, len(pictures), covered)
+        beyond = [pictures.shape[2] - covered[1], pictures.shape[1] - covered[0]]  # of an image, what fills no token
+        large = pad(large, (0, beyond[0], 0, beyond[1]), mode="replicate")
         found = divided(large) if masks == DIVIDED else soft_masks(large, softness)
         return io.NodeOutput(found.flatten(0, 1), overlay(pictures, found), latent)
 
@@ -156,11 +165,12 @@ def _mean(seen: list[Tensor]) -> Tensor:
     return torch.stack(seen[int(COUNTS_FROM * len(seen)) :]).mean(dim=0).cpu()
 
 
-def _as_large(attention: Tensor, pictures: Tensor) -> Tensor:
-    """Attention (pictures, words, …, height, width) for pictures (n, height, width, 3): (n, words, height, width). Of a
-    video each of its latent's frames is for several."""
+def _as_large(attention: Tensor, pictures: int, size: Sequence[int]) -> Tensor:
+    """Attention (pictures, words, …, height, width) for so many pictures of this height and width: (pictures, words,
+    height, width). Of a video, the first of its latent's frames is one picture, each other several."""
     if attention.ndim == 5:
         attention = attention.transpose(1, 2).flatten(0, 1)
-    if len(attention) != len(pictures):
-        attention = attention[torch.linspace(0, len(attention) - 1, len(pictures)).round().long()]
-    return interpolate(attention, pictures.shape[1:3], mode="bilinear", align_corners=False)
+    if len(attention) != pictures:
+        share = (len(attention) - 1) / max(1, pictures - 1)
+        attention = attention[[ceil(share * number) for number in range(pictures)]]
+    return interpolate(attention, list(size), mode="bilinear", align_corners=False)

@@ -2,10 +2,12 @@
 
 import importlib
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from comparison import with_context_windows
 from family_models import CASES, load
 from models import conditioning, model
 from plain import relative_error
@@ -193,17 +195,73 @@ def test_another_packs_attention_stays_in_the_chain(pack):
     assert torch.equal(found, expected) and len(calls) == 2 * asked
 
 
+def test_areas_beside_a_negative(pack):
+    """The host gives the negative a copy of an area's condition, of which nothing is read."""
+    patcher, words = model(), words_of(pack, 7, 0.5)
+    ((prompt, options),) = conditioning(1)
+    part = [[prompt, {**options, "area": (8, 16, 4, 0), "strength": 1.0}], [prompt, options]]
+    ((alone,), _), ((beside,), _) = (
+        watched(pack, patcher, words, part, conditioning(2), cfg=cfg) for cfg in (1.0, 4.0)
+    )
+    assert relative_error(beside, alone) <= 1e-5
+
+
+def test_a_mask_and_an_area_in_shares(pack):
+    """As the host's own nodes set them: what they leave out has no attention."""
+    patcher, words = model(), words_of(pack, 7, 0.5)
+    ((prompt, options),) = conditioning(1)
+    mask = torch.zeros(1, 16, 16)
+    mask[:, :, 8:] = 1
+    masked = [[prompt, {**options, "mask": mask, "set_area_to_bounds": False, "mask_strength": 1.0}]]
+    bounded = [[prompt, {**options, "mask": mask, "set_area_to_bounds": True, "mask_strength": 1.0}]]
+    shares = [[prompt, {**options, "area": ("percentage", 1.0, 0.5, 0.0, 0.5), "strength": 1.0}]]
+    for positive in (masked, bounded, shares):
+        (found,), _ = watched(pack, patcher, words, positive)
+        assert found.shape == (1, 3, 16, 16)
+        assert not found[..., :8].any() and (found[..., 8:] > 0).all()
+
+
 def test_words_of_another_prompt(pack):
-    with pytest.raises(ValueError, match="words: they are of a prompt of 5 tokens, the positive has 7"):
-        watched(pack, model(), words_of(pack, 5, 0.5), conditioning(1))
+    with pytest.raises(ValueError, match="words: their prompt has 8 tokens, and this block is given 7 of 7"):
+        watched(pack, model(), words_of(pack, 8, 0.5), conditioning(1))
+
+
+def test_only_the_conditions_of_the_prompt_are_read(pack):
+    patcher, words = model(), replace(words_of(pack, 7, 0.5), prompt="mine")
+    ((prompt, options),) = conditioning(1)
+    mine, another = [prompt, {**options, "detail_guidance_words": "mine"}], conditioning(2)[0]
+    ((alone,), _), ((beside,), _) = (watched(pack, patcher, words, each) for each in ([mine], [mine, another]))
+    assert relative_error(beside, alone) <= 1e-5
+    with pytest.raises(ValueError, match=r"words: the positive is of another prompt\. Connect Prompt Words' own"):
+        watched(pack, patcher, words, [another])
+
+
+def test_context_windows_are_refused(pack):
+    case, patcher = CASES["Wan text to video"], load("Wan text to video")
+    windowed = with_context_windows(patcher, 2)
+    guider = stock_guider(windowed, case.conditioning(1), case.conditioning(2))
+    guider.model_patcher = pack.module("host.words").watched_words(windowed, words_of(pack, case.text, 0.5), print)
+    with pytest.raises(ValueError, match="words: they cannot be read in context windows"):
+        sample(guider, noise=case.noise(1), steps=1)
 
 
 @pytest.mark.parametrize(
-    "name, message", [("PixArt", "Use a mask"), ("HunyuanVideo", "Set layer to one of blocks 0 to 1")]
+    "name, layer, message",
+    [
+        ("PixArt", None, "words: PixArt does not tell its attention to the prompt. Use a mask"),
+        ("HunyuanVideo", 0.9, "layer: 0.9 is block 3, .* Set it to at most 0.38, or to 0"),
+    ],
 )
-def test_models_that_do_not_tell(pack, name, message):
-    with pytest.raises(ValueError, match=f"does not tell its attention to the prompt at block .*{message}"):
-        pack.module("host.words").watched_words(load(name), words_of(pack, 5, 0.9), print)
+def test_models_that_do_not_tell(pack, name, layer, message):
+    with pytest.raises(ValueError, match=message):
+        pack.module("host.words").watched_words(load(name), words_of(pack, 5, layer), print)
+
+
+@pytest.mark.parametrize("name, block", [("HunyuanVideo", 1), ("Flux.2", 2), ("Wan text to video", 2)])
+def test_the_block_where_none_was_published(pack, name, block):
+    """The one nearest 0.4 of the depth that can be read; of Flux.2 not FLUX.1's."""
+    of_model = pack.module("host.families").anatomy(load(name))
+    assert pack.module("host.words").words_block(words_of(pack, 5, None), of_model) == block
 
 
 # The nodes
@@ -243,6 +301,27 @@ def test_read_from_pictures_of_any_origin(pack, reference):
     assert torch.equal(latent["samples"], reference[2].encode(image))
 
 
+def test_pictures_that_do_not_fill_their_tokens(pack, reference):
+    """The mask is as large as the picture; what is beyond whole tokens has the last ones'."""
+    words, positive = prompt_words(pack, reference)
+    image = torch.rand(1, 75, 100, 4, generator=torch.Generator().manual_seed(1))
+    given = {"model": reference[0], "vae": reference[2], "words": words, "positive": positive}
+    masks, overlay, _ = pack.outputs("PromptWordMask", **given, image=image).args
+    cut, _, _ = pack.outputs("PromptWordMask", **given, image=image[:, :64, :96]).args
+    assert masks.shape == (1, 75, 100) and overlay.shape == (1, 75, 100, 3)
+    torch.testing.assert_close(masks[:, :64, :96], cut)
+    assert torch.equal(masks[:, 64:, :96], masks[:, 63:64, :96].expand(1, 11, 96))
+
+
+def test_a_word_that_is_the_whole_prompt(pack, reference):
+    words, positive = prompt_words(pack, reference, text="rock", words="rock")
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(1))
+    given = {"model": reference[0], "vae": reference[2], "words": words, "positive": positive, "image": image}
+    for kind in ("soft", "divided"):
+        masks, *_ = pack.outputs("PromptWordMask", **given, masks=kind).args
+        assert 0.02 < masks.mean() < 0.98, "not everything, and not nothing"
+
+
 @pytest.mark.parametrize(
     "inputs, message",
     [
@@ -251,13 +330,17 @@ def test_read_from_pictures_of_any_origin(pack, reference):
         ({"latent_image": {"samples": torch.zeros(0, 16, 16, 16)}}, "latent_image: it is empty"),
         ({"image": torch.zeros(1, 64, 64, 3), "noise_level": 0.0}, "noise_level: 0.0 is outside"),
         ({"image": torch.zeros(1, 64, 64, 3), "softness": 2.0}, "softness: 2.0 is outside"),
+        ({"image": torch.zeros(1, 8, 8, 3)}, "image: it is empty, or smaller than one of the model's tokens"),
+        ({"image": torch.zeros(1, 64, 64, 1)}, "image: it has 1 channels"),
+        ({"image": torch.zeros(1, 64, 64, 3), "vae": None}, "vae: there is none"),
+        ({"image": torch.zeros(1, 64, 64, 3), "positive": []}, "positive: it has 0 conditions"),
     ],
 )
 def test_bad_input(pack, reference, inputs, message):
     words, positive = prompt_words(pack, reference)
     given = {"model": reference[0], "vae": reference[2], "words": words, "positive": positive}
     with pytest.raises(ValueError, match=message):
-        pack.outputs("PromptWordMask", **given, **inputs)
+        pack.outputs("PromptWordMask", **{**given, **inputs})
 
 
 def test_an_engine_that_keeps_its_attention_to_itself(pack, reference):
@@ -349,3 +432,49 @@ def test_places_beside_an_embedding(pack, tmp_path):
     find = pack.module("host.prompt_words").words_of
     found, _ = find(clip, "a bear with embedding:fur on grass", ["bear", "grass"], None)
     assert found.places[0][0] == 2 and found.places[1][0] == 1 + 3 + 3 + 1, "start, a bear with, three vectors, on"
+
+
+@pytest.mark.parametrize("name", ["SD3", "Flux"])
+@pytest.mark.parametrize("prompt", ["photo,bear,grass", 'a "bear" on grass', "a grizzly-bear on grass", "bear"])
+def test_words_without_spaces_around_them(pack, name, prompt):
+    module, kind, length, _ = TOKENIZERS[name]
+    tokenizer = getattr(importlib.import_module(f"comfy.text_encoders.{module}"), kind)()
+    found, _ = pack.module("host.prompt_words").words_of(Tokenized(tokenizer, length), prompt, ["bear"], None)
+    assert found.places[0]
+    if name == "SD3":  # in both encoders
+        assert min(found.places[0]) < 77 <= max(found.places[0])
+
+
+def test_chinese(pack):
+    module, kind, length, _ = TOKENIZERS["Qwen-Image"]
+    tokenizer = getattr(importlib.import_module(f"comfy.text_encoders.{module}"), kind)()
+    prompts = pack.module("host.prompt_words")
+    assert prompts.parse_words("棕熊，草地、bear, grass") == ["棕熊", "草地", "bear", "grass"]
+    text = "一只棕熊站在草地上"
+    found, _ = prompts.words_of(Tokenized(tokenizer, length), text, ["棕熊", "草地"], None)
+    tokens = [token for token, *_ in tokenizer.tokenize_with_weights(text)["qwen25_7b"][0]]
+    bear, grass, _ = found.places
+    spelled = [
+        tokenizer.qwen25_7b.tokenizer.decode([tokens[place + TEMPLATE] for place in each]) for each in (bear, grass)
+    ]
+    assert "棕熊" in spelled[0] and "草" in spelled[1] and not {*bear} & {*grass}, "tokens may reach beyond a word"
+
+
+def test_sd3_without_t5(pack):
+    """Its checkpoint has CLIP's encoders alone; the tokenizer still makes T5's tokens."""
+    from comfy.text_encoders.sd3_clip import SD3Tokenizer
+
+    clip = Tokenized(SD3Tokenizer(), lambda n: n["l"])
+    text = "photorealistic hyperdetailed grizzly, a bear on grass"
+    found, _ = pack.module("host.prompt_words").words_of(clip, text, ["bear"], None)
+    tokens = [token for token, *_ in clip.tokenize(text)["l"][0]]
+    assert [clip.tokenizer.clip_l.inv_vocab[tokens[place]] for place in found.places[0]] == ["bear</w>"]
+
+
+def test_what_is_in_quotation_marks(pack):
+    """HunyuanImage reads it by an encoder of its own, in which the words are not looked for."""
+    from comfy.text_encoders.hunyuan_image import HunyuanImageTokenizer
+
+    clip = Tokenized(HunyuanImageTokenizer(), lambda n: n["qwen25_7b"] - TEMPLATE)
+    found, _ = pack.module("host.prompt_words").words_of(clip, 'a bear with a sign "HELLO"', ["bear"], None)
+    assert found.places[0]

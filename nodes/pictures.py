@@ -1,0 +1,74 @@
+"""Pictures that are shown to a model: their latent, of whole tokens, and their caption."""
+
+from typing import Any
+
+import torch
+from comfy.sd import VAE
+from torch import Tensor
+
+from ..host.families import Anatomy
+
+
+def require_one_caption(positive: list) -> None:
+    """
+    Raises:
+        ValueError: not one condition, or one for a part of the picture.
+    """
+    if len(positive) != 1:
+        raise ValueError(
+            f"positive: it has {len(positive)} conditions, one caption is wanted. Connect one text encoder's."
+        )
+    ((_, options),) = positive
+    part = next((name for name in ("area", "mask", "gligen") if options.get(name) is not None), None)
+    if part:
+        raise ValueError(f"positive: it has {part}, whole pictures are shown. Connect a text encoder's own.")
+
+
+def encoded(of_model: Anatomy, vae: VAE | None, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """The latent of pictures (n, height, width, channels), one by one, as far as whole tokens reach; and how many
+    pixels that is from the upper left corner: height and width.
+
+    Raises:
+        ValueError: there is no vae, or nothing that fills a token.
+    """
+    if vae is None:
+        raise ValueError("vae: there is none. Connect the model's own, it encodes the image.")
+    scale = vae.spacial_compression_encode()
+    height, width = (
+        side // (scale * each) * scale * each for side, each in zip(image.shape[1:3], _sides(of_model), strict=True)
+    )
+    pictures = image[:, :height, :width, :3]
+    if image.shape[-1] < 3:
+        raise ValueError(f"image: it has {image.shape[-1]} channels, pictures have three. Convert it to RGB.")
+    _require_some("image", pictures)
+    # One by one: a video's autoencoder would take them for frames, and make fewer of them.
+    return torch.cat([vae.encode(picture[None]) for picture in pictures]), (height, width)
+
+
+def of_whole_tokens(of_model: Anatomy, vae: VAE | None, latent: dict[str, Any]) -> tuple[Tensor, tuple[int, int]]:
+    """The same of a latent.
+
+    Raises:
+        ValueError: nothing fills a token, or how many pixels it has is not known.
+    """
+    samples = latent["samples"]
+    if samples.is_nested:
+        raise ValueError("latent: there is sound beside the picture. Connect the picture's latent alone.")
+    scale = vae.spacial_compression_encode() if vae else latent.get("downscale_ratio_spacial")
+    if scale is None:
+        raise ValueError("vae: there is none, and the latent does not say how many pixels it has. Connect it.")
+    height, width = (side // each * each for side, each in zip(samples.shape[-2:], _sides(of_model), strict=True))
+    _require_some("latent", samples[..., :height, :width])
+    return samples[..., :height, :width], (height * scale, width * scale)
+
+
+def _sides(of_model: Anatomy) -> tuple[int, int]:
+    """Of a token, in the latent's rows and columns."""
+    patch = of_model.family.patch
+    sides = 1 if patch is None else patch(of_model.network)
+    return (sides, sides) if isinstance(sides, int) else (sides[-2], sides[-1])
+
+
+def _require_some(name: str, pictures: Tensor) -> None:
+    if not pictures.numel():
+        raise ValueError(f"{name}: it is empty, or smaller than one of the model's tokens. Connect larger pictures.")
