@@ -285,7 +285,8 @@ async def test_a_run_from_the_page(comfy):
     outputs = await comfy.page.evaluate(
         "() => Object.values(window.app.nodeOutputs).flatMap(({ images }) => images ?? [])"
     )
-    assert [image["type"] for image in outputs] == ["output"], "the picture is on the page"
+    # The newest page keeps what a loader of an earlier workflow has shown.
+    assert [image["type"] for image in outputs if image["type"] != "input"] == ["output"], "the picture is on the page"
 
     await comfy.slider("First layer").press("ArrowLeft")
     values = await comfy.values()
