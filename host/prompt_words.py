@@ -13,7 +13,7 @@ from ..detail_guidance.words import Words
 from .words import CONDITION
 
 POOLED = ("l", "g")  # CLIP's encoders, whose tokens only some models take beside their pooled output
-UNSPACED = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")  # Chinese, Japanese, Korean
+UNSPACED = "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]"  # Chinese, Japanese, Korean
 Token = Any  # a number, or an embedding's vector
 
 
@@ -146,12 +146,12 @@ def _spans(name: str, text: str) -> list[tuple[int, int]]:
 
 def _bounded(pattern: str) -> str:
     """Not inside a longer word, in scripts that put spaces between words."""
-    return pattern if UNSPACED.search(pattern) else rf"(?<!\w){pattern}(?!\w)"
+    return pattern if re.search(UNSPACED, pattern) else rf"(?<!\w){pattern}(?!\w)"
 
 
 def _longer(name: str, text: str) -> set[str]:
     """Longer words of the prompt with this word, or one of these, in them."""
-    if UNSPACED.search(name):
+    if re.search(UNSPACED, name):
         return set()
     parts = name.casefold().split()
     words = {word for word in re.findall(r"\w+", text) if word.casefold() not in parts}
