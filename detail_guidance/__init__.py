@@ -7,6 +7,9 @@
     window.py        the part of the noise schedule that is guided, and the keep factor in it
     reuse.py         the detail of an earlier step in a later one's place
     settings.py      everything a user can set, validated
+    words.py         attention to words
+    foreground.py    the foreground, by the largest channels
+    regions.py       masks of both
     numbers.py       numbers and lists of them, within a range
     profile.py       massive channels measured before, and their file
     preset.py        what a calibration recommends for a model, and its file

@@ -9,6 +9,7 @@ from torch import Tensor
 from .guidance import MOST_W
 from .numbers import parse_numbers, require
 from .profile import Profile
+from .regions import Region
 from .rule import ListedChannels, MassiveActivations, ProfiledChannels, Rule
 
 Batching = Literal["auto", "together", "in turn"]
@@ -20,6 +21,7 @@ DG_SCALE = 0.25
 LAYER = 0.7
 MASSIVE_RATIO = 8.0
 MAX_CHANNELS = 4
+WORDS_SOFT = 0.2
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Options:
             take the last difference.
         scale_is: what `dg_scale` is: w, or the relative strength, for which w is solved in each step.
         profile: channels per block, in place of `channels`.
+        words: detail is added where they are in the picture; None is everywhere.
+        words_soft: 0 to 1, the width of their masks' edge.
     """
 
     channels: tuple[int, ...] | None = None
@@ -53,6 +57,8 @@ class Options:
     every: int = 1
     scale_is: ScaleIs = "w"
     profile: Profile | None = None
+    words: Region | None = None
+    words_soft: float = WORDS_SOFT
 
     def __post_init__(self):
         require("massive_ratio", self.massive_ratio, 1.0, 1000.0)
@@ -62,6 +68,7 @@ class Options:
         require("rescale", self.rescale, 0.0, 1.0)
         require("limit", self.limit, 0.0, 10.0)
         require("every", self.every, 1, 8)
+        require("words_soft", self.words_soft, 0.0, 1.0)
         _require_one_of("batching", self.batching, get_args(Batching))
         _require_one_of("scale_is", self.scale_is, get_args(ScaleIs))
         if self.mask is not None:

@@ -1,4 +1,4 @@
-"""Words, and where a picture has them."""
+"""Words, and how much attention a picture pays them."""
 
 # [Seg4Diff] is arXiv 2509.18096.
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+PARTS = 8  # of the heads
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ def word_attention(q: Tensor, k: Tensor, places: Sequence[Sequence[int]], scale:
     """The share of its attention that each query gives to each word: softmax over all keys, mean over the heads, mean
     over the word's tokens ([Seg4Diff], equation 4).
 
-    No matrix of queries and keys is held: a head and some queries at a time, less than the queries themselves take.
+    It is what attention answers where the keys' values say whose token each is. So torch's own kernels compute it,
+    which hold no matrix of queries and keys; some heads at a time, because an answer is as large as the queries.
 
     Args:
         q: (rows, heads, queries, d).
@@ -46,53 +50,17 @@ def word_attention(q: Tensor, k: Tensor, places: Sequence[Sequence[int]], scale:
     """
     rows, heads, queries, d = q.shape
     keys, share = k.shape[2], heads // k.shape[1]
-    at_once = max(1, heads * d * q.element_size() * queries // (16 * keys))
-    total = torch.zeros(rows, len(places), queries, device=q.device)
-    # Mean over tokens as a product: (keys, words).
-    mean = torch.zeros(keys, len(places), device=q.device)
+    whose = torch.zeros(keys, len(places))
     for word, tokens in enumerate(places):
-        for token in tokens:
-            mean[token, word] = 1 / len(tokens)
-    for row in range(rows):
-        for head in range(heads):
-            these = k[row, head // share].float().T * scale
-            for start in range(0, queries, at_once):
-                some = slice(start, start + at_once)
-                scores = q[row, head, some].float() @ these
-                if bias is not None:
-                    scores = scores + bias.expand(rows, heads, queries, keys)[row, head, some]
-                total[row, :, some] += (scores.softmax(dim=-1) @ mean).T
-    return total / heads
-
-
-def shares(attention: Tensor) -> Tensor:
-    """How much of its attention to words a place gives to each word, against the prompt's other words: 0 to 1.
-
-    Args:
-        attention: (pictures, words + 1, …), of the words and of the prompt's others.
-
-    Returns:
-        (pictures, words, …). Of a prompt without other words the attention from its lowest to its highest.
-    """
-    words, others = attention[:, :-1], attention[:, -1:]
-    if others.any():
-        return words / (words + others).clamp_min(torch.finfo(words.dtype).tiny)
-    flat = words.flatten(2)
-    low, high = (each.view(*words.shape[:2], *[1] * (words.ndim - 2)) for each in flat.aminmax(dim=2))
-    return (words - low) / (high - low).clamp_min(torch.finfo(words.dtype).tiny)
-
-
-def soft_masks(attention: Tensor, soft: float) -> Tensor:
-    """Masks (pictures, words, …) of `shares`: 1 above and 0 below a half, over an edge of this width (0 to 1)."""
-    above = shares(attention) - 0.5
-    return (above > 0).to(above.dtype) if soft == 0 else (above / soft + 0.5).clamp(0, 1)
-
-
-def divided(attention: Tensor) -> Tensor:
-    """Masks (pictures, words, …) of 0 and 1 that share no place: each is the word's that it gives most attention to, or
-    none's ([Seg4Diff], equation 5)."""
-    if not attention[:, -1].any():  # no other words: what gets least attention is none's
-        attention = torch.cat([shares(attention), torch.full_like(attention[:, :1], 0.5)], dim=1)
-    largest = attention.argmax(dim=1, keepdim=True)
-    words = torch.arange(attention.shape[1] - 1, device=attention.device)
-    return (largest == words.view(1, -1, *[1] * (attention.ndim - 2))).to(attention.dtype)
+        whose[list(tokens), word] = 1 / max(1, len(tokens))
+    total = torch.zeros(rows, queries, len(places), device=q.device)
+    for some in torch.arange(heads).tensor_split(min(heads, PARTS)):
+        these = slice(int(some[0]), int(some[-1]) + 1)
+        of_keys = k[:, these] if share == 1 else k[:, (some // share).tolist()]
+        of_bias = bias[:, these] if bias is not None and bias.shape[1] > 1 else bias
+        for words in range(0, len(places), d):  # kernels want values as wide as keys
+            values = whose[:, words : words + d]
+            wide = pad(values, (0, d - values.shape[1])).to(q).expand(*of_keys.shape)
+            answer = scaled_dot_product_attention(q[:, these], of_keys, wide, of_bias, scale=scale)
+            total[..., words : words + d] += answer[..., : values.shape[1]].sum(dim=1, dtype=torch.float32)
+    return total.transpose(1, 2) / heads

@@ -14,6 +14,10 @@
     probe.py           watching a run without changing it
     calibration.py     sampling a grid of layers and scales
     presets.py         whose a preset is, and where presets are kept
+    regions.py         reading in each step which part of the picture is meant, by words.py or foreground.py
+    word_masks.py      the masks of a run's words, as far as it has come
+    prompt_words.py    words of a prompt among its tokens
+    noised.py          showing pictures to a model once; features.py keeps what stands at a block then
     report.py          what happened: the log line, the warnings and the message to the web page
 
 One step reads in this order: run.predict_noise → step.answer → step.together or in_turn → blocks →

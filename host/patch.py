@@ -11,6 +11,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from ..detail_guidance.settings import Settings
 from . import block_hooks
 from .families import Family, anatomy
+from .regions import require_readable
 from .report import Report
 from .run import Run, unasked
 from .step import KEY
@@ -37,12 +38,14 @@ def patch(
         tell: is given the report of each run.
 
     Raises:
-        ValueError: no row of the family table fits the model, or the settings' profile does not.
+        ValueError: no row of the family table fits the model, or the settings' profile or words do not.
     """
     of_model = anatomy(model)
     family = of_model.family
     if settings.options.profile is not None:
         settings.options.profile.check(family.name, len(of_model.blocks))
+    if settings.options.words is not None:
+        require_readable(settings.options.words, of_model)
     replaces = bool(model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY))
     clone = without(model, family)
     if settings.off:

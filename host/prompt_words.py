@@ -10,7 +10,7 @@ import torch
 from comfy.sd import CLIP
 
 from ..detail_guidance.words import Words
-from .words import CONDITION
+from .regions import CONDITION
 
 POOLED = ("l", "g")  # CLIP's encoders, whose tokens only some models take beside their pooled output
 UNSPACED = "[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]"  # Chinese, Japanese, Korean

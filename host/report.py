@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 from server import PromptServer
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 EVENT = "detail_guidance.report"
 ROUTE = "/detail_guidance/reports"
@@ -15,6 +17,7 @@ ROUTE = "/detail_guidance/reports"
 # The last report of each node of a page's workflow, oldest first: a page that was reloaded asks for them.
 _kept: OrderedDict[tuple[str, str | None], dict[str, Any]] = OrderedDict()
 KEPT = 200
+SMALL = 32  # cells of a mask's longer side
 
 # Those of the prompt that is running, by its id, for nodes further on in it.
 _of_prompt: tuple[str | None, list["Report"]] = (None, [])
@@ -43,6 +46,9 @@ class Report:
         relative_strength: mean of ‖w(c − d)‖ / ‖x − c‖ over guided steps and pictures: the detail term as a share of
             the model's own update.
         made_with: the node's inputs that are numbers, by name: whether they have changed since.
+        covered: of each word the share of the pictures that its mask covers, 0 to 1; empty where there are no words.
+        mask: of all words, of the first picture (a video's first frame), in percent: rows of at most SMALL cells; None
+            where nothing was read.
         warnings: what the user should know, in full sentences.
     """
 
@@ -62,6 +68,8 @@ class Report:
     plan: str
     relative_strength: float
     made_with: dict[str, float]
+    covered: dict[str, float] = field(default_factory=dict)
+    mask: list[list[int]] | None = None
     warnings: list[str] = field(default_factory=list)
 
     def line(self) -> str:
@@ -72,15 +80,16 @@ class Report:
         steps = f"{self.steps_fired + self.steps_reused} of {self.steps} steps"
         if self.steps_reused:
             steps += f" ({self.steps_fired} computed)"
+        words = "".join(f", {name} {share:.0%}" for name, share in self.covered.items())
         return (
             f"Detail Guidance: {self.family}, {blocks} of {self.block_count}, "
             f"massive channels {', '.join(map(str, channels)) or 'none'}, "
-            f"{steps}, {self.plan}, relative strength {self.relative_strength:.3f}"
+            f"{steps}, {self.plan}, relative strength {self.relative_strength:.3f}{words}"
         )
 
     def summary(self) -> dict[str, Any]:
         """What is worth keeping with a picture."""
-        left_out = ("block_names", "peak_ratios")
+        left_out = ("block_names", "peak_ratios", "mask")
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     def publish(self) -> None:
@@ -101,6 +110,14 @@ class Report:
             while len(_kept) > KEPT:
                 _kept.popitem(last=False)
         server.send_sync(EVENT, told, server.client_id)
+
+
+def small(mask: Tensor) -> list[list[int]]:
+    """Of a mask (pictures, …, rows, columns) the first picture's, as the page shows it."""
+    first = mask.flatten(0, -3)[:1, None]
+    scale = min(1.0, SMALL / max(first.shape[-2:]))
+    size = [max(1, round(scale * side)) for side in first.shape[-2:]]
+    return (100 * interpolate(first, size, mode="area"))[0, 0].round().int().tolist()
 
 
 def reports_of_this_prompt() -> list[Report]:

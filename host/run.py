@@ -23,9 +23,10 @@ from .context_windows import DetailedWindows
 from .families import Anatomy, anatomy
 from .layout import Order
 from .presets import fingerprint
-from .report import Report
+from .report import Report, small
 from .step import KEY, asking
 from .task import Outcome, Source, Task
+from .word_masks import WordMasks
 
 # Relative strength from which on the reference models lose the layout and move away from real pictures
 # (docs/DEFAULTS.md).
@@ -57,6 +58,10 @@ class Run:
         )
         self.batching: Batching = settings.options.batching  # in turn, once a step had to
         self.kept: Kept | None = None  # of the last step that computed D_m
+        options = settings.options
+        self.words = None
+        if options.words is not None:
+            self.words = WordMasks(options.words, options.words_soft, self.anatomy)
 
         self.orders: dict[str, Order] = {}
         self.fingerprints: dict[tuple[UUID, int], Tensor | None] = {}
@@ -74,6 +79,8 @@ class Run:
         add_wrapper_with_key(
             WrappersMP.PREDICT_NOISE, KEY, self.predict_noise, self.guider.model_options, is_model_options=True
         )
+        if self.words is not None:
+            self.words.install(self.guider.model_options)
 
     def predict_noise(
         self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: Any = None
@@ -89,6 +96,8 @@ class Run:
             self.kept = None  # some samplers change the latent's size
         outcomes: list[Outcome] = []
         task = self._task(x, sigma)
+        if self.words is not None and task.reuse is None:
+            self.words.begin(self.guider.conds["positive"], model_options)
         with asking_in_windows(model_options, task, outcomes):
             base = executor(x, timestep, model_options, seed)
         if not outcomes:
@@ -97,6 +106,8 @@ class Run:
         self._note(outcome, sigma, task.answer_scale)
         options = self.settings.options
         shape = self._picture_shape(x)
+        if self.words is not None:
+            self.words.end(shape, self._active_at(sigma), outcome.account.source == "computed")
         x, picture, cond, disrupted = (_picture(each, shape) for each in (x, base, outcome.cond, outcome.disrupted))
         guided, strength = detail_guidance(
             x,
@@ -104,7 +115,7 @@ class Run:
             cond,
             disrupted,
             self.settings.dg_scale,
-            mask=None if options.mask is None else _mask_like(options.mask, picture),
+            mask=self._mask(picture),
             limit=options.limit,
             rescale=options.rescale,
             as_strength=options.scale_is == "strength",
@@ -113,6 +124,15 @@ class Run:
         if picture is base:
             return guided
         return torch.cat([guided.flatten(1), base.flatten(1)[:, guided[0].numel() :]], dim=1).view_as(base)
+
+    def _mask(self, picture: Tensor) -> Tensor | None:
+        """Where detail is added; None is everywhere."""
+        mask = self.settings.options.mask
+        mask = None if mask is None else _mask_like(mask, picture)
+        if self.words is None:
+            return mask
+        words = self.words.over(picture)
+        return words if mask is None else mask * words
 
     def _picture_shape(self, x: Tensor) -> torch.Size:
         """Of the pictures' part in x. Models of pictures and sound take both as one row of numbers, the picture first;
@@ -188,6 +208,7 @@ class Run:
         peak_ratios = {block: ratio.item() for block, ratio in sorted(self.peak_ratios.items())}
         peak_ratios = {block: ratio for block, ratio in peak_ratios.items() if isfinite(ratio)}  # the page reads JSON
         strength = torch.cat(self.strengths).nanmean().item() if self.strengths else 0.0
+        masks = {} if self.words is None else self.words.by_name()
         return Report(
             node=node_id,
             fingerprint=self.fingerprint,
@@ -205,6 +226,8 @@ class Run:
             plan="in turn" if self.batching == "in turn" else "together",
             relative_strength=strength if isfinite(strength) else 0.0,
             made_with=self.settings.numbers,
+            covered={name: mask.mean().item() for name, mask in masks.items()},
+            mask=small(torch.stack([*masks.values()]).amax(dim=0)) if masks else None,
             warnings=list(self._warnings(channels, strength)),
         )
 
@@ -255,6 +278,8 @@ class Run:
             )
         if self.settings.options.batching == "together" and self.computed and self.batching == "in turn":
             yield "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
+        if self.words is not None and self.guided:
+            yield from self.words.warnings()
         nothing = ", ".join(str(block) for block, found in channels.items() if not found)
         if self.computed and nothing:
             if self.settings.options.profile:

@@ -1,29 +1,20 @@
 """Reading where the model's attention puts words, in one block, while it computes what it would compute anyway."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, prod
+from math import prod
 from typing import Any
 from uuid import UUID
 
 import torch
-from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
-from comfy.samplers import CFGGuider
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ..detail_guidance.layers import block_at
 from ..detail_guidance.words import Words, word_attention
-from ..instruments.recording import grid_of
-from . import block_hooks
-from .families import Anatomy, anatomy
-from .forward import Args, Batch, Inner, Patch, patched
-from .layout import Key, Prompt, Reading, Stage, grid_in
-
-KEY = "detail_guidance.words"
-CONDITION = "detail_guidance_words"  # of a condition: which prompt it is of
+from .families import Anatomy
+from .forward import Args, Batch, Inner, Patch
+from .layout import Key, Prompt, Reading, Stage
 
 MIDDLE = 0.4  # of the depth, where no block of the family was published: about where those of SD3 and FLUX.1 are
 
@@ -115,104 +106,6 @@ def reading_words(
         return inner({**args, "transformer_options": {**options, "optimized_attention_override": override}})
 
     return {block.key: patch}
-
-
-def watched_words(model: ModelPatcher, words: Words, see: Callable[[Tensor], object]) -> ModelPatcher:
-    """A clone of the model that shows, after each step of sampling, where the words are.
-
-    Args:
-        see: given float32 (pictures, words, …, height, width) of the latent's size: the share of attention; of several
-            positive conditions the largest, and nothing outside their areas.
-
-    Raises:
-        ValueError: the words cannot be read on this model.
-    """
-    of_model = anatomy(model)
-    words_block(words, of_model)
-    clone = model.clone()
-    block_hooks.install(clone, of_model.family)
-
-    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        guider: CFGGuider = executor.class_obj
-        watching = WordWatch(words, of_model)
-        options = guider.model_options
-
-        def predict_noise(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            watching.begin(guider.conds["positive"], options)
-            predicted = executor(x, *args, **kwargs)
-            attention = watching.taken(x.shape)
-            if attention is not None:
-                see(attention)
-            return predicted
-
-        wrapper = patched(watching.patches_for)
-        add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, wrapper, options, is_model_options=True)
-        add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, options, is_model_options=True)
-        return executor(*args, **kwargs)
-
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
-    return clone
-
-
-class WordWatch:
-    """Collects the attention of one sampling run, step by step."""
-
-    def __init__(self, words: Words, of_model: Anatomy) -> None:
-        self.words, self.of_model = words, of_model
-        self.conditions: dict[UUID, dict[str, Any]] = {}  # that have the words
-        self.seen: list[tuple[UUID, Tensor]] = []  # of this step
-
-    def begin(self, positive: Sequence[dict[str, Any]], options: dict[str, Any]) -> None:
-        """At the beginning of a step: what the host has made of the guider's conditions.
-
-        Raises:
-            ValueError: none of them has the words, or the host cuts the latent.
-        """
-        if options.get("context_handler") is not None:
-            raise ValueError("words: they cannot be read in context windows. Remove the node that sets them.")
-        self.conditions = {cond["uuid"]: cond for cond in positive if cond.get(CONDITION) == self.words.prompt}
-        if not self.conditions:
-            raise ValueError("words: the positive is of another prompt. Connect Prompt Words' own conditioning to it.")
-
-    def patches_for(self, batch: Batch) -> dict[Key, Patch]:
-        family, network = self.of_model.family, self.of_model.network
-        reading = family.reading(network, batch.latent, batch.conditions, {})
-
-        def shown(uuid: UUID, index: int, attention: Tensor) -> None:
-            if index != 0:  # for areas, the host gives the negative a copy of the positive's condition
-                return
-            if family.patch is None:
-                grid = grid_of(attention.shape[-1], batch.latent)
-            else:
-                grid = grid_in(batch.latent, family.patch(network))
-            maps = attention.unflatten(-1, grid).flatten(0, -3)[:, None]
-            # Tokens that reach beyond the latent's end are padding there.
-            height, width = batch.latent[-2:]
-            tall, wide = ceil(height / grid[-2]) * grid[-2], ceil(width / grid[-1]) * grid[-1]
-            large = interpolate(maps, (tall, wide), mode="bilinear", align_corners=False)[..., :height, :width]
-            self.seen.append((uuid, large.reshape(*attention.shape[:2], *grid[:-2], height, width)))
-
-        return reading_words(self.words, self.of_model, batch, reading, self.conditions, shown)
-
-    def taken(self, latent: torch.Size) -> Tensor | None:
-        """What this step has shown; None where nothing was computed, or the positive is not active."""
-        seen, self.seen = self.seen, []
-        whole: Tensor | None = None
-        for uuid, attention in seen:
-            cond = self.conditions[uuid]
-            area = cond.get("area")
-            if area is not None:  # sides, then places; a video's frames before each
-                height, width = area[len(area) // 2 - 2 : len(area) // 2]
-                top, left = area[-2:]
-                canvas = attention.new_zeros(*attention.shape[:-2], *latent[-2:])
-                canvas[..., top : top + height, left : left + width] = attention
-                attention = canvas
-            mask = cond.get("mask")
-            if mask is not None:
-                resized = interpolate(mask.flatten(0, -3)[:, None].float(), latent[-2:], mode="bilinear")
-                attention = attention * resized[:1].to(attention)
-            whole = attention if whole is None else torch.maximum(whole, attention)
-        return whole
 
 
 def _place(

@@ -15,6 +15,7 @@ import {
 import { makeDraggable, makeSlider, showSlider } from "./slider.js";
 import {
   word,
+  wordsOfCovered,
   wordsOfHeat,
   wordsOfLayers,
   wordsOfPreset,
@@ -78,10 +79,20 @@ export class Panel {
     );
     this.said.setAttribute("role", "status");
     this.said.dataset.captureWheel = "true"; // asks Nodes 2.0 to let it scroll when it has the focus
+    this.mask = element("canvas", "mask");
+    this.mask.setAttribute("role", "img");
+    this.mask.hidden = true;
     const name = element("span", "name");
     name.textContent = word("detail");
     const row = element("div", "row", name, this.scaleTrack, this.number);
-    this.element = element("div", "detail-guidance", row, this.strip, this.layers, this.said);
+    this.element = element(
+      "div",
+      "detail-guidance",
+      row,
+      this.strip,
+      this.layers,
+      element("div", "last", this.said, this.mask),
+    );
     this.element.setAttribute("role", "group");
 
     const onTrack = (track) => (event) => {
@@ -250,12 +261,23 @@ export class Panel {
     this.use.disabled = linked.size > 0 || Object.keys(preset?.options ?? {}).length > 0;
   }
 
+  /** Where detail went, where words said so. */
+  #showMask() {
+    const { mask } = this.report; // a server of an older version does not say
+    this.mask.hidden = !mask;
+    if (!mask) return;
+    drawPercents(this.mask, mask);
+    this.mask.title = wordsOfCovered(this.report);
+    this.mask.setAttribute("aria-label", this.mask.title);
+  }
+
   #showReport() {
     const { report } = this;
     this.happened.title = wordsOfReportAtLength(report);
     this.warnings.textContent = this.warnings.title = report.warnings.join(" ");
     this.said.tabIndex = report.warnings.length ? 0 : -1;
     this.said.scrollTop = 0;
+    this.#showMask();
     const cells = warmths(report.peak_ratios, report.block_count).map((warmth, block) => {
       const cell = element("span", report.block_names[block].endsWith(" 0") && block > 0 ? "cell new-kind" : "cell");
       if (warmth !== null) cell.style.setProperty("--warmth", warmth);
@@ -263,6 +285,14 @@ export class Panel {
     });
     this.heat.replaceChildren(...cells);
   }
+}
+
+/** Draws rows of percents, one pixel for each, white for all. */
+function drawPercents(canvas, rows) {
+  canvas.width = rows[0].length;
+  canvas.height = rows.length;
+  const greys = rows.flat().flatMap((percent) => [...Array(3).fill((255 * percent) / 100), 255]);
+  canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(greys), canvas.width), 0, 0);
 }
 
 /** What keeps the node from doing anything, in a word; empty where nothing does. */

@@ -46,6 +46,12 @@ export function wordsOfReport(report) {
   return [strength, say.channels(shown, channels.length), wordsOfSteps(report)].join(" · ");
 }
 
+/** "where: bear 12 %, grass 30 %": of each word the share of the pictures that its mask covers. */
+export function wordsOfCovered({ covered = {} }) {
+  const list = Object.entries(covered).map(([name, share]) => `${name} ${Math.round(100 * share)} %`);
+  return list.length ? say.where(list.join(", ")) : "";
+}
+
 /** How much a strength is; docs/DEFAULTS.md says where the limits are from. */
 export function zoneOf(strength) {
   if (strength < WEAK) return "weak";
@@ -97,6 +103,7 @@ export function wordsOfReportAtLength(report) {
     ...channels,
     `Guided: ${wordsOfSteps(report)}${report.steps_reused ? ", the others with the detail of the last one" : ""}`,
     `Relative strength: ${number(report.relative_strength, 3)} (the added detail as a share of the model's own step)`,
+    ...[wordsOfCovered(report)].filter(Boolean),
     `Plan: ${report.plan} (the extra rows ran ${report.plan === "together" ? "in the same forward" : "in a forward of their own"})`,
   ].join("\n");
 }

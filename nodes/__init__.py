@@ -1,6 +1,7 @@
 """What users see: one short file per node, widgets in, one call out."""
 
 from .detail_compare import DetailCompare
+from .detail_foreground import DetailForeground
 from .detail_guidance import DetailGuidance
 from .detail_guidance_calibrate import DetailGuidanceCalibrate
 from .detail_guidance_options import DetailGuidanceOptions
@@ -35,5 +36,6 @@ NODES = [
     SaveDiTFeatures,
     LoadDiTFeatures,
     PromptWords,
+    DetailForeground,
     PromptWordMask,
 ]

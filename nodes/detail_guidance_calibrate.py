@@ -20,6 +20,7 @@ from torch import Tensor
 from ..detail_guidance.layers import parse_layers
 from ..detail_guidance.preset import Preset
 from ..detail_guidance.profile import Profile
+from ..detail_guidance.regions import Region
 from ..detail_guidance.settings import DG_SCALE, LAYER, Options, parse_scales
 from ..host import presets
 from ..host.calibration import Sampling, cells, cost, features, grid, sampled, through
@@ -244,7 +245,8 @@ def _preset(
 ) -> Preset:
     usual = vars(Options())
     given = {
-        name: "given" if isinstance(value, Tensor | Profile) else str(value) for name, value in vars(options).items()
+        name: "given" if isinstance(value, Tensor | Profile | Region) else str(value)
+        for name, value in vars(options).items()
     }
     return Preset(
         fingerprint=presets.fingerprint(model),

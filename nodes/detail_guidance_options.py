@@ -3,8 +3,8 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..detail_guidance.settings import AUTO, Batching, Options, ScaleIs, parse_channels
-from .inputs import CATEGORY, DetailGuidanceOptionsType, DetailGuidanceProfile, finding_inputs
+from ..detail_guidance.settings import AUTO, WORDS_SOFT, Batching, Options, ScaleIs, parse_channels
+from .inputs import CATEGORY, DetailGuidanceOptionsType, DetailGuidanceProfile, WordsType, finding_inputs, fraction
 
 
 class DetailGuidanceOptions(io.ComfyNode):
@@ -86,9 +86,21 @@ class DetailGuidanceOptions(io.ComfyNode):
                     tooltip="What dg_scale is. w: the paper's factor. strength: the share that the added detail has in "
                     "the step that the model itself takes, the same at every step and on every model.",
                 ),
+                fraction(
+                    "words_soft",
+                    WORDS_SOFT,
+                    "Width of the edge of the words' masks. 0 is a hard one; raising it blends more.",
+                    optional=True,
+                ),
                 io.Mask.Input("mask", optional=True, tooltip="Where detail is added: white fully, black not at all."),
                 DetailGuidanceProfile.Input(
                     "profile", optional=True, tooltip="Channels measured before, per block, in place of channels."
+                ),
+                WordsType.Input(
+                    "words",
+                    optional=True,
+                    tooltip="From Prompt Words or Foreground: detail is added where the model's own attention has "
+                    "them, as it samples.",
                 ),
             ],
             outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guider and Detail Guidance.")],

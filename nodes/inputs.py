@@ -37,8 +37,8 @@ DiTFeaturesType = io.Custom("DIT_FEATURES")
 WordsType = io.Custom("DG_WORDS")
 
 
-def fraction(name: str, default: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, round=0.0001, tooltip=tooltip)
+def fraction(name: str, default: float, tooltip: str, **more: Any) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, round=0.0001, tooltip=tooltip, **more)
 
 
 def guidance_inputs() -> list[io.Input]:

@@ -14,10 +14,11 @@ from torch.nn.functional import interpolate, pad
 from nodes import common_ksampler
 
 from ..detail_guidance.numbers import require
-from ..detail_guidance.words import Words, divided, soft_masks
+from ..detail_guidance.regions import Region, divided, soft_masks
+from ..detail_guidance.settings import WORDS_SOFT
 from ..host.families import anatomy
 from ..host.noised import shown
-from ..host.words import watched_words
+from ..host.regions import NOTHING, watched_region
 from ..instruments.feature_pictures import overlay
 from .inputs import CATEGORY, WordsType, fraction, require_something
 from .pictures import encoded, require_one_caption
@@ -40,14 +41,16 @@ class PromptWordMask(io.ComfyNode):
                 io.Model.Input("model", tooltip="A Diffusion Transformer."),
                 io.Conditioning.Input("positive", tooltip="Prompt Words' own conditioning."),
                 io.Vae.Input("vae", tooltip="The model's own: it decodes what was sampled, and encodes an image."),
-                WordsType.Input("words", tooltip="From Prompt Words."),
+                WordsType.Input("words", tooltip="From Prompt Words or Foreground."),
                 io.Combo.Input(
                     "masks",
                     options=[SOFT, DIVIDED],
                     default=SOFT,
                     tooltip="soft: each word's own, with an edge. divided: every place is one word's, or none's.",
                 ),
-                fraction("softness", 0.2, "Width of a soft mask's edge. 0 is a hard one; raising it blends more."),
+                fraction(
+                    "softness", WORDS_SOFT, "Width of a soft mask's edge. 0 is a hard one; raising it blends more."
+                ),
                 io.Int.Input(
                     "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of the noise."
                 ),
@@ -91,7 +94,7 @@ class PromptWordMask(io.ComfyNode):
         model: ModelPatcher,
         positive: list,
         vae: VAE,
-        words: Words,
+        words: Region,
         masks: str,
         softness: float,
         noise_level: float,
@@ -107,7 +110,7 @@ class PromptWordMask(io.ComfyNode):
         if (image is None) == (latent_image is None):
             raise ValueError("image: connect either an image, which is read, or latent_image, which is sampled.")
         seen: list[Tensor] = []
-        watched = watched_words(model, words, seen.append)
+        watched = watched_region(model, words, seen.append)
         if image is not None:
             require_one_caption(positive)
             samples, size = encoded(anatomy(model), vae, image)
@@ -158,10 +161,7 @@ def _mean(seen: list[Tensor]) -> Tensor:
         ValueError: nothing was read.
     """
     if not seen:
-        raise ValueError(
-            "words: nothing was read. The engine that loaded this model, or another node, keeps its attention to "
-            "itself: load the model with ComfyUI's own loader, or remove that node."
-        )
+        raise ValueError(NOTHING)
     return torch.stack(seen[int(COUNTS_FROM * len(seen)) :]).mean(dim=0).cpu()
 
 

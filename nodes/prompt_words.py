@@ -31,7 +31,7 @@ class PromptWords(io.ComfyNode):
                 ),
             ],
             outputs=[
-                WordsType.Output(display_name="words", tooltip="For Prompt Word Mask."),
+                WordsType.Output(display_name="words", tooltip="For Detail Guidance Options or Prompt Word Mask."),
                 io.Conditioning.Output(display_name="conditioning", tooltip="The prompt, for positive."),
             ],
         )

@@ -29,6 +29,7 @@ NODES = (
     "SaveDiTFeatures",
     "LoadDiTFeatures",
     "PromptWords",
+    "DetailForeground",
     "PromptWordMask",
 )
 FILE = Path(__file__).resolve().parent.parent / "locales/en/nodeDefs.json"

@@ -431,36 +431,36 @@ def words(definitions: Definitions) -> Graph:
     model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
     graph.note(
         0,
-        "More detail on the bear, not on the meadow, by typing *bear*. **Prompt Word Mask** samples the picture once "
-        "and reads where the model sees the word; its mask tells **Detail Guidance** where to add detail when the same "
-        "picture is sampled again. The mask can go anywhere else that takes one; an image of yours is read when it is "
-        f"connected in place of the latent.\n\n{NOT_MEASURED}",
+        "More detail on the bear, not on the meadow, by typing *bear*. While the picture is sampled, **Detail "
+        "Guidance** reads where the model's own attention has the word, and adds detail there; its panel shows where. "
+        "*Foreground* in place of *Prompt Words* needs no word. **Prompt Word Mask** reads the finished picture, or any "
+        f"other, for whatever takes a mask.\n\n{NOT_MEASURED}",
     )
     wanted = graph.node("PromptWords", 1, title="Prompt, and the word in it", clip=clip, text=BEAR, words="bear")
     nothing = graph.node("CLIPTextEncode", 1, title="Negative prompt", clip=clip, text="")
     graph.group("Prompt", wanted, nothing)
     latent = size(graph)
     conditions = {"positive": wanted.out("conditioning"), "negative": nothing.out("CONDITIONING")}
+    options = graph.node("DetailGuidanceOptions", 2, words=wanted.out("words"))
+    detail = graph.node("DetailGuidance", 2, model=model, options=options.out("DG_OPTIONS"))
+    sampler = graph.node("KSampler", 2, model=detail.out("MODEL"), latent_image=latent, **conditions, **SAMPLING)
+    drawn = picture(graph, 2, sampler.out("LATENT"), vae, "detail_on_a_word")
+    graph.group("With detail on the word", options, detail, sampler, *drawn)
+    plain = graph.node("KSampler", 3, model=model, latent_image=latent, **conditions, **SAMPLING)
+    before = graph.node("VAEDecode", 3, samples=plain.out("LATENT"), vae=vae)
+    beside = graph.node("DetailCompare", 3, images=drawn[0].out("IMAGE"), reference=before.out("IMAGE"))
+    graph.group("Before and after: move the pointer over it", plain, before, beside)
     found = graph.node(
         "PromptWordMask",
-        2,
+        4,
         model=model,
+        positive=conditions["positive"],
         vae=vae,
         words=wanted.out("words"),
-        latent_image=latent,
-        **conditions,
-        **SAMPLING,
+        image=drawn[0].out("IMAGE"),
     )
-    over = graph.node("PreviewImage", 2, title="Where the word is", images=found.out("overlay"))
-    graph.group("The picture, and where the word is in it", found, over)
-    options = graph.node("DetailGuidanceOptions", 3, mask=found.out("masks"))
-    detail = graph.node("DetailGuidance", 3, model=model, options=options.out("DG_OPTIONS"))
-    sampler = graph.node("KSampler", 3, model=detail.out("MODEL"), latent_image=latent, **conditions, **SAMPLING)
-    drawn = picture(graph, 3, sampler.out("LATENT"), vae, "detail_on_a_word")
-    graph.group("The same picture, with detail there", options, detail, sampler, *drawn)
-    before = graph.node("VAEDecode", 4, samples=found.out("latent"), vae=vae)
-    beside = graph.node("DetailCompare", 4, images=drawn[0].out("IMAGE"), reference=before.out("IMAGE"))
-    graph.group("Before and after: move the pointer over it", before, beside)
+    over = graph.node("PreviewImage", 4, title="Where the word is", images=found.out("overlay"))
+    graph.group("The finished picture's mask, for other nodes", found, over)
     return graph
 
 

@@ -114,9 +114,9 @@ class ComfyPage:
             node_type,
         )
 
-    async def show(self, zoom: float = 1.0, bypassed: bool = False) -> None:
-        """Bring the Detail Guider (the bypassed one) into the middle of the page."""
-        find = "canvas.graph.nodes.find(({ type, mode }) => type === 'DetailGuider' && mode === MODE)"
+    async def show(self, zoom: float = 1.0, bypassed: bool = False, node_type: str = "DetailGuider") -> None:
+        """Bring the Detail Guider (the bypassed one), or another node, into the middle of the page."""
+        find = f"canvas.graph.nodes.find(({{ type, mode }}) => type === '{node_type}' && mode === MODE)"
         find = find.replace("MODE", "4" if bypassed else "0")
         await self.page.evaluate(
             f"""zoom => {{

@@ -552,6 +552,38 @@ async def test_parts_of_pictures_are_shown(comfy):
     await comfy.screenshot("parts_run")
 
 
+async def test_the_panel_shows_where_detail_went(comfy):
+    """The workflow as it is offered, on the reference model of objects."""
+    file = next(file for file in WORKFLOWS if file.stem == "detail_guidance_words")
+    graph = json.loads(file.read_text())
+    smaller = {
+        "CLIPTextEncode": lambda old: [""],
+        "PromptWords": lambda old: ["bear wood planks", "bear", *old[2:]],
+        "EmptySD3LatentImage": lambda old: [128, 128, 1],
+        "KSampler": lambda old: [old[0], old[1], 8, *old[3:]],
+        "DetailGuidance": lambda old: [0.25, *old[1:]],
+    }
+    for node in graph["nodes"]:
+        if node["type"] == "CheckpointLoaderSimple":
+            node.update(type="DetailGuidanceReferenceModel", widgets_values=[True], properties={})
+        node["widgets_values"] = smaller.get(node["type"], list)(node["widgets_values"])
+    await comfy.drop(graph)
+    await comfy.show(node_type="DetailGuidance")
+    mask = comfy.panel().locator(".mask")
+    assert await mask.is_hidden(), "before a run there is none"
+    before = await comfy.panel().bounding_box()
+    await comfy.run()
+    assert re.fullmatch(r"where: bear \d+ %", await mask.get_attribute("title"))
+    assert await comfy.panel().bounding_box() == before, "the node does not grow"
+    greys = await mask.evaluate(
+        "mask => [...mask.getContext('2d').getImageData(0, 0, mask.width, mask.height).data]"
+        "  .filter((_, number) => number % 4 === 0)"
+    )
+    assert len(greys) == 16 * 16 and min(greys) < 64 and max(greys) > 191, "a part of the picture"
+    assert await mask.is_visible()
+    await comfy.screenshot("words_run")
+
+
 async def test_a_warning_is_on_the_node(comfy):
     await comfy.drop(demo(steps=2, layer_start=0.0, layer_end=0.0))
     await comfy.show()

@@ -59,8 +59,10 @@ NODES = {
         "optional": {
             "every": ("INT", 1, 8),
             "scale_is": ("COMBO",),
+            "words_soft": FRACTION,
             "mask": ("MASK",),
             "profile": ("DG_PROFILE",),
+            "words": ("DG_WORDS",),
         },
         "output": ["DG_OPTIONS"],
     },
@@ -162,6 +164,11 @@ NODES = {
         "optional": {},
         "output": ["DG_WORDS", "CONDITIONING"],
     },
+    "DetailForeground": {
+        "required": {"layer": FRACTION, "max_channels": ("INT", 1, 64)},
+        "optional": {},
+        "output": ["DG_WORDS"],
+    },
     "PromptWordMask": {
         "required": {
             "model": ("MODEL",),
@@ -209,6 +216,7 @@ DEFAULTS = {
     "batching": "auto",
     "every": 1,
     "scale_is": "w",
+    "words_soft": 0.2,
 }
 
 

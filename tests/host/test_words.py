@@ -140,7 +140,7 @@ def test_equals_attention_in_full(pack, name, share):
 def watched(pack, patcher, words, positive, negative=None, cfg=1.0, batch=1, steps=1):
     """What is shown of each step, and what was sampled."""
     shown = []
-    model = pack.module("host.words").watched_words(patcher, words, shown.append)
+    model = pack.module("host.regions").watched_region(patcher, words, shown.append)
     samples = sample(stock_guider(model, positive, negative, cfg=cfg), batch, steps=steps)
     return shown, samples
 
@@ -154,13 +154,13 @@ def test_detail_guidance_beside_it(pack, name, block, batching):
     words = words_of(pack, case.text, (block + 0.5) / case.depth)
     inputs = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
     expected, plain = [], stock_guider(patcher, **inputs)
-    plain.model_patcher = pack.module("host.words").watched_words(patcher, words, expected.append)
+    plain.model_patcher = pack.module("host.regions").watched_region(patcher, words, expected.append)
     sample(plain, noise=case.noise(2), steps=1)
     options = pack.run("DetailGuidanceOptions", batching=batching, massive_ratio=1.0)
     layer = 2.5 / case.depth
     guided = pack.run("DetailGuidance", model=patcher, layer_start=layer, layer_end=layer, options=options)
     found, guider = [], stock_guider(patcher, **inputs)
-    guider.model_patcher = pack.module("host.words").watched_words(guided, words, found.append)
+    guider.model_patcher = pack.module("host.regions").watched_region(guided, words, found.append)
     sample(guider, noise=case.noise(2), steps=1)
     assert len(found) == len(expected) == 1 and relative_error(found[0], expected[0]) <= 1e-5
 
@@ -240,7 +240,7 @@ def test_context_windows_are_refused(pack):
     case, patcher = CASES["Wan text to video"], load("Wan text to video")
     windowed = with_context_windows(patcher, 2)
     guider = stock_guider(windowed, case.conditioning(1), case.conditioning(2))
-    guider.model_patcher = pack.module("host.words").watched_words(windowed, words_of(pack, case.text, 0.5), print)
+    guider.model_patcher = pack.module("host.regions").watched_region(windowed, words_of(pack, case.text, 0.5), print)
     with pytest.raises(ValueError, match="words: they cannot be read in context windows"):
         sample(guider, noise=case.noise(1), steps=1)
 
@@ -254,7 +254,7 @@ def test_context_windows_are_refused(pack):
 )
 def test_models_that_do_not_tell(pack, name, layer, message):
     with pytest.raises(ValueError, match=message):
-        pack.module("host.words").watched_words(load(name), words_of(pack, 5, layer), print)
+        pack.module("host.regions").watched_region(load(name), words_of(pack, 5, layer), print)
 
 
 @pytest.mark.parametrize("name, block", [("HunyuanVideo", 1), ("Flux.2", 2), ("Wan text to video", 2)])

@@ -2,6 +2,7 @@ import { wordsIn } from "../../js/languages.js";
 import {
   speak,
   word,
+  wordsOfCovered,
   wordsOfHeat,
   wordsOfLayers,
   wordsOfPreset,
@@ -84,6 +85,14 @@ test("the page's language", () => {
   speak("ja");
   expect(wordsOfReport(FLUX)).toBe("強度 0.031（弱い） · チャンネル 154, 1446 · 15/20 ステップ");
   speak("en");
+});
+
+test("where words are", () => {
+  const covered = { bear: 0.123, "brown grass": 0.3 };
+  expect(wordsOfCovered({ ...FLUX, covered })).toBe("where: bear 12 %, brown grass 30 %");
+  expect(wordsOfCovered({ ...FLUX, covered: {} })).toBe("");
+  expect(wordsOfCovered(FLUX)).toBe(""); // of a server of an older version
+  expect(wordsOfReportAtLength({ ...FLUX, covered, plan: "together" })).toContain("where: bear 12 %");
 });
 
 test("all languages have all words", () => {

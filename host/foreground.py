@@ -1,0 +1,64 @@
+"""Reading the largest channels of the picture's tokens at one block's input, while the model computes what it would
+compute anyway."""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from ..detail_guidance.foreground import Foreground, largest_channels
+from ..detail_guidance.layers import block_at
+from .families import Anatomy
+from .forward import Args, Chunk, Inner, Patch
+from .layout import Block, Key, Reading, Stage
+from .words import Shown
+
+
+def reading_foreground(
+    sought: Foreground,
+    of_model: Anatomy,
+    reading: Reading,
+    wanted: Collection[UUID],
+    shown: Shown,
+    follow: bool,
+) -> dict[Key, Patch]:
+    """Block patches that show the channels' values, for every condition of `wanted` in a forward, and change nothing.
+
+    Args:
+        follow: compare the streams with the table on the way, which waits for the device: once a run is enough.
+
+    Raises:
+        ValueError: the block is not told which rows are whose.
+    """
+    number = block_at(sought.layer, len(of_model.blocks))
+
+    def chunks(args: Args, stage: Stage) -> list[Chunk]:
+        """Of the conditions that are wanted."""
+        told = args.get("transformer_options")
+        if told is None:
+            raise ValueError(
+                f"words: {of_model.family.name} does not tell its blocks whose rows they are given, so that its "
+                "foreground cannot be read. Use a mask."
+            )
+        size = stage.image_of(args, slice(None)).shape[0] // len(told["uuids"])
+        whose = enumerate(zip(told["uuids"], told["cond_or_uncond"], strict=True))
+        return [Chunk(uuid, index, at, size) for at, (uuid, index) in whose if uuid in wanted]
+
+    def at(block: Block) -> Patch:
+        stage = block.stage
+
+        def patch(args: Args, inner: Inner) -> Args:
+            meant = chunks(args, stage)
+            if follow and block.first and meant:
+                reading.count(block, args)
+                reading.follow(block, args, meant[0].rows)
+            for chunk in meant if block is of_model.blocks[number] else ():
+                picture = reading.picture(stage, args, chunk.rows)
+                shown(*chunk.key, largest_channels(picture.flatten(1, -2), sought.channels))
+            out = inner(args)
+            if follow and block.last and meant:
+                reading.leave(block, out, meant[0].rows)
+            return out
+
+        return patch
+
+    blocks = of_model.blocks[: number + 1]
+    return {block.key: at(block) for block in blocks if block is blocks[-1] or (follow and (block.first or block.last))}

@@ -1,0 +1,298 @@
+"""Detail only where words, or the foreground, are: against the plain implementation, and what is said of it."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from comparison import PLANS, with_context_windows
+from family_models import CASES, load
+from models import conditioning, model
+from plain import relative_error
+from sampling import counted, detail_guider, reported, sample, stock_guider
+from test_families import TOP, of_cases, plain, setting
+from test_words import prompt_words, reference, words_of  # noqa: F401  a fixture
+
+SOFT = 0.5
+JOINT = [
+    "Flux",
+    "Flux.2",
+    "Qwen-Image",
+    "Wan text to video",
+    "HunyuanVideo",
+    "AuraFlow",
+    "LTX-Video",
+    "Cosmos Predict2",
+]
+UNTOLD = ["PixArt", "HunyuanDiT", "Wan speech to video"]
+
+
+def foreground(pack, **inputs):
+    return pack.run("DetailForeground", **inputs)
+
+
+def expected_masks(seen):
+    """Of the maps that each step has shown: their mean so far, the words' share, an edge of the width SOFT, and the
+    largest of the words."""
+    masks = []
+    for step in range(len(seen)):
+        maps = torch.stack(seen[: step + 1]).mean(dim=0)
+        share = maps[:, :-1] / (maps[:, :-1] + maps[:, -1:])
+        masks.append(((share - 0.5) / SOFT + 0.5).clamp(0, 1).amax(dim=1, keepdim=True))
+    return masks
+
+
+def masked(plain_guider, masks):
+    """A plain guider whose detail term is weighted by a mask for each step."""
+    masks = iter(masks)
+
+    class Masked(type(plain_guider)):
+        def predict_noise(self, *args, **more):
+            guided = super().predict_noise(*args, **more)
+            w, self.w = self.w, 0.0
+            base = super().predict_noise(*args, **more)
+            self.w = w
+            return base + next(masks) * (guided - base)
+
+    plain_guider.__class__ = Masked
+    return plain_guider
+
+
+def assert_equal(pack, case, patcher, inputs, batch, words, batching, steps=3):
+    layer = 2.5 / case.depth
+    options = {**TOP, "keep_start": 0.25, "keep_end": 0.25, "batching": batching, "words": words, "words_soft": SOFT}
+    guider = detail_guider(pack, patcher, options, layer_start=layer, layer_end=layer, **inputs)
+    seen = []
+    guider.model_patcher = pack.module("host.regions").watched_region(guider.model_patcher, words, seen.append)
+    actual = sample(guider, noise=case.noise(batch), steps=steps)
+    assert len(seen) == steps
+    masks = expected_masks(seen)
+    assert all(0.01 < mask.mean() < 0.99 for mask in masks), "it matters where"
+    expected = sample(masked(plain(case, patcher, **inputs, layers=(2,)), masks), noise=case.noise(batch), steps=steps)
+    assert relative_error(actual, expected) <= 1e-5
+    everywhere = sample(plain(case, patcher, **inputs, layers=(2,)), noise=case.noise(batch), steps=steps)
+    assert relative_error(everywhere, expected) > 1e-3
+
+
+@PLANS
+@pytest.mark.parametrize("block", [1, 2])
+@of_cases(*JOINT)
+def test_words_against_the_plain_implementation(pack, name, block, batching):
+    case, patcher, batch, inputs = setting(name)
+    if name == "HunyuanVideo" and block > 1:
+        pytest.skip("its single blocks do not tell where the prompt is")
+    assert_equal(pack, case, patcher, inputs, batch, words_of(pack, case.text, (block + 0.5) / case.depth), batching)
+
+
+@PLANS
+@of_cases(*JOINT, "Chroma", "HiDream", "Lumina 2", "Z-Image", "OmniGen2", "Mochi", "Cosmos", "Flux Kontext")
+def test_foreground_against_the_plain_implementation(pack, name, batching):
+    """Read before the layer that is disrupted, at it, and behind it."""
+    case, patcher, batch, inputs = setting(name)
+    for block in (1, 2, 3):
+        words = foreground(pack, layer=(block + 0.5) / case.depth, max_channels=4)
+        assert_equal(pack, case, patcher, inputs, batch, words, batching)
+
+
+@of_cases(*(name for name in CASES if name not in UNTOLD and "cached" not in name and not name.startswith("LTX-2")))
+def test_largest_channels_by_an_ordinary_hook(pack, name):
+    case, patcher, batch, inputs = setting(name)
+    block, shown = 2, []
+    of_model = pack.module("host.families").anatomy(patcher)
+    read = pack.module("host.foreground").reading_foreground
+    sought = foreground(pack, layer=(block + 0.5) / case.depth, max_channels=3)
+    guider = stock_guider(patcher, inputs["positive"], inputs["negative"], cfg=inputs["cfg"])
+
+    def patches_for(batch):
+        reading = of_model.family.reading(of_model.network, batch.latent, batch.conditions, {})
+        wanted = {cond["uuid"] for cond in guider.conds["positive"]}
+        return read(sought, of_model, reading, wanted, lambda *seen: shown.append(seen), follow=True)
+
+    clone = patcher.clone()
+    pack.module("host.block_hooks").install(clone, of_model.family)
+    clone.add_wrapper_with_key("apply_model", "test", pack.module("host.forward").patched(patches_for))
+    guider.model_patcher = clone
+    sample(guider, noise=case.noise(batch), steps=1)
+
+    stream, seen = case.streams[block], []
+
+    def hook(block, args, kwargs):
+        arguments, key = stream.find(block, args, kwargs)
+        seen.append(stream.picture(arguments[key], None).flatten(1, -2).clone())
+
+    handle = case.blocks(patcher.model.diffusion_model)[block].register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        alone = stock_guider(patcher, inputs["positive"], cfg=1.0)
+        sample(alone, noise=case.noise(batch), steps=1)
+    finally:
+        handle.remove()
+    ((_, _, values),) = shown
+    (z,) = seen
+    for found, tokens in zip(values, z, strict=True):
+        largest = tokens.abs().mean(dim=0).argsort(descending=True)[:3]
+        assert relative_error(found, tokens[:, largest].T) <= 1e-5
+
+
+def test_with_a_mask_both_count(pack):
+    patcher, words = model(), words_of(pack, 7, 0.4)
+    half = torch.zeros(1, 16, 16)
+    half[..., 8:] = 1
+    one = {"steps": 1, "batch": 2}
+    base = sample(stock_guider(patcher), **one)
+    of_words = sample(detail_guider(pack, patcher, {"words": words, "words_soft": SOFT}), **one) - base
+    of_both = sample(detail_guider(pack, patcher, {"words": words, "words_soft": SOFT, "mask": half}), **one) - base
+    torch.testing.assert_close(of_both, half * of_words, rtol=1e-3, atol=1e-5)
+    assert of_words[..., 8:].norm() > 1e-3
+
+
+def test_a_step_that_reuses_reads_nothing(pack, monkeypatch):
+    calls, read = [], pack.module("host.words").word_attention
+    monkeypatch.setattr(pack.module("host.words"), "word_attention", lambda *args: calls.append(1) or read(*args))
+    guider = detail_guider(pack, model(), {"words": words_of(pack, 7, 0.4), "every": 3})
+    _, report = reported(pack, guider, steps=8)
+    assert 2 <= report.steps_fired < report.steps_guided == 8 and len(calls) == report.steps_fired
+
+
+def test_outside_the_window_and_off_nothing_is_read(pack, monkeypatch):
+    def never(*_):
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(pack.module("host.words"), "word_attention", never)
+    patcher, options = model(), {"words": words_of(pack, 7, 0.4)}
+    with counted(patcher) as stock_rows:
+        expected = sample(stock_guider(patcher))
+    for values in ({"start_percent": 0.6, "end_percent": 0.7}, {"dg_scale": 0.0}, {"enabled": False}):
+        with counted(patcher) as rows:
+            assert torch.equal(sample(detail_guider(pack, patcher, options, **values)), expected)
+        assert rows == stock_rows
+
+
+def test_not_one_block_more(pack):
+    """Reading costs no row of a block."""
+    patcher = model()
+    with counted(patcher) as expected:
+        sample(detail_guider(pack, patcher), batch=2)
+    for words in (words_of(pack, 7, 0.4), foreground(pack)):
+        with counted(patcher) as rows:
+            sample(detail_guider(pack, patcher, {"words": words}), batch=2)
+        assert rows == expected
+
+
+# What is said
+
+
+def test_the_report(pack, reference):  # noqa: F811
+    words, positive = prompt_words(pack, reference, "wood planks", "wood, planks")
+    inputs = {"positive": positive, "negative": conditioning_of(reference, "")}
+    guider = detail_guider(pack, reference[0], {"words": words}, **inputs)
+    _, report = reported(pack, guider, batch=2)
+    assert list(report.covered) == ["wood", "planks"] and all(0 <= share <= 1 for share in report.covered.values())
+    assert len(report.mask) == 16 and {len(row) for row in report.mask} == {16}
+    assert all(0 <= cell <= 100 for row in report.mask for cell in row)
+    assert f", wood {report.covered['wood']:.0%}, planks" in report.line() and "mask" not in report.summary()
+    _, without = reported(pack, detail_guider(pack, reference[0], **inputs))
+    assert (
+        without.covered == {} and without.mask is None and without.line().endswith(f"{without.relative_strength:.3f}")
+    )
+
+
+def conditioning_of(reference, text):  # noqa: F811
+    return reference[1].encode_from_tokens_scheduled(reference[1].tokenize(text))
+
+
+@pytest.mark.parametrize(
+    "share, message",
+    [
+        (0.1, r"words: 'one' was found nowhere in 1 of 2 pictures, .* Take another word"),
+        (0.9, r"words: 'one' covers the whole of 1 of 2 pictures, as if there were no words"),
+    ],
+)
+def test_found_nothing_and_covers_all(pack, share, message):
+    patcher, words = model(), replace(words_of(pack, 7, 0.4), names=("one",), places=((1,), (0, 3)))
+    masks = pack.module("host.word_masks").WordMasks(words, 0.2, pack.module("host.families").anatomy(patcher))
+    masks.maps, masks.steps = torch.full((2, 2, 4, 4), 0.5), 1
+    masks.maps[0] = torch.tensor([share, 1 - share]).view(2, 1, 1)
+    masks.maps[1, 0, 0] = 0.9  # of the second picture a part
+    masks.maps[1, 1, 0] = 0.1
+    masks.maps[1, 0, 1:] = 0.1
+    (warning,) = masks.warnings()
+    assert pytest.approx(masks.by_name()["one"][1].mean().item(), abs=0.2) == 0.25
+    assert re.search(message, warning)
+
+
+def test_a_prompt_that_is_never_active(pack):
+    """Its part of the schedule lies outside the guided one: nothing is added, and that is said."""
+    patcher, words = model(), replace(words_of(pack, 7, 0.4), prompt="mine")
+    ((prompt, options),) = conditioning(1)
+    late = [prompt, {**options, "detail_guidance_words": "mine", "start_percent": 0.9, "end_percent": 1.0}]
+    positive = [*conditioning(1), late]
+    guider = detail_guider(pack, patcher, {"words": words}, positive=positive, end_percent=0.4)
+    samples, report = reported(pack, guider)
+    assert relative_error(samples, sample(stock_guider(patcher, positive))) <= 1e-5
+    assert "words: no guided step had their prompt" in " ".join(report.warnings) and report.mask is None
+
+
+def test_words_of_another_prompt(pack):
+    words = replace(words_of(pack, 7, 0.4), prompt="mine")
+    with pytest.raises(ValueError, match=r"words: the positive is of another prompt\. Connect Prompt Words' own"):
+        sample(detail_guider(pack, model(), {"words": words}))
+
+
+def test_models_that_cannot_be_read_are_refused_at_the_node(pack):
+    with pytest.raises(ValueError, match=r"words: PixArt does not tell its attention to the prompt. Use a mask"):
+        detail_guider(pack, load("PixArt"), {"words": words_of(pack, 5, None)})
+
+
+@of_cases(*UNTOLD)
+def test_blocks_that_are_not_told_whose_rows_they_have(pack, name):
+    case, patcher, batch, inputs = setting(name)
+    guider = detail_guider(pack, patcher, {"words": foreground(pack)}, **inputs)
+    with pytest.raises(ValueError, match=r"does not tell its blocks whose rows they are given.* Use a mask"):
+        sample(guider, noise=case.noise(batch))
+    sample(detail_guider(pack, patcher, **inputs), noise=case.noise(batch))
+
+
+def test_context_windows_are_refused(pack):
+    case, patcher = CASES["Wan text to video"], load("Wan text to video")
+    inputs = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
+    guider = detail_guider(pack, with_context_windows(patcher, 2), {"words": foreground(pack)}, **inputs)
+    with pytest.raises(ValueError, match="words: they cannot be read in context windows"):
+        sample(guider, noise=case.noise(1))
+
+
+def test_an_engine_that_keeps_its_attention_to_itself(pack, monkeypatch):
+    """Nothing is read where the words are: an error at the first guided step, and not detail everywhere."""
+    monkeypatch.setattr(pack.module("host.words"), "_place", lambda *_: None)
+    with pytest.raises(ValueError, match="words: nothing was read"):
+        sample(detail_guider(pack, model(), {"words": words_of(pack, 7, 0.4)}))
+
+
+def test_a_sampler_that_changes_the_latents_size(pack):
+    of_model = pack.module("host.families").anatomy(model())
+    masks = pack.module("host.word_masks").WordMasks(foreground(pack), 0.2, of_model)
+    for size in (8, 16):
+        masks.watch.taken = lambda latent, size=size: torch.rand(1, 2, size, size)
+        masks.end(torch.Size([1, 16, size, size]), [], True)
+    assert masks.steps == 1 and masks.over(torch.zeros(1, 16, 16, 16)).shape == (1, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "node, inputs, message",
+    [
+        ("DetailForeground", {"layer": 1.5}, "layer: 1.5 is outside"),
+        ("DetailForeground", {"max_channels": 0}, "max_channels: 0 is outside"),
+        ("DetailGuidanceOptions", {"words_soft": 2.0}, "words_soft: 2.0 is outside"),
+    ],
+)
+def test_bad_input(pack, node, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        pack.run(node, **inputs)
+
+
+def test_the_foreground_as_masks_of_its_own(pack, reference):  # noqa: F811
+    _, positive = prompt_words(pack, reference)
+    image = torch.rand(1, 64, 96, 3, generator=torch.Generator().manual_seed(1))
+    given = {"model": reference[0], "vae": reference[2], "words": foreground(pack), "positive": positive}
+    for kind in ("soft", "divided"):
+        masks, overlay, _ = pack.outputs("PromptWordMask", **given, image=image, masks=kind).args
+        assert masks.shape == (1, 64, 96) and 0.02 < masks.mean() < 0.98 and overlay.shape == image.shape
