@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..detail_guidance.massive import peak_ratio
-from .forward import Args, Chunk, ChunkKey, Inner, Patch
+from .forward import Args, Chunk, ChunkKey, Inner, Patch, by_key, unchanged
 from .layout import Block, Key, Order, Reading
 from .rows import copied, rows_of, spread, take, together
 from .task import Task
@@ -114,26 +114,12 @@ class Forward:
         return args
 
     def by_key(self, patches: dict[int, Patch], conditional: Sequence[Chunk] = ()) -> dict[Key, Patch]:
-        """Under the host's keys, from the first patched block to the last of all: hosts keep a block's result until the
-        next patched block returns, so each empties the one before.
+        """Under the host's keys.
 
         Args:
             conditional: chunks that are measured and compared with the table, where the task wants it.
         """
-        watched = self._watched(patches, conditional)
-        result: Args = {}
-
-        def emptying(patch: Patch) -> Patch:
-            def run(args: Args, inner: Inner) -> Args:
-                nonlocal result
-                result.clear()
-                result = {**patch(args, inner)}  # a dict of our own: others may keep theirs
-                return result
-
-            return run
-
-        blocks = range(min(watched, default=len(self.blocks)), len(self.blocks))
-        return {self.blocks[block].key: emptying(watched.get(block, _unchanged)) for block in blocks}
+        return by_key(self._watched(patches, conditional), self.blocks)
 
     def _watched(self, patches: dict[int, Patch], conditional: Sequence[Chunk]) -> dict[int, Patch]:
         """The patches, and around them what is to be seen of the streams."""
@@ -159,7 +145,7 @@ class Forward:
         every = measured is not None
         alone = all(block.stage.order == "picture" for block in self.blocks)  # nothing to tell apart
         seen = [n for n, block in enumerate(self.blocks) if every or (block.first and not alone)]
-        return patches | {number: watching(number, patches.get(number, _unchanged)) for number in seen}
+        return patches | {number: watching(number, patches.get(number, unchanged)) for number in seen}
 
     def _enter(self, number: int, args: Args, conditional: Sequence[Chunk]) -> None:
         """At the first block of a stage: the streams against the table."""
@@ -318,10 +304,6 @@ def resuming(forward: Forward, handovers: dict[Chunk, Handover]) -> dict[Key, Pa
 
     patches = {block: pass_at(block) for block in forward.prefix}
     return forward.by_key(patches | {block: weaken_at(block) for block in forward.task.rules})
-
-
-def _unchanged(args: Args, inner: Inner) -> Args:
-    return inner(args)
 
 
 def _labelled(args: Args, labels: Labels) -> Args:

@@ -7,7 +7,7 @@ from uuid import UUID
 from ..detail_guidance.foreground import Foreground, largest_channels
 from ..detail_guidance.layers import block_at
 from .families import Anatomy
-from .forward import Args, Chunk, Inner, Patch
+from .forward import Args, Chunk, Inner, Patch, by_key
 from .layout import Block, Key, Reading, Stage
 from .words import Shown
 
@@ -60,5 +60,6 @@ def reading_foreground(
 
         return patch
 
-    blocks = of_model.blocks[: number + 1]
-    return {block.key: at(block) for block in blocks if block is blocks[-1] or (follow and (block.first or block.last))}
+    before = of_model.blocks[:number] if follow else ()
+    on_the_way = {n: at(block) for n, block in enumerate(before) if block.first or block.last}
+    return by_key({**on_the_way, number: at(of_model.blocks[number])}, of_model.blocks)

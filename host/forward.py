@@ -1,6 +1,6 @@
 """One forward of the model under block patches of this pack's."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import block_hooks
-from .layout import Key
+from .layout import Block, Key
 
 Args = dict[str, Any]
 Inner = Callable[[Args], Args]  # the rest of the chain at this block: others' patch or the block itself
@@ -100,6 +100,28 @@ def patched(
             return executor(x, t, c_concat, c_crossattn, control, options, **conditions)
 
     return apply_model
+
+
+def by_key(patches: Mapping[int, Patch], blocks: Sequence[Block]) -> dict[Key, Patch]:
+    """Patches of some blocks under the host's keys, from the first of them to the last of all blocks: hosts keep a
+    block's result until the next patched block returns, so each empties the one before."""
+    result: Args = {}
+
+    def emptying(patch: Patch) -> Patch:
+        def run(args: Args, inner: Inner) -> Args:
+            nonlocal result
+            result.clear()
+            result = {**patch(args, inner)}  # a dict of our own: others may keep theirs
+            return result
+
+        return run
+
+    first = min(patches, default=len(blocks))
+    return {block.key: emptying(patches.get(at, unchanged)) for at, block in enumerate(blocks) if at >= first}
+
+
+def unchanged(args: Args, inner: Inner) -> Args:
+    return inner(args)
 
 
 def _chained(transformer_options: dict[str, Any], patches: dict[Key, Patch]) -> dict[str, Any]:

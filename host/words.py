@@ -13,7 +13,7 @@ from torch import Tensor
 from ..detail_guidance.layers import block_at
 from ..detail_guidance.words import Words, word_attention
 from .families import Anatomy
-from .forward import Args, Batch, Inner, Patch
+from .forward import Args, Batch, Inner, Patch, by_key
 from .layout import Key, Prompt, Reading, Stage
 
 MIDDLE = 0.4  # of the depth, where no block of the family was published: about where those of SD3 and FLUX.1 are
@@ -67,7 +67,8 @@ def reading_words(
     Raises:
         ValueError: the words are of another prompt, or of a block whose attention cannot be read.
     """
-    block = of_model.blocks[words_block(words, of_model)]
+    number = words_block(words, of_model)
+    block = of_model.blocks[number]
     stage, prompt = block.stage, block.stage.prompt
     where = "before" if prompt is None else prompt(stage.block_in(of_model.network, block.key[1]))
     length = batch.conditions["context"].shape[1]
@@ -105,7 +106,7 @@ def reading_words(
 
         return inner({**args, "transformer_options": {**options, "optimized_attention_override": override}})
 
-    return {block.key: patch}
+    return by_key({number: patch}, of_model.blocks)
 
 
 def _place(

@@ -48,6 +48,7 @@ from tqdm import tqdm  # noqa: E402
 
 ROUNDS = 5
 EVERY = (2, 3)
+METHODS = ("slg", "words", "foreground", "dg")
 CFG = 4.0
 OUT = ROOT / "bench"
 
@@ -207,16 +208,28 @@ def methods(pack: Pack, patcher: ModelPatcher, size: Size, blocks: int) -> list[
         skipped = range(blocks // 2, blocks // 2 + max(round(blocks / 8), 1))  # 3 of 24, as the node's defaults
         slg = SkipLayerGuidanceDiT.execute(patcher, 3.0, 0.0, 1.0, **size.skip(skipped))[0]
         rows.append(row("slg", slg, 1 + (blocks - len(skipped)) / (2 * blocks)))
+    for what, region in regions(pack, patcher, size).items():
+        watched = pack.module("host.regions").watched_region(patcher, region, lambda maps: None)
+        rows.append(row(what, watched, 1.0))
     for m in (blocks // 4, blocks // 2, 3 * blocks // 4):
         rows += [detail(m, "together"), detail(m, "in turn")]
     return rows + [detail(blocks // 2, plan, every) for every in EVERY for plan in ("together", "in turn")]
 
 
-def bench(pack: Pack, size: Size, rounds: int) -> list[dict[str, Any]]:
+def regions(pack: Pack, patcher: ModelPatcher, size: Size) -> dict[str, Any]:
+    """What is read while the model samples: two words, where it tells its attention to them; and the foreground."""
+    words = pack.module("detail_guidance.words").Words(("one", "two"), ((1,), (2, 3), (4, 5)), size.text, None)
+    found = {"words": words, "foreground": pack.run("DetailForeground")}
+    if not any(stage.prompt for stage in pack.module("host.families").anatomy(patcher).family.stages):
+        del found["words"]
+    return found
+
+
+def bench(pack: Pack, size: Size, rounds: int, wanted: list[str]) -> list[dict[str, Any]]:
     patcher = load(size)
     blocks = size.blocks(patcher.model.diffusion_model)
     streams = (size.stream,) * len(blocks) if isinstance(size.stream, Stream) else size.stream
-    rows = methods(pack, patcher, size, len(blocks))
+    rows = [row for row in methods(pack, patcher, size, len(blocks)) if row["method"] in ("cfg", *wanted)]
     noise = family_models.normal(5, 1, *size.latent)
     for row in rows:  # counts, and warms up
         with counted(patcher, size.blocks, streams) as computed:
@@ -305,12 +318,12 @@ def table(rows: list[dict[str, Any]], rounds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(families: list[str], rounds: int, out: Path) -> None:
+def main(families: list[str], wanted: list[str], rounds: int, out: Path) -> None:
     pack = Pack()
     if not GPU:
         torch.set_num_threads(1)
         _keep_freed_memory()
-    rows = [row for size in SIZES if size.family in families for row in bench(pack, size, rounds)]
+    rows = [row for size in SIZES if size.family in families for row in bench(pack, size, rounds, wanted)]
     out.mkdir(exist_ok=True)
     (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     (out / "RESULTS.md").write_text(table(rows, rounds))
@@ -321,7 +334,10 @@ if __name__ == "__main__":
     names = sorted({size.family for size in SIZES})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="FAMILY", help=", ".join(names))
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=METHODS, help="beside CFG: " + ", ".join(METHODS)
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path, default=OUT, help="output folder (bench/)")
     arguments = parser.parse_args()
-    main(arguments.only, arguments.rounds, arguments.out)
+    main(arguments.only, arguments.methods, arguments.rounds, arguments.out)

@@ -433,8 +433,8 @@ def words(definitions: Definitions) -> Graph:
         0,
         "More detail on the bear, not on the meadow, by typing *bear*. While the picture is sampled, **Detail "
         "Guidance** reads where the model's own attention has the word, and adds detail there; its panel shows where. "
-        "*Foreground* in place of *Prompt Words* needs no word. **Prompt Word Mask** reads the finished picture, or any "
-        f"other, for whatever takes a mask.\n\n{NOT_MEASURED}",
+        "*Foreground* in place of *Prompt Words* needs no word. **Prompt Word Mask** reads the finished picture, or "
+        f"any other, for whatever takes a mask.\n\n{NOT_MEASURED}",
     )
     wanted = graph.node("PromptWords", 1, title="Prompt, and the word in it", clip=clip, text=BEAR, words="bear")
     nothing = graph.node("CLIPTextEncode", 1, title="Negative prompt", clip=clip, text="")

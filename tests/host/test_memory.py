@@ -5,6 +5,7 @@ from comparison import PLANS
 from family_models import CASES, load, normal
 from peak import peak, peak_of
 from sampling import detail_guider, stock_guider
+from test_words import words_of
 
 # Larger pictures than elsewhere: beside a few tokens, everything is large.
 LATENTS = {"Flux": (16, 32, 32), "Lumina 2": (16, 32, 32), "Wan text to video": (16, 5, 16, 16)}
@@ -43,3 +44,20 @@ def test_peak_memory_of_features(pack, name, layer):
     tokens = noise[0, 0].numel() // 4 + case.text
     hidden_state = batch * tokens * 64 * 4
     assert of_features <= peak(plain, noise) + hidden_state + 2 * noise.nbytes
+
+
+@pytest.mark.parametrize("name", LATENTS)
+@pytest.mark.parametrize("block", [0, 1, 3])
+def test_peak_memory_of_reading_where_something_is(pack, name, block):
+    """Less than one hidden state above plain sampling: for words, of their attention, and for the foreground."""
+    case, patcher, batch = CASES[name], load(name), 2
+    noise = normal(5, batch, *LATENTS[name])
+    inputs = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
+    plain = peak(stock_guider(patcher, **inputs), noise)
+    layer = (block + 0.5) / case.depth
+    regions = [pack.run("DetailForeground", layer=layer), words_of(pack, case.text, layer)]
+    for region in regions[: 1 if name == "Lumina 2" else 2]:  # which does not tell its attention
+        guider = stock_guider(patcher, **inputs)
+        guider.model_patcher = pack.module("host.regions").watched_region(patcher, region, lambda maps: None)
+        tokens = noise[0, 0].numel() // 4 + case.text
+        assert peak(guider, noise) <= plain + batch * tokens * 64 * 4

@@ -1,7 +1,9 @@
-"""13. Where words are: masks of the model's own attention against the true ones."""
+"""13. Where things are: masks of words and of the foreground against the true ones."""
 
 import itertools
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +11,22 @@ import numpy as np
 import objects
 import photographs
 import torch
-from finding import GREY, Finding, above, plots, save, strips, table
+from finding import BLUE, GREY, Finding, above, plots, save, strips, table
 from in_process import Pack
 from judge import Estimate, Judge, estimate
 from laboratory import Laboratory, Size
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 import comfy.utils  # isort: skip
 import nodes as comfy_nodes  # isort: skip
 
-TITLE = "13. Words: does attention show where a thing is?"
+TITLE = "13. Where: do attention and massive channels show where a thing is?"
 SIDE = photographs.PICTURE
 LEVELS, BLOCKS = (0.3, 0.6), range(10)
 DENOISE, STEPS, SCALE = 0.6, 20, 0.5  # of the pictures that are sampled anew from the middle of the schedule
 FACTOR = 3.0  # inside the object against outside: what issue and page call "on the object"
+CHANNELS = (1, 8)  # of the largest; 8 is Foreground's default
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,27 @@ def salient(image: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Aimed:
+    """Mean absolute change of a picture inside and outside the true object, and the mask that was used, where the run
+    made one."""
+
+    inside: float
+    outside: float
+    mask: Tensor | None
+
+
+@dataclass
+class States:
+    """Keeps what every block is given."""
+
+    sigmas: list[float] = field(default_factory=list)
+    seen: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    def see(self, block: int, sight: Any) -> None:
+        self.seen.setdefault(block, []).append(sight.image.float().clone())
+
+
+@dataclass(frozen=True)
 class Reader:
     """The nodes, on one model."""
 
@@ -86,36 +111,64 @@ class Reader:
     clip: Any
     vae: Any
 
-    def prompt(self, scene: Scene, layer: float) -> Any:
-        return self.pack.outputs("PromptWords", clip=self.clip, **scene.words, layer=layer).args
+    def region(self, scene: Scene, layer: float, foreground: bool) -> tuple[Any, Any]:
+        """Words or the foreground, and the prompt's conditioning."""
+        words, positive = self.pack.outputs("PromptWords", clip=self.clip, **scene.words, layer=layer).args
+        return (self.pack.run("DetailForeground", layer=layer) if foreground else words), positive
 
-    def mask(self, scene: Scene, layer: float, level: float, softness: float = 0.0) -> Tensor:
-        """(height, width)."""
-        words, positive = self.prompt(scene, layer)
+    def mask(self, scene: Scene, layer: float, level: float, foreground: bool = False) -> Tensor:
+        """A hard one of the noised picture, (height, width)."""
+        words, positive = self.region(scene, layer, foreground)
         given = {"model": self.model, "vae": self.vae, "words": words, "positive": positive, "image": scene.image}
-        return self.pack.outputs("PromptWordMask", **given, noise_level=level, softness=softness).args[0][0]
+        return self.pack.outputs("PromptWordMask", **given, noise_level=level, softness=0.0).args[0][0]
 
-    def sampled_anew(self, scene: Scene, model: Any, layer: float) -> Tensor:
+    def sampled_anew(self, scene: Scene, model: Any, positive: Any) -> Tensor:
         """The scene from the middle of the schedule on, (height, width, 3)."""
-        _, positive = self.prompt(scene, layer)
         (negative,) = comfy_nodes.CLIPTextEncode().encode(self.clip, "")
         latent = {"samples": self.vae.encode(scene.image)}
         sampling = (1, STEPS, 3.0, "euler", "simple", positive, negative, latent, DENOISE)
         (samples,) = comfy_nodes.KSampler().sample(model, *sampling)
         return self.vae.decode(samples["samples"])[0]
 
-    def change(self, scene: Scene, mask: Tensor | None, layer: float) -> tuple[float, float]:
-        """How much Detail Guidance changes the scene inside and outside the true object, mean absolute difference."""
-        options = {} if mask is None else {"mask": mask[None]}
-        chosen = self.pack.run("DetailGuidanceOptions", **options)
+    def aimed(self, scene: Scene, layer: float, options: Callable[[Any], dict[str, Any]]) -> Aimed:
+        """Detail Guidance, while the scene is sampled anew, with options that may use its words."""
+        words, positive = self.region(scene, layer, False)
+        chosen = self.pack.run("DetailGuidanceOptions", **options(words))
         guided = self.pack.run("DetailGuidance", model=self.model, options=chosen, dg_scale=SCALE)
-        pictures = (self.sampled_anew(scene, model, layer) for model in (guided, self.model))
-        difference = torch.sub(*pictures).abs().mean(dim=-1)
-        return float(difference[scene.truth].mean()), float(difference[~scene.truth].mean())
+        with self.pack.reports() as reports:
+            with_detail = self.sampled_anew(scene, guided, positive)
+        difference = (with_detail - self.sampled_anew(scene, self.model, positive)).abs().mean(dim=-1)
+        change = float(difference[scene.truth].mean()), float(difference[~scene.truth].mean())
+        (report,) = reports
+        if report.mask is None:
+            return Aimed(*change, None)
+        shown = interpolate(
+            torch.tensor(report.mask, dtype=torch.float32)[None, None] / 100, (SIDE, SIDE), mode="bilinear"
+        )
+        return Aimed(*change, shown[0, 0])
+
+    def states(self, scene: Scene, level: float) -> dict[int, Tensor]:
+        """What each block is given of the noised picture: (draws, tokens, channels)."""
+        _, positive = self.region(scene, 0.0, False)
+        states = States()
+        watched = self.pack.module("host.probe").watched(self.model, states)
+        for _ in self.pack.module("host.noised").shown(watched, positive, self.vae.encode(scene.image), level, 4, 0):
+            pass
+        return {block: torch.cat(seen) for block, seen in states.seen.items()}
+
+    def divided(self, z: Tensor, channels: slice) -> Tensor:
+        """A hard mask of the foreground by some of the channels, ranked by magnitude."""
+        largest = self.pack.module("detail_guidance.foreground").largest_channels(z, z.shape[-1])
+        side = math.isqrt(z.shape[1])
+        near = self.pack.module("detail_guidance.foreground").nearness(largest[:, channels].unflatten(-1, (side, side)))
+        return (interpolate(near.mean(dim=0, keepdim=True)[:, :1], (SIDE, SIDE), mode="bilinear")[0, 0] > 0.5).float()
+
+
+Grid = dict[tuple[float, int], float]  # noise level and block → mean overlap
 
 
 def pictures(size: Size) -> int:
-    return len(LEVELS) * len(BLOCKS) * (size.few // 2) + size.half + 3 * (size.few // 2)
+    return (len(LEVELS) * (len(BLOCKS) + 1) + 6) * (size.few // 2) + 4 * size.half
 
 
 def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
@@ -129,81 +182,141 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     def layer(block: int) -> float:
         return (block + 0.5) / laboratory.depth(name)
 
-    def masks(scenes: list[Scene], block: int, level: float) -> list[Tensor]:
+    def each(scenes: list[Scene], does: Callable[[Scene], Any]) -> list[Any]:
         laboratory.advance(len(scenes))
-        return [reader.mask(scene, layer(block), level) for scene in scenes]
+        return [does(scene) for scene in scenes]
 
-    grid = {
-        (level, block): np.mean([overlap(*each) for each in zip(masks(choosing, block, level), truths, strict=True)])
-        for truths in [[scene.truth for scene in choosing]]
-        for level, block in itertools.product(LEVELS, BLOCKS)
+    def mean_overlap(masks: list[Tensor]) -> float:
+        return float(np.mean([overlap(mask, scene.truth) for mask, scene in zip(masks, choosing, strict=True)]))
+
+    of_words = {
+        (at, block): mean_overlap(
+            each(choosing, lambda scene, at=at, block=block: reader.mask(scene, layer(block), at))
+        )
+        for at, block in itertools.product(LEVELS, BLOCKS)
     }
-    level, block = max(grid, key=grid.__getitem__)
-    found = masks(judging, block, level)
+    states = {at: each(choosing, lambda scene, at=at: reader.states(scene, at)) for at in LEVELS}
+    of_channels = {
+        (at, block): mean_overlap([reader.divided(z[block], slice(CHANNELS[-1])) for z in states[at]])
+        for at, block in itertools.product(LEVELS, BLOCKS)
+    }
+    (level, block), (its_level, its_block) = (max(grid, key=grid.__getitem__) for grid in (of_words, of_channels))
+
+    found = each(judging, lambda scene: reader.mask(scene, layer(block), level))
+    divided = each(judging, lambda scene: reader.mask(scene, layer(its_block), its_level, foreground=True))
+    seen = each(judging, lambda scene: reader.states(scene, its_level)[its_block])
+    masks = {
+        "the word's attention": found,
+        f"the foreground, by the {CHANNELS[-1]} largest channels": divided,
+        "by the largest channel alone": [reader.divided(z, slice(CHANNELS[0])) for z in seen],
+        f"by {CHANNELS[-1]} ordinary channels": [reader.divided(z, _ordinary(z)) for z in seen],
+        "what stands out by colour": each(judging, lambda scene: salient(scene.image)),
+        "everything": [torch.ones(SIDE, SIDE)] * len(judging),
+    }
     overlaps = {
-        "the word's attention": np.array([overlap(m, s.truth) for m, s in zip(found, judging, strict=True)]),
-        "what stands out by colour": np.array([overlap(salient(s.image), s.truth) for s in judging]),
-        "everything": np.array([float(s.truth.float().mean()) for s in judging]),
+        what: np.array([overlap(*both) for both in zip(these, [scene.truth for scene in judging], strict=True)])
+        for what, these in masks.items()
     }
-    of_words = estimate(overlaps["the word's attention"])
-    over_colour = estimate(overlaps["the word's attention"] - overlaps["what stands out by colour"])
+    word, foreground, _, ordinary, colour, _ = overlaps.values()
+
     few = judging[: size.few // 2]
-    changes = {}
-    for what, given in {"with the word's mask": found, "without a mask": [None] * len(few)}.items():
-        changes[what] = np.array([reader.change(s, m, layer(block)) for s, m in zip(few, given, strict=False)])
-        laboratory.advance(len(few))
-    ratios = {what: _ratio(each) for what, each in changes.items()}
-    aimed = ratios["with the word's mask"]
-    laboratory.advance(len(few))
+
+    def aimed(options: Callable[[Any], dict[str, Any]]) -> list[Aimed]:
+        return each(few, lambda scene: reader.aimed(scene, layer(block), options))
+
+    finished = iter(found)
+    foreground_of = laboratory.pack.run("DetailForeground", layer=layer(its_block))
+    ways = {
+        "everywhere": aimed(lambda words: {}),
+        "`words`: the word": aimed(lambda words: {"words": words}),
+        "`words`: the foreground": aimed(lambda words: {"words": foreground_of}),
+        "`mask`: the word in the finished picture": aimed(lambda words: {"mask": next(finished)[None]}),
+    }
+    ratios = {what: _ratio(changes) for what, changes in ways.items()}
+    in_sampling = {
+        what: estimate(np.array([overlap(one.mask, scene.truth) for one, scene in zip(changes, few, strict=True)]))
+        for what, changes in ways.items()
+        if changes[0].mask is not None
+    }
+    by_word, by_foreground = ratios["`words`: the word"], ratios["`words`: the foreground"]
     return Finding(
         TITLE,
         "in one block of a multimodal DiT the image tokens' attention to a word's tokens segments the picture "
-        "([Seg4Diff], arXiv 2509.18096): block 9 of SD3 and SD3.5, 12 of FLUX.1.",
+        "([Seg4Diff], arXiv 2509.18096): block 9 of SD3 and SD3.5, 12 of FLUX.1. The few channels of greatest "
+        "magnitude, in two clusters, give foreground and background (Few Channels, arXiv 2605.13974).",
         f"The model of objects: a drawing on a texture, {SIDE} × {SIDE} pixels, its prompt names both; the picture is "
-        "noised and read by `PromptWordMask`, hard masks. Block and noise level are chosen by "
-        f"{size.few // 2} pictures (block {block}, level {level:g}), the table is of {size.half} others. *Aimed*: of "
-        f"{len(few)} of them, sampled anew from noise level {DENOISE:g} with Detail Guidance (w = {SCALE:g}, cfg 3), "
-        "the mean change inside the true object over that outside.",
+        "noised and read by `PromptWordMask`, hard masks. Blocks and noise levels are chosen by "
+        f"{size.few // 2} pictures (the word: block {block}, level {level:g}; the foreground: block {its_block}, "
+        f"level {its_level:g}), the first table is of {size.half} others. *Aimed*: {len(few)} of them, sampled anew "
+        f"from noise level {DENOISE:g} with Detail Guidance (w = {SCALE:g}, cfg 3): the mean change inside the true "
+        "object over that outside, and the overlap of the run's own last mask.",
         {
-            "Masks of words overlap the truth by more than a half": (above(of_words, 0.5), f"{of_words}."),
-            "More than what stands out by colour does": (above(over_colour, 0.0), f"{over_colour.signed}."),
-            f"Detail on the word changes the object at least {FACTOR:g} times as much as the rest": (
-                above(aimed, FACTOR),
-                f"{aimed} times; without a mask {ratios['without a mask']} times.",
+            "Masks of words overlap the truth by more than a half": (above(estimate(word), 0.5), f"{estimate(word)}."),
+            "So do masks of the foreground": (above(estimate(foreground), 0.5), f"{estimate(foreground)}."),
+            "Words overlap it more than what stands out by colour does": (
+                above(estimate(word - colour), 0.0),
+                f"{estimate(word - colour).signed}.",
             ),
+            "The largest channels divide better than as many ordinary ones": (
+                above(estimate(foreground - ordinary), 0.0),
+                f"{estimate(foreground - ordinary).signed}.",
+            ),
+            f"Detail on the word changes the object at least {FACTOR:g} times as much as the rest": (
+                above(by_word, FACTOR),
+                f"{by_word} times; everywhere {ratios['everywhere']} times.",
+            ),
+            "So does detail on the foreground": (above(by_foreground, FACTOR), f"{by_foreground} times."),
         },
         [
+            table(["mask", "intersection over union"], [[what, f"{estimate(o)}"] for what, o in overlaps.items()]),
             table(
-                ["mask", "intersection over union"], [[what, f"{estimate(each)}"] for what, each in overlaps.items()]
+                ["aimed by", "change inside over outside", "overlap of the mask"],
+                [[what, f"{ratio}", f"{in_sampling.get(what, '')}"] for what, ratio in ratios.items()],
             ),
-            table(
-                ["noise level", *(f"block {each}" for each in BLOCKS)],
-                [[f"{at:g}", *(f"{grid[at, each]:.2f}" for each in BLOCKS)] for at in LEVELS],
+            *(
+                table(
+                    [f"{what}, noise level", *(f"block {number}" for number in BLOCKS)],
+                    [[f"{at:g}", *(f"{grid[at, number]:.2f}" for number in BLOCKS)] for at in LEVELS],
+                )
+                for what, grid in (("the word", of_words), ("the foreground", of_channels))
             ),
         ],
-        [_strip(judging, found, folder), _draw(grid, folder)],
+        [_strip(judging, found, divided, folder), _draw({"word": of_words, "foreground": of_channels}, folder)],
     )
 
 
-def _ratio(changes: np.ndarray) -> Estimate:
-    """Inside over outside, of (scenes, 2), by bootstrap over scenes."""
-    drawn = np.random.default_rng(0).integers(len(changes), size=(1000, len(changes)))
-    inside, outside = changes[drawn].mean(axis=1).T
-    whole = changes.mean(axis=0)
+def _ordinary(z: Tensor) -> slice:
+    """As many channels from the middle of the ranks."""
+    start = z.shape[-1] // 2
+    return slice(start, start + CHANNELS[-1])
+
+
+def _ratio(changes: list[Aimed]) -> Estimate:
+    """Inside over outside, by bootstrap over scenes."""
+    both = np.array([[each.inside, each.outside] for each in changes])
+    drawn = np.random.default_rng(0).integers(len(both), size=(1000, len(both)))
+    inside, outside = both[drawn].mean(axis=1).T
+    whole = both.mean(axis=0)
     return Estimate(float(whole[0] / whole[1]), *np.percentile(inside / outside, [2.5, 97.5]))
 
 
-def _strip(scenes: list[Scene], masks: list[Tensor], folder: Path) -> str:
+def _strip(scenes: list[Scene], words: list[Tensor], foreground: list[Tensor], folder: Path) -> str:
     shown = range(min(9, len(scenes)))
     images = np.stack([scenes[number].image[0].numpy() for number in shown])
-    found = np.stack([np.repeat(masks[number].numpy()[..., None], 3, axis=-1) for number in shown])
-    return strips({"picture": images, "its word": found}, folder, "13-words.png")
+
+    def drawn(masks: list[Tensor]) -> np.ndarray:
+        return np.stack([np.repeat(masks[number].numpy()[..., None], 3, axis=-1) for number in shown])
+
+    rows = {"picture": images, "its word": drawn(words), "foreground": drawn(foreground)}
+    return strips(rows, folder, "13-words.png")
 
 
-def _draw(grid: dict[tuple[float, int], float], folder: Path) -> str:
+def _draw(grids: dict[str, Grid], folder: Path) -> str:
     figure, ((axes,),) = plots(1)
-    for level, line in zip(LEVELS, ("-o", "--s"), strict=True):
-        axes.plot(BLOCKS, [grid[level, block] for block in BLOCKS], line, color=GREY, label=f"noise level {level:g}")
+    for (what, grid), colour in zip(grids.items(), (GREY, BLUE), strict=True):
+        for level, line in zip(LEVELS, ("-o", "--s"), strict=True):
+            overlaps = [grid[level, block] for block in BLOCKS]
+            axes.plot(BLOCKS, overlaps, line, color=colour, label=f"{what}, noise level {level:g}")
     axes.set(xlabel="block", ylabel="intersection over union (choosing)", ylim=(0, 1))
     axes.legend(frameon=False)
     return save(figure, folder, "13-blocks.png")
