@@ -27,6 +27,7 @@ LEVELS, BLOCKS = (0.3, 0.6), range(10)
 IN_SAMPLING = (2, 5, 7)  # blocks that are tried there
 DENOISE, STEPS, SCALE = 0.6, 20, 0.5  # of the pictures that are sampled anew from the middle of the schedule
 FACTOR = 3.0  # inside the object against outside: what issue and page call "on the object"
+CLOSE = 0.05  # two overlaps that a user could take for each other
 CHANNELS = (1, 8)  # of the largest; 8 is Foreground's default
 
 
@@ -157,6 +158,22 @@ class Reader:
             pass
         return {block: torch.cat(seen) for block, seen in states.seen.items()}
 
+    def value_norms(self, scene: Scene, level: float) -> np.ndarray:
+        """Of each block's attention, the mean norm of the prompt's values over that of the picture's, (blocks,)."""
+        _, positive = self.region(scene, 0.0, False)
+        length, ratios = positive[0][0].shape[1], []
+
+        def noting(attention: Callable, q: Tensor, k: Tensor, v: Tensor, *rest: Any, **more: Any) -> Any:
+            norms = (v.transpose(1, 2).flatten(2) if more.get("skip_reshape") else v).norm(dim=-1)
+            ratios.append(float(norms[:, :length].mean() / norms[:, length:].mean()))
+            return attention(q, k, v, *rest, **more)
+
+        model = self.model.clone()
+        model.model_options["transformer_options"]["optimized_attention_override"] = noting
+        for _ in self.pack.module("host.noised").shown(model, positive, self.vae.encode(scene.image), level, 1, 0):
+            pass
+        return np.array(ratios)
+
     def divided(self, z: Tensor, channels: slice) -> Tensor:
         """A hard mask of the foreground by some of the channels, ranked by magnitude."""
         largest = self.pack.module("detail_guidance.foreground").largest_channels(z, z.shape[-1])
@@ -169,7 +186,7 @@ Grid = dict[tuple[float, int], float]  # noise level and block → mean overlap
 
 
 def pictures(size: Size) -> int:
-    return (len(LEVELS) * (len(BLOCKS) + 1) + 4 + len(IN_SAMPLING)) * (size.few // 2) + 4 * size.half
+    return (len(LEVELS) * (len(BLOCKS) + 2) + 4 + len(IN_SAMPLING)) * (size.few // 2) + 4 * size.half
 
 
 def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
@@ -196,11 +213,13 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         )
         for at, block in itertools.product(LEVELS, BLOCKS)
     }
+    norms = {at: np.mean(each(choosing, lambda scene, at=at: reader.value_norms(scene, at)), axis=0) for at in LEVELS}
     states = {at: each(choosing, lambda scene, at=at: reader.states(scene, at)) for at in LEVELS}
     of_channels = {
         (at, block): mean_overlap([reader.divided(z[block], slice(CHANNELS[-1])) for z in states[at]])
         for at, block in itertools.product(LEVELS, BLOCKS)
     }
+    by_norm = {(at, int(norms[at].argmax())): float(norms[at].max()) for at in LEVELS}
     (level, block), (its_level, its_block) = (max(grid, key=grid.__getitem__) for grid in (of_words, of_channels))
 
     found = each(judging, lambda scene: reader.mask(scene, layer(block), level))
@@ -248,13 +267,14 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
     return Finding(
         TITLE,
         "in one block of a multimodal DiT the image tokens' attention to a word's tokens segments the picture "
-        "([Seg4Diff], arXiv 2509.18096): block 9 of SD3 and SD3.5, 12 of FLUX.1. The few channels of greatest "
+        "([Seg4Diff], arXiv 2509.18096): block 9 of SD3 and SD3.5, 12 of FLUX.1, the one where the values of the text "
+        "are large beside those of the picture. The few channels of greatest "
         "magnitude, in two clusters, give foreground and background (Few Channels, arXiv 2605.13974).",
         f"The model of objects: a drawing on a texture, {SIDE} × {SIDE} pixels, its prompt names both; the picture is "
         "noised and read by `PromptWordMask`, hard masks. Blocks and noise levels are chosen by "
         f"{size.few // 2} pictures (the word: block {block}, level {level:g}; the foreground: block {its_block}, "
         f"level {its_level:g}), the first table is of {size.half} others. *Aimed*: {len(few)} of them, sampled anew "
-        f"(the word is read at block {best} of {', '.join(map(str, IN_SAMPLING))}, by the first ones' masks in sampling) "
+        f"(the word is read at block {best} of {', '.join(map(str, IN_SAMPLING))}, by the first ones' masks then) "
         f"from noise level {DENOISE:g} with Detail Guidance (w = {SCALE:g}, cfg 3): the mean change inside the true "
         "object over that outside, and the overlap of the run's own last mask.",
         {
@@ -263,6 +283,15 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
             "Words overlap it more than what stands out by colour does": (
                 above(estimate(word - colour), 0.0),
                 f"{estimate(word - colour).signed}.",
+            ),
+            "The block where the prompt's values are largest beside the picture's shows words best": (
+                "holds" if all(of_words[at] > max(of_words.values()) - CLOSE for at in by_norm) else "contradicted",
+                "; ".join(
+                    f"at noise level {at:g} it is block {number} ({ratio:.2f}), whose masks overlap by "
+                    f"{of_words[at, number]:.2f}; the best overlap is {max(of_words.values()):.2f}"
+                    for (at, number), ratio in by_norm.items()
+                )
+                + ".",
             ),
             "The largest channels divide better than as many ordinary ones": (
                 above(estimate(foreground - ordinary), 0.0),
