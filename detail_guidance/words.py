@@ -43,12 +43,14 @@ def word_attention(q: Tensor, k: Tensor, places: Sequence[Sequence[int]], scale:
         k: (rows, heads, keys, d); or fewer heads, each for several of q's in turn.
         places: keys of each word; of none where it is empty.
         scale: of the scores.
-        bias: added to the scores, broadcastable to (rows, heads, queries, keys).
+        bias: added to the scores, or bool, true where a key counts; broadcastable to (rows, heads, queries, keys).
 
     Returns:
         float32 (rows, words, queries).
     """
     rows, heads, queries, d = q.shape
+    if bias is not None and bias.dtype != torch.bool:
+        bias = bias.to(q)
     keys, share = k.shape[2], heads // k.shape[1]
     whose = torch.zeros(keys, len(places))
     for word, tokens in enumerate(places):

@@ -7,7 +7,6 @@ from math import prod
 from typing import Any
 from uuid import UUID
 
-import torch
 from torch import Tensor
 
 from ..detail_guidance.layers import block_at
@@ -150,9 +149,7 @@ def _keys_of(words: Words, place: Place, length: int, behind: bool) -> list[list
 
 
 def _bias(mask: Tensor, rows: slice, total: int, queries: slice) -> Tensor:
-    """An attention mask of the host's, as what is added to the scores of some rows and queries."""
-    if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)
+    """An attention mask of the host's, of some rows and queries."""
     if mask.ndim == 2:
         mask = mask[None, None]
     elif mask.ndim == 3:

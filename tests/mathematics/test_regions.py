@@ -80,15 +80,19 @@ def test_soft_and_divided_masks():
     assert divided(maps).flatten().tolist() == [0, 1, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("of_mask", [float, bool])
 @pytest.mark.parametrize("words", [2, 70])  # more than queries are wide
 @pytest.mark.parametrize("key_heads", [4, 2])
-def test_attention_to_words(words, key_heads):
+def test_attention_to_words(words, key_heads, of_mask):
     generator = torch.Generator().manual_seed(3)
     q, k = (torch.randn(2, heads, tokens, 8, generator=generator) for heads, tokens in ((4, 5), (key_heads, 9)))
     bias = torch.randn(2, 4, 5, 9, generator=generator)
     places = [sorted(torch.randperm(9, generator=generator)[: 1 + word % 3].tolist()) for word in range(words)] + [[]]
+    if of_mask is bool:
+        bias = (bias > -1).to(torch.bool)
     actual = word_attention(q, k, places, 0.3, bias)
-    scores = 0.3 * q @ k.repeat_interleave(4 // key_heads, dim=1).transpose(-1, -2) + bias
+    added = bias if of_mask is float else torch.where(bias, 0.0, -torch.inf)
+    scores = 0.3 * q @ k.repeat_interleave(4 // key_heads, dim=1).transpose(-1, -2) + added
     attention = scores.softmax(dim=-1).mean(dim=1)
     expected = torch.stack([attention[..., p].mean(dim=-1) if p else torch.zeros(2, 5) for p in places], dim=1)
     torch.testing.assert_close(actual, expected)
