@@ -73,7 +73,8 @@ def nearness(values: Tensor) -> Tensor:
 def _first_component(tokens: Tensor) -> Tensor:
     """Of tokens (pictures, tokens, channels) of zero mean, (pictures, channels, 1), by the power method."""
     covariance = tokens.transpose(1, 2) @ tokens
-    component = torch.ones_like(covariance[..., :1])
+    longest = covariance.norm(dim=1).argmax(dim=1).view(-1, 1, 1).expand(-1, covariance.shape[1], 1)
+    component = covariance.gather(2, longest)  # never across the first component
     for _ in range(ROUNDS):
         component = covariance @ component
         component = component / component.norm(dim=1, keepdim=True).clamp_min(torch.finfo(component.dtype).tiny)

@@ -56,13 +56,13 @@ def word_attention(q: Tensor, k: Tensor, places: Sequence[Sequence[int]], scale:
     for word, tokens in enumerate(places):
         whose[list(tokens), word] = 1 / max(1, len(tokens))
     total = torch.zeros(rows, queries, len(places), device=q.device)
-    for some in torch.arange(heads).tensor_split(min(heads, PARTS)):
-        these = slice(int(some[0]), int(some[-1]) + 1)
-        of_keys = k[:, these] if share == 1 else k[:, (some // share).tolist()]
-        of_bias = bias[:, these] if bias is not None and bias.shape[1] > 1 else bias
-        for words in range(0, len(places), d):  # kernels want values as wide as keys
-            values = whose[:, words : words + d]
-            wide = pad(values, (0, d - values.shape[1])).to(q).expand(*of_keys.shape)
-            answer = scaled_dot_product_attention(q[:, these], of_keys, wide, of_bias, scale=scale)
+    for words in range(0, len(places), d):  # kernels want values as wide as keys
+        values = whose[:, words : words + d]
+        wide = pad(values, (0, d - values.shape[1])).to(q)
+        for some in torch.arange(heads).tensor_split(min(heads, PARTS)):
+            these = slice(int(some[0]), int(some[-1]) + 1)
+            of_keys = k[:, these] if share == 1 else k[:, (some // share).tolist()]
+            of_bias = bias[:, these] if bias is not None and bias.shape[1] > 1 else bias
+            answer = scaled_dot_product_attention(q[:, these], of_keys, wide.expand_as(of_keys), of_bias, scale=scale)
             total[..., words : words + d] += answer[..., : values.shape[1]].sum(dim=1, dtype=torch.float32)
     return total.transpose(1, 2) / heads

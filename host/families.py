@@ -34,6 +34,7 @@ class Family:
         words_block: of the block in which a word's attention shows best where it is, by what was published; None where
             nothing was.
         words_behind: model → whether other tokens stand before the prompt's among the text's.
+        told: blocks are told which rows are whose (transformer_options).
         prompt_cache: the model keeps the prompt's keys and values from step to step, except under block patches.
     """
 
@@ -54,6 +55,7 @@ class Family:
     words_block: int | None = None
     words_behind: Callable[[Any], bool] = lambda model: False
     prompt_cache: bool = False
+    told: bool = True
 
     def shares_rows(self, model: Any, conditions: Mapping[str, Any]) -> bool:
         """Whether a forward with these model conditions can have rows that share blocks."""
@@ -428,7 +430,14 @@ FAMILIES = (
         _WAN_STAGES,
         not_together=("pose_latents",),  # their keys and values reach the blocks behind the patches' back
     ),
-    Family("Wan", ("wan.model.WanModel_S2V",), _WAN_STAGES, behind=("reference_latent",), open=True),  # motion follows
+    Family(
+        "Wan",
+        ("wan.model.WanModel_S2V",),
+        _WAN_STAGES,
+        behind=("reference_latent",),
+        open=True,  # motion follows
+        told=False,
+    ),
     Family(
         "HunyuanVideo / HunyuanImage",
         ("hunyuan_video.model.HunyuanVideo",),
@@ -499,6 +508,7 @@ FAMILIES = (
         ("hydit.models.HunYuanDiT",),
         (_stage("double_block", "blocks", "img", "img txt vec skip"),),
         long_skips=True,
+        told=False,
     ),
     Family(
         "Lumina 2 / Z-Image",
@@ -565,6 +575,7 @@ FAMILIES = (
                 "block", "blocks", "x", "x y t", row_dim={"y": 1}, packed=("y",), modulation=_pixart_modulation
             ),
         ),
+        told=False,
     ),
     Family(
         "Cosmos",

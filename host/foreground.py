@@ -26,18 +26,13 @@ def reading_foreground(
         follow: compare the streams with the table on the way, which waits for the device: once a run is enough.
 
     Raises:
-        ValueError: the block is not told which rows are whose.
+        UnknownLayout: the streams are not what the table says.
     """
     number = block_at(sought.layer, len(of_model.blocks))
 
     def chunks(args: Args, stage: Stage) -> list[Chunk]:
-        """Of the conditions that are wanted."""
-        told = args.get("transformer_options")
-        if told is None:
-            raise ValueError(
-                f"words: {of_model.family.name} does not tell its blocks whose rows they are given, so that its "
-                "foreground cannot be read. Use a mask."
-            )
+        """Those of conditions that are wanted."""
+        told = args["transformer_options"]
         size = stage.image_of(args, slice(None)).shape[0] // len(told["uuids"])
         whose = enumerate(zip(told["uuids"], told["cond_or_uncond"], strict=True))
         return [Chunk(uuid, index, at, size) for at, (uuid, index) in whose if uuid in wanted]
@@ -47,8 +42,9 @@ def reading_foreground(
 
         def patch(args: Args, inner: Inner) -> Args:
             meant = chunks(args, stage)
-            if follow and block.first and meant:
+            if block.first and meant:
                 reading.count(block, args)
+            if follow and block.first and meant:
                 reading.follow(block, args, meant[0].rows)
             for chunk in meant if block is of_model.blocks[number] else ():
                 picture = reading.picture(stage, args, chunk.rows)
@@ -60,6 +56,6 @@ def reading_foreground(
 
         return patch
 
-    before = of_model.blocks[:number] if follow else ()
-    on_the_way = {n: at(block) for n, block in enumerate(before) if block.first or block.last}
+    before = enumerate(of_model.blocks[:number])
+    on_the_way = {n: at(block) for n, block in before if block.first or (follow and block.last)}
     return by_key({**on_the_way, number: at(of_model.blocks[number])}, of_model.blocks)

@@ -1,6 +1,9 @@
 """Reading, at each step of a sampling run, which part of the picture is meant."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
 from math import ceil
 from typing import Any
 from uuid import UUID
@@ -21,14 +24,16 @@ from .families import Anatomy, anatomy
 from .foreground import reading_foreground
 from .forward import Batch, Patch, patched
 from .layout import Key, Order, grid_in
+from .task import index_of
 from .words import reading_words, words_block
 
 KEY = "detail_guidance.words"
 CONDITION = "detail_guidance_words"  # of a condition: which prompt it is of
 NOTHING = (
-    "words: nothing was read. The engine that loaded this model, or another node, keeps its attention to itself: load "
-    "the model with ComfyUI's own loader, or remove that node."
+    "words: nothing was read. The engine that loaded this model, or another node, does not let its blocks be seen: "
+    "load the model with ComfyUI's own loader, or remove that node."
 )
+ANOTHER = "words: the positive is of another prompt. Connect Prompt Words' own conditioning to it."
 
 
 def watched_region(model: ModelPatcher, region: Region, see: Callable[[Tensor], object]) -> ModelPatcher:
@@ -51,9 +56,9 @@ def watched_region(model: ModelPatcher, region: Region, see: Callable[[Tensor], 
         watch.install(guider.model_options)
 
         def predict_noise(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            watch.begin(guider.conds["positive"], guider.model_options)
-            predicted = executor(x, *args, **kwargs)
-            maps = watch.taken(x.shape)
+            with watch.reading(guider.conds["positive"], x.shape, guider.model_options):
+                predicted = executor(x, *args, **kwargs)
+            maps = watch.taken()
             if maps is not None:
                 see(maps)
             return predicted
@@ -72,70 +77,109 @@ def require_readable(region: Region, of_model: Anatomy) -> None:
     """
     if isinstance(region, Words):
         words_block(region, of_model)
+    elif not of_model.family.told:
+        raise ValueError(
+            f"words: {of_model.family.name} does not tell its blocks whose rows they are given, so that its foreground "
+            "cannot be read. Use a mask."
+        )
+
+
+def require_prompt(region: Region, positive: Iterable[Mapping[str, Any]]) -> None:
+    """
+    Args:
+        positive: conditions, as the host's or what they have beside the prompt.
+
+    Raises:
+        ValueError: none of them is of the words' prompt.
+    """
+    if not any(_is_meant(region, cond) for cond in positive):
+        raise ValueError(ANOTHER)
 
 
 class RegionWatch:
-    """Collects what is read in one sampling run, between the beginning of a step and its end."""
+    """Collects what is read in one sampling run, step by step.
+
+    Attributes:
+        meant: ids of the conditions that are read in the last step.
+    """
 
     def __init__(self, region: Region, of_model: Anatomy) -> None:
         self.region, self.of_model = region, of_model
-        self.conditions: dict[UUID, dict[str, Any]] = {}  # that are read in this step
-        self.seen: list[tuple[UUID, Tensor]] = []
-        self.orders: dict[str, Order] | None = None  # of kinds of blocks, as the run's first forward has shown them
+        self.meant: frozenset[UUID] = frozenset()
+        self._step: _Step | None = None  # that is being read
+        self._seen: dict[UUID, Tensor] = {}
+        self._orders: dict[str, Order] | None = None  # of kinds of blocks, as the run's first forward has shown them
 
     def install(self, model_options: dict[str, Any]) -> None:
         """Hook into a run's forwards."""
-        add_wrapper_with_key(
-            WrappersMP.APPLY_MODEL, KEY, patched(self._patches_for), model_options, is_model_options=True
-        )
 
-    def begin(self, positive: Sequence[dict[str, Any]], options: dict[str, Any]) -> None:
-        """At the beginning of a step: what the host has made of the guider's conditions.
+        def calc_cond_batch(executor: Any, model: Any, conds: list[Any], *args: Any) -> list[Tensor]:
+            if self._step is not None:
+                self._step.index = index_of(self._step.positive, conds)
+            return executor(model, conds, *args)
+
+        for kind, wrapper in (
+            (WrappersMP.CALC_COND_BATCH, calc_cond_batch),
+            (WrappersMP.APPLY_MODEL, patched(self._patches_for)),
+        ):
+            add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
+
+    @contextmanager
+    def reading(
+        self, positive: Sequence[dict[str, Any]], latent: torch.Size, model_options: dict[str, Any]
+    ) -> Iterator[None]:
+        """While it lasts, a step's forwards are read.
+
+        Args:
+            positive: what the host has made of the guider's conditions.
 
         Raises:
             ValueError: none of them has the words, or the host cuts the latent.
         """
-        if options.get("context_handler") is not None:
+        if model_options.get("context_handler") is not None:
             raise ValueError("words: they cannot be read in context windows. Remove the node that sets them.")
-        self.seen = []
-        self.conditions = {cond["uuid"]: cond for cond in positive if self._is_meant(cond)}
-        if not self.conditions:
-            raise ValueError("words: the positive is of another prompt. Connect Prompt Words' own conditioning to it.")
+        if positive:  # a guider may have none
+            require_prompt(self.region, positive)
+        conditions = {cond["uuid"]: cond for cond in positive if _is_meant(self.region, cond)}
+        self.meant, self._seen = frozenset(conditions), {}
+        self._step = _Step([cond["uuid"] for cond in positive], conditions, latent)
+        try:
+            yield
+        finally:
+            self._step = None
 
-    def taken(self, latent: torch.Size) -> Tensor | None:
-        """At the end of a step, what it has shown: float32 maps (pictures, regions + 1, …, height, width) of the
-        latent's size, of each region and of the rest; of several positive conditions the largest, and nothing outside
-        their areas. None where nothing was computed, or the positive is not active."""
-        seen, conditions, self.seen, self.conditions = self.seen, self.conditions, [], {}
-        whole: Tensor | None = None
-        for uuid, maps in seen:
-            maps = _in_its_area(maps, conditions[uuid], latent)
-            whole = maps if whole is None else torch.maximum(whole, maps)
-        return whole
-
-    def _is_meant(self, cond: dict[str, Any]) -> bool:
-        return not isinstance(self.region, Words) or cond.get(CONDITION) == self.region.prompt
+    def taken(self) -> Tensor | None:
+        """What the last step has shown: float32 maps (pictures, regions + 1, …, height, width) of the latent's size, of
+        each region and of the rest; of several positive conditions the largest, and nothing outside their areas. None
+        where nothing was computed, or the positive is not active."""
+        seen, self._seen = [*self._seen.values()], {}
+        # The host may compute conditions on several devices.
+        return reduce(lambda one, other: torch.maximum(one, other.to(one.device)), seen) if seen else None
 
     def _patches_for(self, batch: Batch) -> dict[Key, Patch] | None:
-        if not self.conditions:
+        step, region, of_model = self._step, self.region, self.of_model
+        if step is None:
             return None
-        region, of_model = self.region, self.of_model
-        follow, orders = self.orders is None, self.orders or {}
+        # Other nodes ask for the positive once more, disturbed: the first answer counts.
+        wanted = step.conditions.keys() - self._seen.keys()
+        if wanted.isdisjoint(batch.transformer_options["uuids"]):
+            return None
+        follow, orders = self._orders is None, self._orders or {}
         reading = of_model.family.reading(of_model.network, batch.latent, batch.conditions, orders)
 
         def shown(uuid: UUID, index: int, values: Tensor) -> None:
-            if index == 0:  # for areas, the host gives the negative a copy of the positive's condition
-                self.orders = reading.orders
-                self.seen.append((uuid, self._over_the_latent(values, batch.latent)))
+            if index == step.index:  # for areas, the host gives the negative a copy of the positive's condition
+                self._orders = reading.orders
+                maps = self._over_the_latent(values, batch.latent)
+                self._seen[uuid] = _in_its_area(maps, step.conditions[uuid], step.latent)
 
         if isinstance(region, Words):
-            return reading_words(region, of_model, batch, reading, self.conditions, shown)
-        return reading_foreground(region, of_model, reading, self.conditions, shown, follow)
+            return reading_words(region, of_model, batch, reading, wanted, shown)
+        return reading_foreground(region, of_model, reading, wanted, shown, follow)
 
     def _over_the_latent(self, values: Tensor, latent: torch.Size) -> Tensor:
         """Values of tokens (pictures, maps, tokens) as maps of a latent's height and width."""
-        patch = self.of_model.family.patch
-        grid = grid_of(values.shape[-1], latent) if patch is None else grid_in(latent, patch(self.of_model.network))
+        grid = self._grid(values.shape[-1], latent)
         maps = values.unflatten(-1, grid)
         if not isinstance(self.region, Words):
             maps = nearness(maps)
@@ -145,6 +189,38 @@ class RegionWatch:
         single = maps.flatten(0, -3)[:, None]
         large = interpolate(single, (tall, wide), mode="bilinear", align_corners=False)[..., :height, :width]
         return large.reshape(*maps.shape[:-2], height, width)
+
+    def _grid(self, tokens: int, latent: torch.Size) -> tuple[int, ...]:
+        patch = self.of_model.family.patch
+        if patch is not None:
+            return grid_in(latent, patch(self.of_model.network))
+        try:
+            return grid_of(tokens, latent)
+        except ValueError as error:
+            raise ValueError(
+                f"words: {self.of_model.family.name} leaves tokens out of this picture, so where the others lie cannot "
+                "be told. Remove the mask or guide of its frames, or use a mask in place of words."
+            ) from error
+
+
+@dataclass
+class _Step:
+    """
+    Attributes:
+        positive: ids of all positive conditions.
+        conditions: those that are read.
+        latent: the whole one's shape.
+        index: of the positive in the host's list, in its last call.
+    """
+
+    positive: list[UUID]
+    conditions: dict[UUID, dict[str, Any]]
+    latent: torch.Size
+    index: int | None = None
+
+
+def _is_meant(region: Region, cond: Mapping[str, Any]) -> bool:
+    return not isinstance(region, Words) or cond.get(CONDITION) == region.prompt
 
 
 def _in_its_area(maps: Tensor, cond: dict[str, Any], latent: torch.Size) -> Tensor:

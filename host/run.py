@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf, isfinite
 from typing import Any
 from uuid import UUID
@@ -96,18 +96,16 @@ class Run:
             self.kept = None  # some samplers change the latent's size
         outcomes: list[Outcome] = []
         task = self._task(x, sigma)
-        if self.words is not None and task.reuse is None:
-            self.words.begin(self.guider.conds["positive"], model_options)
-        with asking_in_windows(model_options, task, outcomes):
+        shape = self._picture_shape(x)
+        with self._reading(task, shape, model_options), asking_in_windows(model_options, task, outcomes):
             base = executor(x, timestep, model_options, seed)
         if not outcomes:
             return base  # the report says so
         (outcome,) = outcomes
         self._note(outcome, sigma, task.answer_scale)
         options = self.settings.options
-        shape = self._picture_shape(x)
         if self.words is not None:
-            self.words.end(shape, self._active_at(sigma), outcome.account.source == "computed")
+            self.words.end(self._active_at(sigma), outcome.account.source == "computed", x.device)
         x, picture, cond, disrupted = (_picture(each, shape) for each in (x, base, outcome.cond, outcome.disrupted))
         guided, strength = detail_guidance(
             x,
@@ -124,6 +122,12 @@ class Run:
         if picture is base:
             return guided
         return torch.cat([guided.flatten(1), base.flatten(1)[:, guided[0].numel() :]], dim=1).view_as(base)
+
+    def _reading(self, task: Task, latent: torch.Size, model_options: dict[str, Any]) -> AbstractContextManager[None]:
+        """Where the words are is read in steps that compute D_m: one that reuses costs nothing."""
+        if self.words is None or task.reuse is not None:
+            return nullcontext()
+        return self.words.reading(self.guider.conds.get("positive", []), latent, model_options)
 
     def _mask(self, picture: Tensor) -> Tensor | None:
         """Where detail is added; None is everywhere."""

@@ -88,11 +88,15 @@ class Task:
         return min(self.rules)
 
     def index_in(self, conds: list[Conds | None]) -> int | None:
-        """Which of the host's conditions is the positive one, whatever place the guider gives it."""
-        for index, group in enumerate(conds):
-            if self.positive and [cond.get("uuid") for cond in group or ()] == list(self.positive):
-                return index
-        return None
+        return index_of(self.positive, conds)
+
+
+def index_of(positive: Sequence[UUID], conds: list[Conds | None]) -> int | None:
+    """Which of the host's conditions is the positive one, whatever place the guider gives it."""
+    for index, group in enumerate(conds):
+        if positive and [cond.get("uuid") for cond in group or ()] == list(positive):
+            return index
+    return None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Where a run's words are, as far as it has come: their masks over the picture."""
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..detail_guidance.regions import Region, soft_masks
+from ..detail_guidance.words import Words
 from .families import Anatomy
 from .regions import NOTHING, RegionWatch
 
@@ -25,37 +27,45 @@ class WordMasks:
         self.watch = RegionWatch(words, of_model)
         self.maps = torch.zeros(0)  # mean over the steps that were read
         self.steps = 0
+        self.without = 0  # guided steps before the first that was read
 
     def install(self, model_options: dict[str, Any]) -> None:
         """Hook into the run's forwards."""
         self.watch.install(model_options)
 
-    def begin(self, positive: Sequence[dict[str, Any]], model_options: dict[str, Any]) -> None:
-        """At the beginning of a step that is read.
+    @contextmanager
+    def reading(
+        self, positive: Sequence[dict[str, Any]], latent: torch.Size, model_options: dict[str, Any]
+    ) -> Iterator[None]:
+        """While it lasts, a step is read.
 
         Raises:
             ValueError: the positive conditions do not have the words, or the host cuts the latent.
         """
-        self.watch.begin(positive, model_options)
+        with self.watch.reading(positive, latent, model_options):
+            yield
 
-    def end(self, latent: torch.Size, active: Collection[UUID], computed: bool) -> None:
-        """At a step's end.
+    def end(self, active: Collection[UUID], computed: bool, device: torch.device) -> None:
+        """At a guided step's end, read or not.
 
         Args:
             active: the conditions that the step had.
             computed: whether the model itself answered.
+            device: of the pictures.
 
         Raises:
             ValueError: the words should have been seen in it, and never were.
         """
-        expected = computed and any(uuid in self.watch.conditions for uuid in active)
-        maps = self.watch.taken(latent)
+        maps = self.watch.taken()
         if maps is not None:
+            maps = maps.to(device)
             # Some samplers change the latent's size.
             self.steps = self.steps + 1 if maps.shape == self.maps.shape else 1
             self.maps = maps if self.steps == 1 else self.maps.lerp(maps, 1 / self.steps)
-        elif expected and self.steps == 0:
-            raise ValueError(NOTHING)
+        elif self.steps == 0:
+            if computed and not self.watch.meant.isdisjoint(active):
+                raise ValueError(NOTHING)
+            self.without += 1
 
     def over(self, picture: Tensor) -> Tensor:
         """The words' masks as one, for a latent: 0 to 1, (pictures, 1, …). Nowhere until they have been read."""
@@ -67,24 +77,31 @@ class WordMasks:
         return mask.to(picture)
 
     def by_name(self) -> dict[str, Tensor]:
-        """Each word's masks, (pictures, …); empty where they have not been read."""
+        """Each word's masks, (pictures, …), without what is not a number; empty where they have not been read."""
         if self.steps == 0:
             return {}
-        return dict(zip(self.words.names, soft_masks(self.maps, self.soft).cpu().unbind(dim=1), strict=True))
+        masks = soft_masks(self.maps, self.soft).nan_to_num().cpu()
+        return dict(zip(self.words.names, masks.unbind(dim=1), strict=True))
 
     def warnings(self) -> Iterator[str]:
         """What the user should know after the run."""
-        if self.steps == 0:
-            yield "words: no guided step had their prompt, so nothing was added. Widen its part of the schedule."
+        if self.without:
+            yield (
+                f"words: {self.without} guided steps added nothing, because the model had not yet been asked for their "
+                "prompt. Give it the whole schedule, or set start_percent to where it begins."
+            )
+        remedy = "another word, or another layer in Prompt Words"
+        if not isinstance(self.words, Words):
+            remedy = "another layer or max_channels in Foreground"
         for name, mask in self.by_name().items():
             pictures = mask.flatten(1)
             if missing := int((pictures.amax(dim=1) < 0.5).sum()):
                 yield (
                     f"words: {name!r} was found nowhere in {missing} of {len(pictures)} pictures, and no detail was "
-                    "added for it there. Take another word, or another layer in its node."
+                    f"added for it there. Take {remedy}."
                 )
             if whole := int((pictures.amin(dim=1) > 0.5).sum()):
                 yield (
-                    f"words: {name!r} covers the whole of {whole} of {len(pictures)} pictures, as if there were no "
-                    "words. Take another word, or another layer in its node."
+                    f"words: {name!r} covers the whole of {whole} of {len(pictures)} pictures, so that detail was "
+                    f"added everywhere. Take {remedy}."
                 )

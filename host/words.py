@@ -13,7 +13,7 @@ from ..detail_guidance.layers import block_at
 from ..detail_guidance.words import Words, word_attention
 from .families import Anatomy
 from .forward import Args, Batch, Inner, Patch, by_key
-from .layout import Key, Prompt, Reading, Stage
+from .layout import Block, Key, Prompt, Reading, Stage
 
 MIDDLE = 0.4  # of the depth, where no block of the family was published: about where those of SD3 and FLUX.1 are
 
@@ -72,11 +72,21 @@ def reading_words(
     where = "before" if prompt is None else prompt(stage.block_in(of_model.network, block.key[1]))
     length = batch.conditions["context"].shape[1]
 
+    def counting(first: Block) -> Patch:
+        def count(args: Args, inner: Inner) -> Args:
+            reading.count(first, args)
+            return inner(args)
+
+        return count
+
     def patch(args: Args, inner: Inner) -> Args:
         options = args.get("transformer_options")
         if options is None:  # a model that does not tell its blocks
             return inner(args)
+        if block.first:
+            reading.count(block, args)
         tokens = prod(stage.image_of(args, slice(1)).shape[1:-1])
+        beside = args[stage.streams[1]].shape[1] if len(stage.streams) > 1 else None
         others = options.get("optimized_attention_override")
         calls = 0
 
@@ -84,7 +94,7 @@ def reading_words(
             nonlocal calls
             calls += 1
             keys = k.shape[2 if more.get("skip_reshape") else 1]
-            place = _place(where, stage, reading, tokens, keys, calls == 1, length)
+            place = _place(where, stage, reading, tokens, beside, keys, calls == 1, length)
             if place is not None:
                 see(place, q, k, heads, rest[0] if rest else more.get("mask"), more)
             run = attention if others is None else partial(others, attention)
@@ -105,16 +115,18 @@ def reading_words(
 
         return inner({**args, "transformer_options": {**options, "optimized_attention_override": override}})
 
-    return by_key({number: patch}, of_model.blocks)
+    on_the_way = {at: counting(each) for at, each in enumerate(of_model.blocks[:number]) if each.first}
+    return by_key({**on_the_way, number: patch}, of_model.blocks)
 
 
 def _place(
-    where: Prompt, stage: Stage, reading: Reading, tokens: int, keys: int, first: bool, text: int
+    where: Prompt, stage: Stage, reading: Reading, tokens: int, beside: int | None, keys: int, first: bool, text: int
 ) -> Place | None:
     """None where this attention does not meet the prompt.
 
     Args:
         tokens: of the image stream.
+        beside: of the text's stream, where there is one.
         first: whether it is the block's first attention.
         text: tokens of the prompt.
     """
@@ -123,6 +135,11 @@ def _place(
         return None if first or keys != text else Place(slice(start, stop), slice(0, keys))
     if not first:
         return None
+    if beside is not None and keys != tokens + beside:
+        raise ValueError(
+            f"words: the attention has {keys} keys where {tokens + beside} were expected: another node adds some, such "
+            "as a cache of references. Remove it, or use a mask."
+        )
     if where == "behind":
         return Place(slice(start, stop), slice(tokens, keys))
     if stage.joined:

@@ -66,6 +66,7 @@ export class Panel {
     this.strip = element("div", "strip", this.heat, this.both, this.from, this.to);
     this.layers = element("div", "words");
     this.happened = element("div", "words faint");
+    this.where = element("div", "words where");
     this.recommended = element("span", "words");
     this.use = element("button", "use");
     this.use.textContent = word("use");
@@ -74,6 +75,7 @@ export class Panel {
       "div",
       "said",
       this.happened,
+      this.where,
       element("div", "preset", this.recommended, this.use),
       this.warnings,
     );
@@ -246,7 +248,7 @@ export class Panel {
     const madeWith = Object.entries(report.made_with ?? {}); // a server of an older version does not say
     const stale = madeWith.some(([name, value]) => name in numbers && numbers[name] !== value);
     const past = Boolean(state) || stale;
-    this.said.classList.toggle("stale", past);
+    for (const each of [this.said, this.mask]) each.classList.toggle("stale", past);
     this.happened.textContent = past ? wordsOfThePast(wordsOfReport(report), state) : wordsOfReport(report);
   }
 
@@ -264,11 +266,12 @@ export class Panel {
   /** Where detail went, where words said so. */
   #showMask() {
     const { mask } = this.report; // a server of an older version does not say
+    this.where.textContent = this.where.title = wordsOfCovered(this.report);
     this.mask.hidden = !mask;
     if (!mask) return;
     drawPercents(this.mask, mask);
-    this.mask.title = wordsOfCovered(this.report);
-    this.mask.setAttribute("aria-label", this.mask.title);
+    this.mask.title = this.where.textContent;
+    this.mask.setAttribute("aria-label", this.where.textContent);
   }
 
   #showReport() {

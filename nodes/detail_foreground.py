@@ -27,7 +27,7 @@ class DetailForeground(io.ComfyNode):
                     default=MAX_CHANNELS,
                     min=1,
                     max=64,
-                    tooltip="So many channels are read, the largest first. Raising it goes by more than the massive "
+                    tooltip="So many channels are read, the largest first. Raising it reads more than the massive "
                     "ones.",
                 ),
             ],

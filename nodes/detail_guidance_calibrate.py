@@ -27,6 +27,7 @@ from ..host.calibration import Sampling, cells, cost, features, grid, sampled, t
 from ..host.families import Anatomy, anatomy
 from ..host.patch import without
 from ..host.probe import watched
+from ..host.regions import require_prompt, require_readable
 from ..instruments.calibration import (
     FEWEST,
     Cell,
@@ -133,6 +134,9 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             require_something(prompt, latent_image[0])
         of_model = anatomy(model[0])
         one_model, one_vae, chosen = without(model[0], of_model.family), vae[0], next(iter(options), Options())
+        if chosen.words is not None:
+            require_readable(chosen.words, of_model)
+            _require_prompts(chosen.words, positive)
         settings = grid(parse_layers(layers[0], len(of_model.blocks)), parse_scales(scales[0]), chosen)
         progress = ProgressBar((1 + len(settings)) * len(positive) * values["steps"][0], cls.hidden.unique_id)
         sampling = Sampling(
@@ -193,6 +197,17 @@ class DetailGuidanceCalibrate(io.ComfyNode):
 
 def _say(what: str) -> None:
     log.info(f"Detail Guidance Calibrate: {what}")
+
+
+def _require_prompts(words: Region, positive: Sequence[list]) -> None:
+    for number, prompt in enumerate(positive, 1):
+        try:
+            require_prompt(words, [beside for _, beside in prompt])
+        except ValueError as error:
+            raise ValueError(
+                f"options: their words are of another prompt than positive {number} of {len(positive)}. Calibrate with "
+                "Prompt Words' own conditioning alone, or with Foreground in place of words."
+            ) from error
 
 
 def _require_one_of_each(singles: dict[str, Sequence[Any]]) -> None:

@@ -89,7 +89,7 @@ class DetailGuidanceOptions(io.ComfyNode):
                 fraction(
                     "words_soft",
                     WORDS_SOFT,
-                    "Width of the edge of the words' masks. 0 is a hard one; raising it blends more.",
+                    "How gradually the words' masks end. 0 is a hard edge; raising it blends more.",
                     optional=True,
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Where detail is added: white fully, black not at all."),
@@ -99,8 +99,8 @@ class DetailGuidanceOptions(io.ComfyNode):
                 WordsType.Input(
                     "words",
                     optional=True,
-                    tooltip="From Prompt Words or Foreground: detail is added where the model's own attention has "
-                    "them, as it samples.",
+                    tooltip="From Prompt Words or Foreground: detail is added where they are, as the model itself "
+                    "shows while it samples.",
                 ),
             ],
             outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guider and Detail Guidance.")],

@@ -573,7 +573,8 @@ async def test_the_panel_shows_where_detail_went(comfy):
     assert await mask.is_hidden(), "before a run there is none"
     before = await comfy.panel().bounding_box()
     await comfy.run()
-    assert re.fullmatch(r"where: bear \d+ %", await mask.get_attribute("title"))
+    covered = await comfy.panel().locator(".where").inner_text()
+    assert re.fullmatch(r"where: bear \d+ %", covered) and await mask.get_attribute("title") == covered
     assert await comfy.panel().bounding_box() == before, "the node does not grow"
     greys = await mask.evaluate(
         "mask => [...mask.getContext('2d').getImageData(0, 0, mask.width, mask.height).data]"

@@ -1,14 +1,16 @@
 """Detail only where words, or the foreground, are: against the plain implementation, and what is said of it."""
 
+import json
 import re
 from dataclasses import replace
 
 import pytest
 import torch
+from comfy.model_patcher import create_model_options_clone
 from comparison import PLANS, with_context_windows
 from family_models import CASES, load
 from models import conditioning, model
-from plain import relative_error
+from plain import PlainDetailGuider, relative_error
 from sampling import counted, detail_guider, reported, sample, stock_guider
 from test_families import TOP, of_cases, plain, setting
 from test_words import prompt_words, reference, words_of  # noqa: F401  a fixture
@@ -24,6 +26,19 @@ JOINT = [
     "LTX-Video",
     "Cosmos Predict2",
 ]
+CALIBRATION = {
+    name: [value]
+    for name, value in {
+        "seed": 1,
+        "steps": 2,
+        "cfg": 3.0,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "layers": "0.5",
+        "scales": "0.25",
+        "save_preset": False,
+    }.items()
+}
 UNTOLD = ["PixArt", "HunyuanDiT", "Wan speech to video"]
 
 
@@ -42,17 +57,27 @@ def expected_masks(seen):
     return masks
 
 
-def masked(plain_guider, masks):
-    """A plain guider whose detail term is weighted by a mask for each step."""
-    masks = iter(masks)
+def masked(pack, plain_guider, words):
+    """A plain guider that first reads an undisturbed forward of the positive, and weights the detail term with it."""
+    of_model = pack.module("host.families").anatomy(plain_guider.model_patcher)
+    plain_guider.model_patcher = plain_guider.model_patcher.clone()
+    pack.module("host.block_hooks").install(plain_guider.model_patcher, of_model.family)
+    watch, seen = pack.module("host.regions").RegionWatch(words, of_model), []
 
     class Masked(type(plain_guider)):
-        def predict_noise(self, *args, **more):
-            guided = super().predict_noise(*args, **more)
+        def predict_noise(self, x, timestep, model_options={}, seed=None):
+            watched = create_model_options_clone(model_options)
+            watch.install(watched)
+            with watch.reading(self.conds["positive"], x.shape, watched):
+                self.predict(self.conds["positive"], x, timestep, watched)
+            seen.append(watch.taken())
+            self.mask = expected_masks(seen)[-1]
+            guided = super().predict_noise(x, timestep, model_options, seed)
             w, self.w = self.w, 0.0
-            base = super().predict_noise(*args, **more)
+            base = super().predict_noise(x, timestep, model_options, seed)
             self.w = w
-            return base + next(masks) * (guided - base)
+            assert 0.01 < self.mask.mean() < 0.99, "it matters where"
+            return base + self.mask * (guided - base)
 
     plain_guider.__class__ = Masked
     return plain_guider
@@ -62,13 +87,9 @@ def assert_equal(pack, case, patcher, inputs, batch, words, batching, steps=3):
     layer = 2.5 / case.depth
     options = {**TOP, "keep_start": 0.25, "keep_end": 0.25, "batching": batching, "words": words, "words_soft": SOFT}
     guider = detail_guider(pack, patcher, options, layer_start=layer, layer_end=layer, **inputs)
-    seen = []
-    guider.model_patcher = pack.module("host.regions").watched_region(guider.model_patcher, words, seen.append)
     actual = sample(guider, noise=case.noise(batch), steps=steps)
-    assert len(seen) == steps
-    masks = expected_masks(seen)
-    assert all(0.01 < mask.mean() < 0.99 for mask in masks), "it matters where"
-    expected = sample(masked(plain(case, patcher, **inputs, layers=(2,)), masks), noise=case.noise(batch), steps=steps)
+    guider = masked(pack, plain(case, patcher, **inputs, layers=(2,)), words)
+    expected = sample(guider, noise=case.noise(batch), steps=steps)
     assert relative_error(actual, expected) <= 1e-5
     everywhere = sample(plain(case, patcher, **inputs, layers=(2,)), noise=case.noise(batch), steps=steps)
     assert relative_error(everywhere, expected) > 1e-3
@@ -204,7 +225,7 @@ def conditioning_of(reference, text):  # noqa: F811
     "share, message",
     [
         (0.1, r"words: 'one' was found nowhere in 1 of 2 pictures, .* Take another word"),
-        (0.9, r"words: 'one' covers the whole of 1 of 2 pictures, as if there were no words"),
+        (0.9, r"words: 'one' covers the whole of 1 of 2 pictures, so that detail was added everywhere"),
     ],
 )
 def test_found_nothing_and_covers_all(pack, share, message):
@@ -229,7 +250,10 @@ def test_a_prompt_that_is_never_active(pack):
     guider = detail_guider(pack, patcher, {"words": words}, positive=positive, end_percent=0.4)
     samples, report = reported(pack, guider)
     assert relative_error(samples, sample(stock_guider(patcher, positive))) <= 1e-5
-    assert "words: no guided step had their prompt" in " ".join(report.warnings) and report.mask is None
+    assert "words: 1 guided steps added nothing, because the model had not yet been asked for their prompt" in " ".join(
+        report.warnings
+    )
+    assert report.mask is None
 
 
 def test_words_of_another_prompt(pack):
@@ -244,12 +268,108 @@ def test_models_that_cannot_be_read_are_refused_at_the_node(pack):
 
 
 @of_cases(*UNTOLD)
-def test_blocks_that_are_not_told_whose_rows_they_have(pack, name):
-    case, patcher, batch, inputs = setting(name)
-    guider = detail_guider(pack, patcher, {"words": foreground(pack)}, **inputs)
+def test_models_whose_blocks_are_not_told_whose_rows_they_have(pack, name):
     with pytest.raises(ValueError, match=r"does not tell its blocks whose rows they are given.* Use a mask"):
-        sample(guider, noise=case.noise(batch))
-    sample(detail_guider(pack, patcher, **inputs), noise=case.noise(batch))
+        detail_guider(pack, load(name), {"words": foreground(pack)})
+
+
+@PLANS
+@pytest.mark.parametrize("kind", ["words", "foreground"])
+def test_areas_and_several_conditions(pack, kind, batching):
+    """Of each condition in its area; the host gives the negative a copy of the area's, of which nothing is read."""
+    patcher = model()
+    words = words_of(pack, 7, 0.4) if kind == "words" else foreground(pack, layer=0.4, max_channels=4)
+    ((prompt, options),) = conditioning(1)
+    positive = [[prompt, {**options, "area": (8, 12, 0, 4), "strength": 1.0}], *conditioning(3)]
+    inputs = {"positive": positive, "negative": conditioning(2)}
+    options = {"batching": batching, "words": words, "words_soft": SOFT}
+    actual = sample(detail_guider(pack, patcher, options, **inputs), batch=2, steps=3)
+    plain_guider = PlainDetailGuider(patcher, **inputs, cfg=4.0, w=1.5, host_cfg=True)
+    expected = sample(masked(pack, plain_guider, words), batch=2, steps=3)
+    assert relative_error(actual, expected) <= 1e-5
+
+
+def test_a_guider_whose_positive_is_not_the_first(pack):
+    """As DualCFGGuider asks: the negative, a middle one, the positive."""
+    from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+
+    patcher, words, seen = model(), foreground(pack), {}
+    for name, made in {"dual": Guider_DualCFG, "plain": None}.items():
+        options = pack.run("DetailGuidanceOptions", words=words)
+        guided = pack.run(
+            "DetailGuidance", model=patcher, dg_scale=1.5, layer_start=0.5, layer_end=0.5, options=options
+        )
+        if made is None:
+            guider = stock_guider(guided, conditioning(1), conditioning(2), cfg=4.0)
+        else:
+            guider = made(guided)
+            guider.set_conds(conditioning(1), conditioning(2), conditioning(2))
+            guider.set_cfg(4.0, 1.0)
+        _, seen[name] = reported(pack, guider, steps=1)
+    assert seen["dual"].covered == pytest.approx(seen["plain"].covered, abs=1e-4)
+
+
+def test_the_first_answer_of_a_step_counts(pack):
+    """Skip-layer guidance asks for the positive once more, with blocks left out."""
+    from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
+
+    patcher, words, found = model(), words_of(pack, 7, 0.9), []
+    skipping = SkipLayerGuidanceDiT.execute(patcher, 3.0, 0.0, 1.0, double_layers="1", single_layers="")[0]
+    for each in (patcher, skipping):
+        seen = []
+        watched = pack.module("host.regions").watched_region(each, words, seen.append)
+        sample(stock_guider(watched), steps=1)
+        found.append(seen)
+    assert torch.equal(*(seen[0] for seen in found)) and [len(seen) for seen in found] == [1, 1]
+
+
+def test_a_guider_without_a_positive(pack):
+    """The report says that nothing was guided, as it does without words."""
+    options = pack.run("DetailGuidanceOptions", words=foreground(pack))
+    guided = pack.run("DetailGuidance", model=model(), options=options)
+    guider = stock_guider(guided)
+    guider.conds = guider.original_conds = {"other": guider.original_conds["positive"]}
+    guider.predict_noise = lambda x, *args, **more: x
+    _, report = reported(pack, guider)
+    assert "did not ask for a prediction of its positive" in " ".join(report.warnings)
+
+
+def test_what_is_read_of_a_guider_that_answers_itself_is_dropped(pack):
+    patcher, words = model(), words_of(pack, 7, 0.4)
+    guider = detail_guider(pack, patcher, {"words": words}, end_percent=0.3)
+    asked = guider.predict_noise
+    guider.predict_noise = lambda x, timestep, *args, **more: x if timestep > 0.7 else asked(x, timestep, *args, **more)
+    expected = stock_guider(patcher)
+    by_host = expected.predict_noise
+    expected.predict_noise = lambda x, timestep, *args, **more: (
+        x if timestep > 0.7 else by_host(x, timestep, *args, **more)
+    )
+    with counted(patcher) as rows:
+        samples, report = reported(pack, guider, steps=8)
+    with counted(patcher) as stock_rows:
+        assert torch.equal(samples, sample(expected, steps=8))
+    assert rows == stock_rows and report.mask is None and report.steps_guided == 0
+
+
+def test_numbers_that_are_none(pack):
+    """The page reads the report as JSON, which has no NaN."""
+    guider = detail_guider(pack, model(), {"words": foreground(pack)})
+    _, report = reported(pack, guider, noise=torch.full((1, 16, 16, 16), torch.nan))
+    json.dumps([report.covered, report.mask], allow_nan=False)
+    assert all(0 <= cell <= 100 for row in report.mask for cell in row)
+    assert "predictions are not finite numbers" in " ".join(report.warnings)
+
+
+def test_calibrating_prompts_that_do_not_have_the_words(pack, reference):  # noqa: F811
+    words, positive = prompt_words(pack, reference)
+    options = pack.run("DetailGuidanceOptions", words=words)
+    given = {"model": [reference[0]], "vae": [reference[2]], "options": [options]}
+    given["latent_image"] = [{"samples": torch.zeros(1, 16, 16, 16)}]
+    another = conditioning_of(reference, "rock")
+    with pytest.raises(ValueError, match="options: their words are of another prompt than positive 2 of 2"):
+        pack.outputs(
+            "DetailGuidanceCalibrate", **given, positive=[positive, another], negative=[another], **CALIBRATION
+        )
 
 
 def test_context_windows_are_refused(pack):
@@ -271,8 +391,8 @@ def test_a_sampler_that_changes_the_latents_size(pack):
     of_model = pack.module("host.families").anatomy(model())
     masks = pack.module("host.word_masks").WordMasks(foreground(pack), 0.2, of_model)
     for size in (8, 16):
-        masks.watch.taken = lambda latent, size=size: torch.rand(1, 2, size, size)
-        masks.end(torch.Size([1, 16, size, size]), [], True)
+        masks.watch.taken = lambda size=size: torch.rand(1, 2, size, size)
+        masks.end([], True, torch.device("cpu"))
     assert masks.steps == 1 and masks.over(torch.zeros(1, 16, 16, 16)).shape == (1, 1, 16, 16)
 
 

@@ -47,6 +47,16 @@ def test_clusters_are_those_of_k_means(pictures):
         np.testing.assert_allclose(near, rest / (rest + foreground), atol=1e-6)
 
 
+def test_channels_that_go_against_each_other(pictures):
+    """The sign of a channel does not matter."""
+    two = pictures[:1, :2]
+    two[:, 1] = -two[:, 0] + 0.3 * two[:, 1]
+    for sign in (1, -1):
+        found = nearness(two * torch.tensor([1.0, sign]).view(1, 2, 1, 1))
+        torch.testing.assert_close(found, nearness(two))
+        assert (found[0, 0] > 0.5)[3:7, 4:9].float().mean() > 0.9
+
+
 def test_frames_of_a_video_are_divided_together(pictures):
     video = pictures[:1, :, None].repeat(1, 1, 3, 1, 1)
     near = nearness(video)

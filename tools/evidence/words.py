@@ -24,6 +24,7 @@ import nodes as comfy_nodes  # isort: skip
 TITLE = "13. Where: do attention and massive channels show where a thing is?"
 SIDE = photographs.PICTURE
 LEVELS, BLOCKS = (0.3, 0.6), range(10)
+AFTER = (1, 2, 5, 10, 15, 20)  # steps
 IN_SAMPLING = (2, 5, 7)  # blocks that are tried there
 DENOISE, STEPS, SCALE = 0.6, 20, 0.5  # of the pictures that are sampled anew from the middle of the schedule
 FACTOR = 3.0  # inside the object against outside: what issue and page call "on the object"
@@ -149,6 +150,21 @@ class Reader:
         )
         return Aimed(*change, shown[0, 0])
 
+    def by_step(self, scene: Scene, layer: float) -> np.ndarray:
+        """How the word's hard mask overlaps the truth while the scene is sampled anew, (steps, 2): the mask of each
+        step alone, and of the mean of the steps so far."""
+        words, positive = self.region(scene, layer, False)
+        seen: list[Tensor] = []
+        watched = self.pack.module("host.regions").watched_region(self.model, words, seen.append)
+        self.sampled_anew(scene, watched, positive)
+        hard = self.pack.module("detail_guidance.regions").soft_masks
+
+        def overlapping(maps: Tensor) -> float:
+            return overlap(hard(interpolate(maps, (SIDE, SIDE), mode="bilinear"), 0.0)[0, 0], scene.truth)
+
+        means = [torch.stack(seen[: number + 1]).mean(dim=0) for number in range(len(seen))]
+        return np.array([[overlapping(maps), overlapping(mean)] for maps, mean in zip(seen, means, strict=True)])
+
     def states(self, scene: Scene, level: float) -> dict[int, Tensor]:
         """What each block is given of the noised picture: (draws, tokens, channels)."""
         _, positive = self.region(scene, 0.0, False)
@@ -186,7 +202,7 @@ Grid = dict[tuple[float, int], float]  # noise level and block → mean overlap
 
 
 def pictures(size: Size) -> int:
-    return (len(LEVELS) * (len(BLOCKS) + 2) + 4 + len(IN_SAMPLING)) * (size.few // 2) + 4 * size.half
+    return (len(LEVELS) * (len(BLOCKS) + 2) + 5 + len(IN_SAMPLING)) * (size.few // 2) + 4 * size.half
 
 
 def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
@@ -249,6 +265,7 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
 
     sampled = {block: masks_in_sampling(block) for block in IN_SAMPLING}
     best = max(sampled, key=sampled.__getitem__)
+    steps = np.mean(each(choosing, lambda scene: reader.by_step(scene, layer(best))), axis=0)
     finished = iter(found)
     foreground_of = laboratory.pack.run("DetailForeground", layer=layer(its_block))
     ways = {
@@ -308,6 +325,13 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
             table(
                 ["aimed by", "change inside over outside", "overlap of the mask"],
                 [[what, f"{ratio}", f"{in_sampling.get(what, '')}"] for what, ratio in ratios.items()],
+            ),
+            table(
+                ["the word's overlap (choosing) after step", *(f"{step}" for step in AFTER)],
+                [
+                    [what, *(f"{steps[step - 1, number]:.2f}" for step in AFTER)]
+                    for number, what in enumerate(("by that step alone", "by the mean so far, which *Options* takes"))
+                ],
             ),
             *(
                 table(
