@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from comfy.model_patcher import create_model_options_clone
+from comfy_extras.nodes_easycache import EasyCacheNode
 from comparison import PLANS, with_context_windows
 from family_models import CASES, load
 from models import conditioning, model
@@ -172,6 +173,18 @@ def test_a_step_that_reuses_reads_nothing(pack, monkeypatch):
     guider = detail_guider(pack, model(), {"words": words_of(pack, 7, 0.4), "every": 3})
     _, report = reported(pack, guider, steps=8)
     assert 2 <= report.steps_fired < report.steps_guided == 8 and len(calls) == report.steps_fired
+
+
+def test_steps_that_a_cache_answers_keep_the_mask(pack, monkeypatch):
+    calls, read = [], pack.module("host.words").word_attention
+    monkeypatch.setattr(pack.module("host.words"), "word_attention", lambda *args: calls.append(1) or read(*args))
+    case, patcher, _, inputs = setting("Flux")
+    cached = EasyCacheNode.execute(patcher, 1e6, 0.15, 0.95, False)[0]
+    guider = detail_guider(pack, cached, {**TOP, "words": words_of(pack, case.text, 0.4)}, **inputs)
+    samples, report = reported(pack, guider, noise=case.noise(2), steps=8)
+    assert 0 < report.steps_fired < report.steps_guided == 8 and len(calls) == report.steps_fired
+    assert samples.isfinite().all() and report.mask is not None
+    assert not [warning for warning in report.warnings if "added nothing" in warning]
 
 
 def test_outside_the_window_and_off_nothing_is_read(pack, monkeypatch):
