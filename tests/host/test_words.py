@@ -8,8 +8,8 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from comparison import with_context_windows
-from family_models import CASES, load
-from models import conditioning, model
+from family_models import CASES, load, normal
+from models import VARIANTS, conditioning, model
 from plain import relative_error
 from sampling import sample, stock_guider
 from test_families import of_cases
@@ -132,6 +132,22 @@ def test_equals_attention_in_full(pack, name, share):
     expected = in_full(*(across or calls)[0], first, tokens, first_key)
     # The host puts the negative's rows before the positive's.
     assert relative_error(found, expected[-len(noise) :]) <= 1e-5
+
+
+@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sd3_equals_attention_in_full(pack, variant, block):
+    """SD3.5-Medium's blocks have a second attention, of the picture alone."""
+    patcher, noise = model(variant), normal(5, 2, 16, 16, 16)
+    words = words_of(pack, 7, (block + 0.5) / 4)
+    shown, sampled = read(pack, patcher, words, stock_guider(patcher), noise)
+    calls = []
+    with attention_of("sd3", patcher.model.diffusion_model.joint_blocks[block], calls):
+        expected_sample = sample(stock_guider(patcher), noise=noise, steps=1)
+    assert torch.equal(sampled, expected_sample), "watching changes nothing"
+    ((_, _, found),) = shown
+    expected = in_full(*calls[0], first=7, tokens=64, first_key=0)
+    assert relative_error(found, expected[-2:]) <= 1e-5
 
 
 # Beside Detail Guidance, areas, and other packs' attention
