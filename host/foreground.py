@@ -44,8 +44,8 @@ def reading_foreground(
             meant = chunks(args, stage)
             if block.first and meant:
                 reading.count(block, args)
-            if follow and block.first and meant:
-                reading.follow(block, args, meant[0].rows)
+                if follow:
+                    reading.follow(block, args, meant[0].rows)
             for chunk in meant if block is of_model.blocks[number] else ():
                 picture = reading.picture(stage, args, chunk.rows)
                 shown(*chunk.key, largest_channels(picture.flatten(1, -2), sought.channels))

@@ -33,7 +33,6 @@ NOTHING = (
     "words: nothing was read. The engine that loaded this model, or another node, does not let its blocks be seen: "
     "load the model with ComfyUI's own loader, or remove that node."
 )
-ANOTHER = "words: the positive is of another prompt. Connect Prompt Words' own conditioning to it."
 
 
 def watched_region(model: ModelPatcher, region: Region, see: Callable[[Tensor], object]) -> ModelPatcher:
@@ -93,7 +92,7 @@ def require_prompt(region: Region, positive: Iterable[Mapping[str, Any]]) -> Non
         ValueError: none of them is of the words' prompt.
     """
     if not any(_is_meant(region, cond) for cond in positive):
-        raise ValueError(ANOTHER)
+        raise ValueError("words: the positive is of another prompt. Connect Prompt Words' own conditioning to it.")
 
 
 class RegionWatch:

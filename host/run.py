@@ -80,7 +80,7 @@ class Run:
             WrappersMP.PREDICT_NOISE, KEY, self.predict_noise, self.guider.model_options, is_model_options=True
         )
         if self.words is not None:
-            self.words.install(self.guider.model_options)
+            self.words.watch.install(self.guider.model_options)
 
     def predict_noise(
         self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: Any = None
@@ -127,7 +127,7 @@ class Run:
         """Where the words are is read in steps that compute D_m: one that reuses costs nothing."""
         if self.words is None or task.reuse is not None:
             return nullcontext()
-        return self.words.reading(self.guider.conds.get("positive", []), latent, model_options)
+        return self.words.watch.reading(self.guider.conds.get("positive", []), latent, model_options)
 
     def _mask(self, picture: Tensor) -> Tensor | None:
         """Where detail is added; None is everywhere."""

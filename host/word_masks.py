@@ -1,8 +1,6 @@
 """Where a run's words are, as far as it has come: their masks over the picture."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Collection, Iterator
 from uuid import UUID
 
 import torch
@@ -20,6 +18,9 @@ class WordMasks:
 
     Args:
         soft: 0 to 1, the width of a mask's edge.
+
+    Attributes:
+        watch: reads the run's steps.
     """
 
     def __init__(self, words: Region, soft: float, of_model: Anatomy) -> None:
@@ -28,22 +29,6 @@ class WordMasks:
         self.maps = torch.zeros(0)  # mean over the steps that were read
         self.steps = 0
         self.without = 0  # guided steps before the first that was read
-
-    def install(self, model_options: dict[str, Any]) -> None:
-        """Hook into the run's forwards."""
-        self.watch.install(model_options)
-
-    @contextmanager
-    def reading(
-        self, positive: Sequence[dict[str, Any]], latent: torch.Size, model_options: dict[str, Any]
-    ) -> Iterator[None]:
-        """While it lasts, a step is read.
-
-        Raises:
-            ValueError: the positive conditions do not have the words, or the host cuts the latent.
-        """
-        with self.watch.reading(positive, latent, model_options):
-            yield
 
     def end(self, active: Collection[UUID], computed: bool, device: torch.device) -> None:
         """At a guided step's end, read or not.
