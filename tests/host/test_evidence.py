@@ -25,6 +25,7 @@ import guidance
 import judge as judging
 import laboratory as laboratories
 import measure_training
+import muon
 import objects
 import perceptual
 import photographs
@@ -69,6 +70,22 @@ def test_skipping_is_the_hosts(laboratory):
     (host,) = node.execute(model, 0.5, 0.0, 1.0, double_layers=str(BLOCK)).args
     hooks = weakened.guided(model, weakened.skipping([BLOCK]), 0.5)
     assert torch.equal(laboratory.latents(host, PAIRS), laboratory.latents(hooks, PAIRS))
+
+
+@pytest.mark.parametrize("shape", [(96, 32), (32, 96)])
+def test_muon_is_pytorchs_but_for_its_precision(shape):
+    start = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    ours, theirs = ([torch.nn.Parameter(each.clone()) for each in start] for _ in range(2))
+    optimizers = [kind(p, lr=0.02, weight_decay=0.1) for kind, p in ((muon.Muon, ours), (torch.optim.Muon, theirs))]
+    for number in range(5):
+        gradients = torch.randn(2, *shape, generator=torch.Generator().manual_seed(number))
+        for parameters in (ours, theirs):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    moved, by_pytorch = (torch.stack([*each]).detach() - start for each in (ours, theirs))
+    assert relative_error(moved, by_pytorch) <= 0.03  # bfloat16's
 
 
 @pytest.mark.parametrize("mean", [False, True])

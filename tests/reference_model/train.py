@@ -18,6 +18,7 @@ import patch_pca
 import photographs
 import torch
 from comfy_classes import DEVICE, initialise
+from muon import Muon
 from safetensors.torch import load_file, save_file
 from text_encoder import WIDTH, TextEncoder, Tokenizer
 from torch import Tensor, nn
@@ -147,7 +148,7 @@ def optimizers_of(trained: nn.Module, kind: str) -> dict[str, torch.optim.Optimi
     others = [p for name, p in trained.named_parameters() if name not in matrices]
     optimizers = {"adamw": torch.optim.AdamW(others, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)}
     if matrices:
-        optimizers["muon"] = torch.optim.Muon(list(matrices.values()), lr=MUON_RATE, weight_decay=0.01)
+        optimizers["muon"] = Muon(matrices.values(), lr=MUON_RATE, weight_decay=0.01)
     return optimizers
 
 

@@ -14,21 +14,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import torch
 from in_process import REFERENCE_MODEL, Pack, start
 
 start(cpu=True)
 
 import photographs  # noqa: E402
-from judge import Judge, estimate  # noqa: E402
-from laboratory import FULL, Laboratory, choosing, judging  # noqa: E402
-from massive_activations import seen  # noqa: E402
+from disrupted_model import MIDDLE, teacher_forced  # noqa: E402
+from judge import Estimate, Judge, estimate  # noqa: E402
+from laboratory import CFG, FULL, Laboratory, choosing, judging  # noqa: E402
+from massive_activations import channels, seen  # noqa: E402
 from rooms import block_at  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from weakened import observing  # noqa: E402
 
 LAYERS = (0.5, 0.7, 0.8, 0.9)
-SCALES = (0.25, 0.5)
+SCALES = {CFG: (0.25, 0.5), 1.0: (0.1, 0.25)}  # with CFG and without
 NAME = re.compile(r"(\d+)x(\d+)_skip([\d.]+)_(\w+)_seed(\d+)")
 
 
@@ -55,20 +57,8 @@ def peaks(laboratory: Laboratory, weights: Path) -> list[tuple[int, float]]:
 
 
 def sibling(laboratory: Laboratory, judge: Judge, weights: Path, ratio: float) -> dict:
-    """The effect with CFG, at the block and scale that some pairs choose, judged on others."""
+    """What section 10 has of one training."""
     blocks, width, skip, optimiser, seed = NAME.fullmatch(weights.parent.name).groups()
-    depth = laboratory.depth(weights)
-    settings = [(block, w) for block in sorted({block_at(layer, depth) for layer in LAYERS}) for w in SCALES]
-
-    def distance(model, pairs):
-        return judge.sampled(model, pairs, name=weights).distance
-
-    chosen = min(
-        settings,
-        key=lambda s: distance(laboratory.at(*s, name=weights), choosing(FULL.few)).mean(),
-    )
-    base = distance(laboratory.model(weights), judging(FULL.few))
-    change = estimate(distance(laboratory.at(*chosen, name=weights), judging(FULL.few)) - base)
     with safe_open(weights, framework="pt") as header:
         about = header.metadata()
     return {
@@ -80,11 +70,42 @@ def sibling(laboratory: Laboratory, judge: Judge, weights: Path, ratio: float) -
         "steps": int(about["steps"]),
         "loss": float(about["loss"]) if "loss" in about else None,
         "ratio": ratio,
-        "block": chosen[0],
-        "w": chosen[1],
-        "distance": round(float(base.mean()), 4),
-        "effect": [round(value, 4) for value in (change.mean, change.low, change.high)],
+        "disrupted": disrupted(laboratory, weights),
+        "effects": {f"{cfg:g}": effect(laboratory, judge, weights, cfg) for cfg in SCALES},
     }
+
+
+def disrupted(laboratory: Laboratory, weights: Path) -> dict:
+    """What the prediction becomes when the largest channels are zeroed at the default layer, as in section 3."""
+    block = laboratory.block(weights)
+    forced = teacher_forced(laboratory, weights, ((block, tuple(channels(laboratory, weights)[block])),))
+    middle = [each for (_, sigma), each in forced.items() if sigma in MIDDLE]
+    figures = ("error", "energy", "layout")
+    return {"block": block} | {
+        name: _numbers(estimate(np.mean([getattr(each, name) for each in middle], axis=0))) for name in figures
+    }
+
+
+def effect(laboratory: Laboratory, judge: Judge, weights: Path, cfg: float) -> dict:
+    """Of Detail Guidance at the block and scale that some pairs choose, judged on others."""
+    depth, at = laboratory.depth(weights), channels(laboratory, weights)
+    settings = [(block, w) for block in sorted({block_at(layer, depth) for layer in LAYERS}) for w in SCALES[cfg]]
+
+    def distance(model, pairs):
+        return judge.sampled(model, pairs, cfg=cfg, name=weights).distance
+
+    def guided(block: int, w: float):
+        # The largest channel, massive or not: the node would find none in some siblings.
+        return laboratory.at(block, w, {"channels": ", ".join(map(str, at[block]))}, weights)
+
+    chosen = min(settings, key=lambda each: distance(guided(*each), choosing(FULL.few)).mean())
+    base = distance(laboratory.model(weights), judging(FULL.few))
+    change = estimate(distance(guided(*chosen), judging(FULL.few)) - base)
+    return {"block": chosen[0], "w": chosen[1], "distance": round(float(base.mean()), 4), "change": _numbers(change)}
+
+
+def _numbers(found: Estimate) -> list[float]:
+    return [round(value, 4) for value in (found.mean, found.low, found.high)]
 
 
 def main(folders: list[Path]) -> None:
