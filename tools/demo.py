@@ -1,8 +1,9 @@
 """Detail Guidance on the reference model through a real ComfyUI server: `make demo`.
 
-Runs tests/reference_model/demo.json for several prompts and seeds: without Detail Guidance, with it, and with the
-control, which takes as much energy from ordinary channels as Detail Guidance takes from the massive ones. Writes
-pictures and figures to demo/. Real pictures pass through the reference model's autoencoder.
+Runs tests/reference_model/demo.json for several prompts and seeds, at the settings that `make evidence` chose for this
+model with CFG: without Detail Guidance, with it, and with the control, which takes as much energy from ordinary
+channels as Detail Guidance takes from the massive one. Writes pictures and figures to demo/. Real pictures pass through
+the reference model's autoencoder.
 """
 
 import argparse
@@ -10,7 +11,6 @@ import asyncio
 import io
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ from comfy_server import Server
 from control import ordinary
 from in_process import REFERENCE_MODEL, reference_model, start
 from PIL import Image
-from rooms import metrics
+from rooms import block_at, metrics
 from tqdm import tqdm
 
 start(cpu=True)
@@ -55,6 +55,8 @@ PROMPTS = [
     "door garage red",
 ]
 VARIANTS = ("baseline", "detail", "control")
+SETTINGS = {"dg_scale": 0.5, "layer_start": 0.8, "start_percent": 0.67}  # by docs/EVIDENCE.md, section 7
+SHOWN = 8  # prompts in the comparison
 
 
 class Graph:
@@ -74,11 +76,10 @@ class Graph:
             name: value for name, value in self.node["DetailGuider"]["inputs"].items() if not isinstance(value, list)
         }
 
-    def variant(self, text: str, seed: int, scale: float | None, options: dict[str, Any]) -> dict[str, Any]:
+    def variant(self, text: str, seed: int, **inputs: Any) -> dict[str, Any]:
         """
         Args:
-            scale: dg_scale, where it is not the workflow's.
-            options: Detail Guidance Options that are not the defaults.
+            inputs: of the guider or of Detail Guidance Options, where they are not the workflow's or the defaults.
         """
         prompt = json.loads(json.dumps(self.prompt))
         graph = Graph(prompt, self.options)
@@ -86,11 +87,9 @@ class Graph:
         positive, _ = guider["positive"]
         prompt[positive]["inputs"]["text"] = text
         graph.node["RandomNoise"]["inputs"]["noise_seed"] = seed
-        if scale is not None:
-            guider["dg_scale"] = scale
-        if options:
-            guider["options"] = ["options", 0]
-            prompt["options"] = {"class_type": "DetailGuidanceOptions", "inputs": self.options | options}
+        guider |= {name: value for name, value in inputs.items() if name in guider} | {"options": ["options", 0]}
+        options = self.options | {name: value for name, value in inputs.items() if name in self.options}
+        prompt["options"] = {"class_type": "DetailGuidanceOptions", "inputs": options}
         return prompt
 
 
@@ -107,14 +106,17 @@ class Watch:
         if kind == "detail_guidance.report":
             self.report = data
 
-    def seconds_per_step(self) -> float:
-        return statistics.median(b - a for a, b in zip(self.steps, self.steps[1:], strict=False))
+    def seconds(self) -> float:
+        """Of all steps but the first."""
+        return self.steps[-1] - self.steps[0]
 
 
-def control_channels(block: int, massive: list[int]) -> list[int]:
-    """Ordinary channels with the massive ones' energy."""
-    energy = torch.tensor(json.loads((REFERENCE_MODEL / "activations.json").read_text())["energy"][block])
-    return sorted(ordinary(energy, massive, seed=block))
+def channels_at(layer: float) -> tuple[list[int], list[int]]:
+    """The reference model's massive channel at a layer, and ordinary ones with as much energy."""
+    energies = torch.tensor(json.loads((REFERENCE_MODEL / "activations.json").read_text())["energy"])
+    block = block_at(layer, len(energies))
+    massive = [int(energies[block].argmax())]
+    return massive, sorted(ordinary(energies[block], massive, seed=block))
 
 
 def figures(pictures: dict[str, np.ndarray], shown: np.ndarray, reals: list[np.ndarray]) -> dict[str, float]:
@@ -138,7 +140,7 @@ def figures(pictures: dict[str, np.ndarray], shown: np.ndarray, reals: list[np.n
     }
 
 
-def main(pairs: int, scale: float | None, layer: float | None, out: Path) -> None:
+def main(pairs: int, settings: dict[str, float], out: Path) -> None:
     photos = photographs.load()
     autoencoder = Autoencoder(reference_model(), photos)
 
@@ -146,55 +148,50 @@ def main(pairs: int, scale: float | None, layer: float | None, out: Path) -> Non
         crops = photographs.crops(photos[prompt], REALS_EACH + 1, torch.Generator().manual_seed(11))
         return list(autoencoder.reconstructed(crops).astype(float))
 
-    asyncio.run(demonstrate(pairs, scale, layer, out, reals))
+    asyncio.run(demonstrate(pairs, settings, out, reals))
 
 
 async def demonstrate(
-    pairs: int, scale: float | None, layer: float | None, out: Path, reals: Callable[[str], list[np.ndarray]]
+    pairs: int, settings: dict[str, float], out: Path, reals: Callable[[str], list[np.ndarray]]
 ) -> None:
     out.mkdir(exist_ok=True)
     jobs = [(PROMPTS[number % len(PROMPTS)], number // len(PROMPTS) + 1) for number in range(pairs)]
+    massive, equal = channels_at(settings["layer_start"])
+    inputs: dict[str, dict[str, Any]] = {
+        "baseline": {"dg_scale": 0.0},
+        "detail": settings | {"channels": ", ".join(map(str, massive))},
+        "control": settings | {"channels": ", ".join(map(str, equal))},
+    }
     rows, images, reports = [], [], []
     async with Server() as server:
         definition = (await server.get("/object_info"))["DetailGuidanceOptions"]["input"]["required"]
         options = {name: spec[1]["default"] for name, spec in definition.items()}
         graph = Graph(await server.api_format(json.loads(WORKFLOW.read_text())), options)
-        if layer is not None:
-            graph.node["DetailGuider"]["inputs"] |= {"layer_start": layer, "layer_end": layer}
-        equal: list[int] = []  # the control's channels
         bar = tqdm(total=len(jobs) * len(VARIANTS), unit="picture", desc="demo", mininterval=1)
         for text, seed in jobs:
             pictures: dict[str, np.ndarray] = {}
-            pace: dict[str, float] = {}
+            seconds: dict[str, float] = {}
             for variant in VARIANTS:
                 watch = Watch()
-                chosen = {"channels": ", ".join(map(str, equal))} if variant == "control" else {}
-                prompt = graph.variant(text, seed, 0.0 if variant == "baseline" else scale, chosen)
-                result = await server.run(prompt, watch)
+                result = await server.run(graph.variant(text, seed, **inputs[variant]), watch)
                 (png,) = result.values()
                 pictures[variant] = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) / 255
-                pace[variant] = watch.seconds_per_step()
+                seconds[variant] = watch.seconds()
                 if variant == "detail":
                     assert watch.report is not None, "the pack sent no report"
                     reports.append(watch.report)
-                    found = watch.report["channels"][str(watch.report["first_block"])]
-                    if not found:
-                        sys.exit(f"No massive channel at block {watch.report['first_block']}: nothing to compare.")
-                    equal = control_channels(watch.report["first_block"], found)
                 bar.update()
             shown, *others = reals(text)
-            ratio = pace["detail"] / pace["baseline"]
-            rows.append(
-                {"prompt": text, "seed": seed, **figures(pictures, shown, others), "seconds_per_step_ratio": ratio}
-            )
+            ratio = seconds["detail"] / seconds["baseline"]
+            rows.append({"prompt": text, "seed": seed, **figures(pictures, shown, others), "time_ratio": ratio})
             images.append((text, seed, pictures, shown))
         bar.close()
     first = reports[0]
     names = [name for name in rows[0] if name not in ("prompt", "seed")]
     report = {
-        "settings": graph.settings() | ({} if scale is None else {"dg_scale": scale}),
+        "settings": graph.settings() | settings,
         "family": first["family"],
-        "channels": sorted({c for r in reports for found in r["channels"].values() for c in found}),
+        "channels": massive,
         "block": first["first_block"],
         "blocks": first["block_count"],
         "relative_strength": statistics.median(r["relative_strength"] for r in reports),
@@ -219,26 +216,19 @@ def draw(images: list[tuple[str, int, dict[str, np.ndarray], np.ndarray]], out: 
         tiles += [np.ones_like(tiles[0])] * (-len(tiles) % columns)
         sheet = np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
         _save(sheet, out / f"{variant}.png")
-    chosen = images[:8]
-    titles = {
-        "baseline": "CFG",
-        "detail": "CFG +\nDetail\nGuidance",
-        "control": "control:\nequal energy\nof ordinary\nchannels",
-    }
-    labels = [*titles.values(), "photograph"]
-    size = 1.55 * len(chosen) + 0.9, 1.7 * len(labels)
-    figure, axes = plt.subplots(len(labels), len(chosen), figsize=size, layout="constrained", squeeze=False)
-    for column, (text, _, pictures, real) in enumerate(chosen):
-        for row, picture in enumerate([*(pictures[variant] for variant in VARIANTS), real]):
-            axis = axes[row][column]
+    titles = ["CFG", "CFG + Detail Guidance", "control: equal energy\nof ordinary channels", "photograph"]
+    shown = images[:SHOWN]
+    size = 2.3 * len(titles) + 1, 2.4 * len(shown) + 0.4
+    figure, axes = plt.subplots(len(shown), len(titles), figsize=size, layout="constrained", squeeze=False)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=10)
+    for row, (text, _, pictures, real) in zip(axes, shown, strict=True):
+        for axis, picture in zip(row, [*(pictures[variant] for variant in VARIANTS), real], strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-            if row == 0:
-                axis.set_title(text, fontsize=10)
-            if column == 0:
-                axis.set_ylabel(labels[row], fontsize=10, rotation=0, ha="right", va="center")
-    figure.savefig(out / "comparison.png", dpi=130, bbox_inches="tight")  # long labels would be cut
+        row[0].set_ylabel(text, fontsize=10, rotation=0, ha="right", va="center")
+    figure.savefig(out / "comparison.png", dpi=110, bbox_inches="tight")  # long labels would be cut
     plt.close(figure)
 
 
@@ -249,8 +239,19 @@ def _save(picture: np.ndarray, file: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=16, help="prompt–seed pairs (16)")
-    parser.add_argument("--scale", type=float, help="dg_scale in place of the workflow's")
-    parser.add_argument("--layer", type=float, help="layer_start and layer_end in place of the workflow's")
+    parser.add_argument("--scale", type=float, default=SETTINGS["dg_scale"], help="dg_scale (%(default)s)")
+    parser.add_argument(
+        "--layer", type=float, default=SETTINGS["layer_start"], help="layer_start and layer_end (%(default)s)"
+    )
+    parser.add_argument(
+        "--start", type=float, default=SETTINGS["start_percent"], help="start_percent (%(default)s): the last third"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="output folder (demo/)")
-    arguments = parser.parse_args()
-    main(arguments.pairs, arguments.scale, arguments.layer, arguments.out)
+    given = parser.parse_args()
+    chosen = {
+        "dg_scale": given.scale,
+        "layer_start": given.layer,
+        "layer_end": given.layer,
+        "start_percent": given.start,
+    }
+    main(given.pairs, chosen, given.out)
