@@ -55,11 +55,14 @@ def detail_guidance(laboratory, options=None, **settings):
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
-@pytest.mark.parametrize("keep", [0.0, 0.5])
-def test_guidance_by_hooks_is_this_packs(laboratory, cfg, keep):
+@pytest.mark.parametrize("keep, window", [(0.0, (0.0, 1.0)), (0.5, (0.0, 1.0)), (0.0, (0.67, 1.0)), (0.0, (0.0, 0.33))])
+def test_guidance_by_hooks_is_this_packs(laboratory, cfg, keep, window):
     options = {"channels": str(CHANNEL), "keep_start": keep, "keep_end": keep}
-    ours = laboratory.latents(detail_guidance(laboratory, options), PAIRS, cfg=cfg)
-    hooks = weakened.guided(laboratory.model(), weakened.disrupted(MASSIVE, keep), 0.5)
+    start, end = window
+    ours = laboratory.latents(
+        detail_guidance(laboratory, options, start_percent=start, end_percent=end), PAIRS, cfg=cfg
+    )
+    hooks = weakened.guided(laboratory.model(), weakened.disrupted(MASSIVE, keep), 0.5, window=window)
     assert relative_error(ours, laboratory.latents(hooks, PAIRS, cfg=cfg)) <= 1e-4
     assert relative_error(ours, laboratory.latents(laboratory.model(), PAIRS, cfg=cfg)) > 1e-3
 

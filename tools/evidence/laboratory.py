@@ -48,7 +48,7 @@ class Size:
 
 
 FULL = Size(primary=126, half=63, few=42, crossed=(16, 8), teacher=129, reals=860, steps=20)
-QUICK = Size(primary=6, half=6, few=6, crossed=(3, 2), teacher=6, reals=129, steps=2)
+QUICK = Size(primary=6, half=6, few=6, crossed=(3, 2), teacher=6, reals=129, steps=4)
 
 
 class Laboratory:
@@ -147,10 +147,18 @@ class Laboratory:
         chosen = self.pack.run("DetailGuidanceOptions", **(options or {}))
         return self.pack.run("DetailGuidance", model=self.model(name), options=chosen, **settings)
 
-    def at(self, block: int, w: float, options: dict[str, Any] | None = None, name: str | Path | None = None) -> Any:
-        """The same, at one block."""
+    def at(
+        self,
+        block: int,
+        w: float,
+        options: dict[str, Any] | None = None,
+        name: str | Path | None = None,
+        window: tuple[float, float] = (0.0, 1.0),
+    ) -> Any:
+        """The same, at one block, in a part of the schedule."""
         layer = block / self.depth(name)
-        return self.detail_guidance(name, options, layer_start=layer, layer_end=layer, dg_scale=w)
+        place = {"layer_start": layer, "layer_end": layer, "start_percent": window[0], "end_percent": window[1]}
+        return self.detail_guidance(name, options, dg_scale=w, **place)
 
     def default(self, node: str, name: str) -> Any:
         """The default of one of the pack's inputs."""

@@ -24,13 +24,16 @@ import photographs  # noqa: E402
 from disrupted_model import MIDDLE, teacher_forced  # noqa: E402
 from judge import Estimate, Judge, estimate  # noqa: E402
 from laboratory import CFG, FULL, Laboratory, choosing, judging  # noqa: E402
+from layer_and_scale import WINDOWS  # noqa: E402
 from massive_activations import channels, seen  # noqa: E402
 from rooms import block_at  # noqa: E402
 from safetensors import safe_open  # noqa: E402
-from weakened import observing  # noqa: E402
+from siblings import LATE, WITH_CFG, WITHOUT  # noqa: E402
+from weakened import WHOLE, Window, observing  # noqa: E402
 
 LAYERS = (0.5, 0.7, 0.8, 0.9)
 SCALES = {CFG: (0.25, 0.5), 1.0: (0.1, 0.25)}  # with CFG and without
+LAST_THIRD = WINDOWS["last third"]
 NAME = re.compile(r"(\d+)x(\d+)_skip([\d.]+)_(\w+)_seed(\d+)")
 
 
@@ -71,7 +74,8 @@ def sibling(laboratory: Laboratory, judge: Judge, weights: Path, ratio: float) -
         "loss": float(about["loss"]) if "loss" in about else None,
         "ratio": ratio,
         "disrupted": disrupted(laboratory, weights),
-        "effects": {f"{cfg:g}": effect(laboratory, judge, weights, cfg) for cfg in SCALES},
+        "effects": effects(laboratory, judge, weights, CFG, {WITH_CFG: WHOLE, LATE: LAST_THIRD})
+        | effects(laboratory, judge, weights, 1.0, {WITHOUT: WHOLE}),
     }
 
 
@@ -86,22 +90,30 @@ def disrupted(laboratory: Laboratory, weights: Path) -> dict:
     }
 
 
-def effect(laboratory: Laboratory, judge: Judge, weights: Path, cfg: float) -> dict:
-    """Of Detail Guidance at the block and scale that some pairs choose, judged on others."""
+def effects(laboratory: Laboratory, judge: Judge, weights: Path, cfg: float, windows: dict[str, Window]) -> dict:
+    """Of Detail Guidance at the block and scale that some pairs choose in the whole schedule, judged on others."""
     depth, at = laboratory.depth(weights), channels(laboratory, weights)
     settings = [(block, w) for block in sorted({block_at(layer, depth) for layer in LAYERS}) for w in SCALES[cfg]]
 
     def distance(model, pairs):
         return judge.sampled(model, pairs, cfg=cfg, name=weights).distance
 
-    def guided(block: int, w: float):
+    def guided(block: int, w: float, window: Window = WHOLE):
         # The largest channel, massive or not: the node would find none in some siblings.
-        return laboratory.at(block, w, {"channels": ", ".join(map(str, at[block]))}, weights)
+        return laboratory.at(block, w, {"channels": ", ".join(map(str, at[block]))}, weights, window)
 
-    chosen = min(settings, key=lambda each: distance(guided(*each), choosing(FULL.few)).mean())
+    block, w = min(settings, key=lambda each: distance(guided(*each), choosing(FULL.few)).mean())
     base = distance(laboratory.model(weights), judging(FULL.few))
-    change = estimate(distance(guided(*chosen), judging(FULL.few)) - base)
-    return {"block": chosen[0], "w": chosen[1], "distance": round(float(base.mean()), 4), "change": _numbers(change)}
+    found = {}
+    for label, window in windows.items():
+        change = estimate(distance(guided(block, w, window), judging(FULL.few)) - base)
+        found[label] = {
+            "block": block,
+            "w": w,
+            "distance": round(float(base.mean()), 4),
+            "change": _numbers(change),
+        }
+    return found
 
 
 def _numbers(found: Estimate) -> list[float]:

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 from finding import (
-    BLUE,
+    COLOURS,
     HOLDS,
     INCONCLUSIVE,
     MEASURED,
-    ORANGE,
     Finding,
     all_of,
     falls,
@@ -25,6 +24,7 @@ from laboratory import Laboratory, Size
 
 TITLE = "10. Depth, stochastic depth, optimiser, seed"
 SEEDS = 3
+WITH_CFG, LATE, WITHOUT = EFFECTS = ("CFG", "CFG, last third", "no CFG")
 DEEP = (10, 0.15, "adamw")  # blocks, stochastic depth, optimiser; widths may differ
 
 
@@ -40,12 +40,13 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
     threshold = laboratory.default("DetailGuidanceOptions", "massive_ratio")
     deep = [each for each in measured if (each["blocks"], each["skip"], each["optimiser"]) == DEEP]
     verdicts = {
-        f"{label} Detail Guidance helps on every seed of {DEEP[0]} blocks": _on_every_seed(deep, cfg)
-        for label, cfg in (("With CFG", "3"), ("Without CFG", "1"))
+        f"{effect}: Detail Guidance helps on every seed of {DEEP[0]} blocks": _on_every_seed(deep, effect)
+        for effect in EFFECTS
     }
     head = ["blocks × width", "stochastic depth", "optimiser", "seed", "steps", "loss", "massive channel"]
     head += ["D_m at block", "its error", "Δ log fine energy", "layout"]
-    head += ["CFG: chosen", "spectrum distance", "Δ with DG", "no CFG: chosen", "spectrum distance", "Δ with DG"]
+    head += ["CFG: spectrum distance", "chosen", "Δ with DG", "Δ in the last third"]
+    head += ["no CFG: spectrum distance", "chosen", "Δ with DG"]
     return Finding(
         TITLE,
         "on language models Adam makes massive activations and Muon does not (arXiv 2506.19697).",
@@ -65,13 +66,13 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
     )
 
 
-def _change(sibling: dict[str, Any], cfg: str) -> Estimate:
-    return Estimate(*sibling["effects"][cfg]["change"])
+def _change(sibling: dict[str, Any], effect: str) -> Estimate:
+    return Estimate(*sibling["effects"][effect]["change"])
 
 
-def _on_every_seed(deep: list[dict[str, Any]], cfg: str) -> tuple[str, str]:
-    outcomes = [falls(_change(each, cfg), 0.0) for each in deep]
-    changes = "; ".join(f"{_name(each)} {_change(each, cfg).signed}" for each in deep)
+def _on_every_seed(deep: list[dict[str, Any]], effect: str) -> tuple[str, str]:
+    outcomes = [falls(_change(each, effect), 0.0) for each in deep]
+    changes = "; ".join(f"{_name(each)} {_change(each, effect).signed}" for each in deep)
     return (
         all_of(*outcomes) if len(deep) >= SEEDS else INCONCLUSIVE,
         f"Δ spectrum distance: {changes}. For certain on {outcomes.count(HOLDS)} of {len(deep)}; {SEEDS} are needed.",
@@ -114,24 +115,15 @@ def _by_stochastic_depth(measured: list[dict[str, Any]]) -> str:
             f"{without['blocks']} × {without['width']}, {without['optimiser']}: the massive channel "
             f"{without['ratio']:.1f}× → {with_it['ratio']:.1f}×, D_m's error {without['disrupted']['error'][0]:.2f} → "
             f"{with_it['disrupted']['error'][0]:.2f}, its layout {without['disrupted']['layout'][0]:.3f} → "
-            f"{with_it['disrupted']['layout'][0]:.3f}, Δ with CFG + DG {_change(without, '3').signed} → "
-            f"{_change(with_it, '3').signed}, without CFG {_change(without, '1').signed} → "
-            f"{_change(with_it, '1').signed}"
+            f"{with_it['disrupted']['layout'][0]:.3f}, "
+            + ", ".join(f"Δ ({e}) {_change(without, e).signed} → {_change(with_it, e).signed}" for e in EFFECTS)
         )
     return f"From trainings without it to those with it: {'; '.join(told)}."
 
 
 def _row(each: dict[str, Any]) -> list[Any]:
     disrupted = each["disrupted"]
-    effects = [
-        cell
-        for cfg in ("3", "1")
-        for cell in (
-            "block {block}, w {w:g}".format(**each["effects"][cfg]),
-            f"{each['effects'][cfg]['distance']:.3f}",
-            _change(each, cfg).signed,
-        )
-    ]
+    with_cfg, without = each["effects"][WITH_CFG], each["effects"][WITHOUT]
     return [
         f"{each['blocks']} × {each['width']}",
         each["skip"],
@@ -144,18 +136,24 @@ def _row(each: dict[str, Any]) -> list[Any]:
         f"{Estimate(*disrupted['error'])}",
         Estimate(*disrupted["energy"]).signed,
         f"{Estimate(*disrupted['layout'])}",
-        *effects,
+        f"{with_cfg['distance']:.3f}",
+        "block {block}, w {w:g}".format(**with_cfg),
+        _change(each, WITH_CFG).signed,
+        _change(each, LATE).signed,
+        f"{without['distance']:.3f}",
+        "block {block}, w {w:g}".format(**without),
+        _change(each, WITHOUT).signed,
     ]
 
 
 def _draw(measured: list[dict[str, Any]], folder: Path) -> str:
     figure, (axes,) = plots(1, height=2.6)
-    for colour, cfg, label in ((ORANGE, "3", "with CFG"), (BLUE, "1", "without")):
-        changes = [_change(each, cfg) for each in measured]
+    for number, (colour, effect) in enumerate(zip(COLOURS, EFFECTS, strict=False)):
+        changes = [_change(each, effect) for each in measured]
         middles = np.array([each.mean for each in changes])
         errors = np.abs(np.array([[each.low for each in changes], [each.high for each in changes]]) - middles)
-        places = np.arange(len(measured)) + (0.1 if cfg == "1" else -0.1)
-        axes[0].errorbar(places, middles, errors, color=colour, marker="o", linestyle="", capsize=3, label=label)
+        places = np.arange(len(measured)) + 0.15 * (number - 1)
+        axes[0].errorbar(places, middles, errors, color=colour, marker="o", linestyle="", capsize=3, label=effect)
     labels = [f"{e['blocks']} × {e['width']}\n{e['optimiser']}\nskip {e['skip']:g}\nseed {e['seed']}" for e in measured]
     axes[0].set_xticks(range(len(measured)), labels, fontsize=8)
     axes[0].axhline(0, color="black", linewidth=0.8)

@@ -46,16 +46,28 @@ class Moment:
 Weakening = Callable[[Moment], Tensor]
 
 
+Window = tuple[float, float]  # start_percent and end_percent
+WHOLE: Window = (0.0, 1.0)
 Part = Callable[[Tensor, Tensor], Tensor]  # of a term, with regard to a direction: both (pictures, …)
 
 
 def guided(
-    model: Any, weaken: Weakening, scale: float, strengths: list[float] | None = None, part: Part | None = None
+    model: Any,
+    weaken: Weakening,
+    scale: float,
+    strengths: list[float] | None = None,
+    part: Part | None = None,
+    window: Window = WHOLE,
 ) -> Any:
-    """A clone that adds scale · (c − weaker) to what CFG makes. `strengths` is given the mean share of that in the
-    model's own update x − c, step by step; `part` takes a part of it with regard to CFG's direction c − u."""
+    """A clone that adds scale · (c − weaker) to what CFG makes, in a part of the schedule. `strengths` is given the
+    mean share of that in the model's own update x − c, step by step; `part` takes a part of it with regard to CFG's
+    direction c − u."""
+    sampling = model.get_model_object("model_sampling")
+    first, last = (sampling.percent_to_sigma(percent) for percent in window)
 
     def add(args: dict[str, Any]) -> Tensor:
+        if not last <= float(args["sigma"][0]) <= first:
+            return args["denoised"]
         c = args["cond_denoised"]
         term = scale * (c - weaken(_moment(args)))
         if part is not None:
