@@ -10,7 +10,6 @@ write; and memory on a CPU. Real sizes on a CUDA device, scaled-down stand-ins e
 """
 
 import argparse
-import ctypes
 import json
 import platform
 import statistics
@@ -280,16 +279,6 @@ def _peak(guider: Any, noise: torch.Tensor) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _keep_freed_memory() -> None:
-    """As devices' allocators do. The C library gives large blocks back at once, and faulting their pages in anew takes
-    up to a tenth of it, more in steps of more rows."""
-    trim_threshold, most_mapped = -1, -4  # of glibc's mallopt
-    libc = ctypes.CDLL(None)
-    if platform.system() == "Linux":
-        libc.mallopt(trim_threshold, 2**31 - 1)
-        libc.mallopt(most_mapped, 0)
-
-
 def _now() -> float:
     if not GPU:
         return time.process_time()
@@ -322,7 +311,6 @@ def main(families: list[str], wanted: list[str], rounds: int, out: Path) -> None
     pack = Pack()
     if not GPU:
         torch.set_num_threads(1)
-        _keep_freed_memory()
     rows = [row for size in SIZES if size.family in families for row in bench(pack, size, rounds, wanted)]
     out.mkdir(exist_ok=True)
     (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import provision
+from allocator import keep_freed_memory
 
 REFERENCE_MODEL = provision.ROOT / "tests/reference_model"
 
@@ -21,6 +22,8 @@ def start(cpu: bool) -> None:
     from comfy.cli_args import args
 
     args.cpu = cpu
+    if cpu:
+        keep_freed_memory()
     import utils.extra_config  # noqa: F401  first, as in main.py: importing nodes hides utils/ behind a utils.py
 
 

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import torch
 
-COMFYUI = Path(__file__).resolve().parents[2] / ".host/ComfyUI"
-sys.path.insert(0, str(COMFYUI))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / ".host/ComfyUI"), str(ROOT / "tools")]
 
+from allocator import keep_freed_memory  # noqa: E402
 from comfy.cli_args import args  # noqa: E402
 
 args.cpu = not torch.cuda.is_available()
 DEVICE = torch.device("cpu" if args.cpu else "cuda")
+if args.cpu:
+    keep_freed_memory()
 
 
 def initialise(model: torch.nn.Module) -> None:
