@@ -19,7 +19,7 @@ class Preset:
         family, blocks: of the model, for people.
         verdict: what came out, in a few words.
         why: with figures.
-        layer, scale: what is recommended; a scale of 0 is that Detail Guidance be off.
+        layer, scale, start_percent: what is recommended; a scale of 0 is that Detail Guidance be off.
         options: of `Options`, those that are not the defaults, in words.
         sampling: what was sampled, in words.
         figures: of each layer and scale that was tried, by name.
@@ -32,6 +32,7 @@ class Preset:
     why: str
     layer: float
     scale: float
+    start_percent: float
     options: dict[str, str]
     sampling: dict[str, str]
     figures: list[dict[str, str]]
@@ -46,7 +47,7 @@ class Preset:
         tables = (self.options, self.sampling, *self.figures)
         if not all(isinstance(each, str) for each in texts) or not all(isinstance(each, dict) for each in tables):
             raise ValueError("its texts and tables are not what they should be")
-        Settings(dg_scale=self.scale, layer_start=self.layer, layer_end=self.layer)  # raises where they are none
+        Settings(self.scale, self.layer, self.layer, self.start_percent)  # raises where they are none
 
 
 def save(preset: Preset, file: Path) -> None:
@@ -65,6 +66,7 @@ def load(file: Path) -> Preset:
         read: Any = json.loads(file.read_text("utf-8"))
         if not isinstance(read, dict) or read.pop("format", None) != FORMAT:
             raise ValueError("it is no preset of Detail Guidance")
+        read = {"start_percent": 0.0} | read  # files of 0.11 and before do not say
         names = {field.name for field in fields(Preset)}
         if read.keys() != names:
             raise ValueError(f"it has {', '.join(sorted(read.keys() ^ names))} too much or too little")

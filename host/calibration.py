@@ -162,13 +162,15 @@ def cells(
         yield cell, pictures, reports
 
 
-def grid(layers: Sequence[float], scales: Sequence[float], options: Options) -> list[Settings]:
-    return [Settings(scale, layer, layer, options=options) for layer in layers for scale in scales]
+def grid(layers: Sequence[float], scales: Sequence[float], start_percent: float, options: Options) -> list[Settings]:
+    return [Settings(scale, layer, layer, start_percent, options=options) for layer in layers for scale in scales]
 
 
 def cost(settings: Settings, blocks: int, steps: int, conditions: int) -> float:
     """Of a run with these settings, as a multiple of one without, in rows through blocks: (L − m)/L of a conditional
-    forward more in each step that computes D_m."""
+    forward more in each step that computes D_m. Where the schedule is not even, `start_percent` leaves out a few steps
+    more or less than it says."""
     m = block_at(settings.layer_start, blocks)
-    share = computed_steps(steps, settings.options.every) / steps
+    guided = round(steps * (settings.end_percent - settings.start_percent))
+    share = computed_steps(guided, settings.options.every) / steps
     return 1 + share * (blocks - m) / (blocks * conditions)

@@ -35,18 +35,19 @@ const SCALE_STEP = 0.05;
  * @property {number} usual the scale's default.
  * @property {number} start
  * @property {number} end
+ * @property {number} from where in the schedule the guidance starts, 0 to 1.
  * @property {boolean} enabled
  * @property {boolean} bypassed
  * @property {Object<string, number>} numbers what the node's widgets hold that no link sets, by name.
  * @property {string} title of the node.
- * @property {Set<string>} linked names among "scale", "start", "end" that a link sets, not the user.
+ * @property {Set<string>} linked names among "scale", "start", "end", "from" that a link sets, not the user.
  */
 
 export class Panel {
   /**
    * @param {object} node
    * @param {() => Values} node.read
-   * @param {(changed: {scale?: number, start?: number, end?: number}) => void} node.write
+   * @param {(changed: {scale?: number, start?: number, end?: number, from?: number}) => void} node.write
    * @param {() => void} node.begin before a change that is to be undone at once.
    * @param {() => void} node.end
    * @param {(report: object) => object | undefined} node.presetOf what is recommended for the model of a report.
@@ -124,9 +125,9 @@ export class Panel {
 
     this.use.addEventListener("pointerdown", (event) => event.stopPropagation()); // Nodes 2.0 would drag the node
     this.use.addEventListener("click", () => {
-      const { layer, scale } = this.presetOf(this.report);
+      const { layer, scale, start_percent: from } = this.presetOf(this.report);
       begin();
-      write({ scale, start: layer, end: layer });
+      write({ scale, start: layer, end: layer, from });
       end();
     });
 
@@ -253,11 +254,12 @@ export class Panel {
   }
 
   /** What is recommended for the model; it can be taken over where it is another setting and no link is in the way. */
-  #showPreset({ scale, start, end, linked }, preset) {
+  #showPreset({ scale, start, end, from, linked }, preset) {
     this.recommended.textContent = preset ? wordsOfPreset(preset, this.report) : "";
     this.recommended.title = preset ? wordsOfPresetAtLength(preset, this.report) : "";
     const ours = preset?.fingerprint === this.report?.fingerprint;
-    const inUse = scale === preset?.scale && start === preset.layer && end === preset.layer;
+    const layers = start === preset?.layer && end === preset?.layer;
+    const inUse = layers && scale === preset?.scale && from === preset?.start_percent;
     this.use.hidden = !preset || !ours || preset.scale === 0 || inUse;
     // With other options a scale may mean something else.
     this.use.disabled = linked.size > 0 || Object.keys(preset?.options ?? {}).length > 0;

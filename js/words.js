@@ -69,11 +69,12 @@ export function wordsOfThePast(words, state) {
   return (state ? `${state} · ` : "") + say.lastRun(words);
 }
 
-/** What a calibration of the model found: "best at cfg 4: block 8, 0.5", "calibrated: does not help". */
+/** What a calibration of the model found: "best at cfg 4: block 8, 0.5, from 67%", "calibrated: does not help". */
 export function wordsOfPreset(preset, report) {
   if (preset.fingerprint !== report.fingerprint) return say.ofAnother;
   if (preset.scale === 0) return say.calibratedWithout(say.verdicts[preset.verdict] ?? preset.verdict);
-  const found = [blockAt(preset.layer, report.block_count), number(preset.scale, 4), preset.sampling.cfg];
+  const from = preset.start_percent > 0 ? say.from(Math.round(100 * preset.start_percent)) : "";
+  const found = [blockAt(preset.layer, report.block_count), number(preset.scale, 4) + from, preset.sampling.cfg];
   return preset.verdict === "helps" ? say.calibrated(...found) : say.keepsLayout(...found);
 }
 

@@ -21,7 +21,7 @@ from ..detail_guidance.layers import parse_layers
 from ..detail_guidance.preset import Preset
 from ..detail_guidance.profile import Profile
 from ..detail_guidance.regions import Region
-from ..detail_guidance.settings import DG_SCALE, LAYER, Options, parse_scales
+from ..detail_guidance.settings import DG_SCALE, LAYER, Options, Settings, parse_scales
 from ..host import presets
 from ..host.calibration import Sampling, cells, cost, features, grid, sampled, through
 from ..host.families import Anatomy, anatomy
@@ -42,7 +42,7 @@ from ..instruments.calibration import (
 from ..instruments.contact_sheet import contact_sheet
 from ..instruments.figures import calibration, require_matplotlib
 from ..instruments.recording import Recording
-from .inputs import CATEGORY, DetailGuidanceOptionsType, ksampler_inputs, require_something
+from .inputs import CATEGORY, DetailGuidanceOptionsType, fraction, ksampler_inputs, require_something
 
 log = logging.getLogger("detail_guidance")
 FILES = "detail_guidance/calibration"  # below the host's output
@@ -83,6 +83,13 @@ class DetailGuidanceCalibrate(io.ComfyNode):
                     default=True,
                     tooltip="Keeps what came out for this model: the panel of the guidance nodes then offers it.",
                 ),
+                fraction(
+                    "start_percent",
+                    0.0,
+                    "Where in the sampling schedule the guidance starts, as on the guidance nodes; a preset keeps it. "
+                    "With CFG, 0.67 is worth a second calibration.",
+                    optional=True,
+                ),
                 io.Image.Input(
                     "reference",
                     optional=True,
@@ -122,6 +129,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         layers: list[str],
         scales: list[str],
         save_preset: list[bool],
+        start_percent: Sequence[float] = (0.0,),
         reference: Sequence[Tensor] = (),
         clip_vision: Sequence[ClipVisionModel] = (),
         options: Sequence[Options] = (),
@@ -129,6 +137,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
     ) -> io.NodeOutput:
         require_matplotlib()
         singles = {"model": model, "vae": vae, "latent_image": latent_image, "options": options, **values}
+        singles["start_percent"] = start_percent
         _require_one_of_each(singles)
         for prompt in positive:
             require_something(prompt, latent_image[0])
@@ -137,7 +146,8 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         if chosen.words is not None:
             require_readable(chosen.words, of_model)
             _require_prompts(chosen.words, positive)
-        settings = grid(parse_layers(layers[0], len(of_model.blocks)), parse_scales(scales[0]), chosen)
+        tried = parse_layers(layers[0], len(of_model.blocks)), parse_scales(scales[0])
+        settings = grid(*tried, start_percent[0], chosen)
         progress = ProgressBar((1 + len(settings)) * len(positive) * values["steps"][0], cls.hidden.unique_id)
         sampling = Sampling(
             positive,
@@ -185,7 +195,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         text += [recording.report(recording.profile(chosen.massive_ratio, chosen.max_channels)), ""]
         text += [f"The figures are in {_written(found)}."]
         if save_preset[0] and advice.verdict != "nothing to judge":
-            text += [presets.keep(_preset(one_model, of_model, advice, found, sampling, chosen))]
+            text += [presets.keep(_preset(one_model, of_model, advice, found, sampling, settings[0]))]
         text += warnings
         sheets = [
             contact_sheet(found, [firsts[number] for firsts in shown], first, advice.cell)
@@ -256,12 +266,12 @@ def _preset(
     advice: Recommendation,
     found: Sequence[Cell],
     sampling: Sampling,
-    options: Options,
+    settings: Settings,
 ) -> Preset:
     usual = vars(Options())
     given = {
         name: "given" if isinstance(value, Tensor | Profile | Region) else str(value)
-        for name, value in vars(options).items()
+        for name, value in vars(settings.options).items()
     }
     return Preset(
         fingerprint=presets.fingerprint(model),
@@ -271,6 +281,7 @@ def _preset(
         why=advice.why,
         layer=advice.cell.layer if advice.cell else LAYER,
         scale=advice.cell.scale if advice.cell else 0.0,
+        start_percent=settings.start_percent,
         options={name: value for name, value in given.items() if value != str(usual[name])},
         sampling={
             "pictures": str(sampling.pictures),

@@ -392,7 +392,8 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
             const guider = graph.nodes.find(({ type }) => type === "DetailGuider");
             const text = graph.nodes.find(({ type }) => type === "CLIPTextEncode");
             const latent = add("EmptySD3LatentImage", { width: 128, height: 128 }, 0);
-            const node = add("DetailGuidanceCalibrate", { steps: 2, layers: "0.4", scales: "0.05" }, 400);
+            const tried = { steps: 2, layers: "0.4", scales: "0.05", start_percent: 0.5 };
+            const node = add("DetailGuidanceCalibrate", tried, 400);
             const shown = add("PreviewAny", {}, 900);
             const seen = add("PreviewImage", {}, 1300);
             loader.connect(0, node, "model");
@@ -407,7 +408,9 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     await comfy.show()
     await comfy.run()
     use = comfy.panel().get_by_role("button", name="use")
-    assert (await comfy.panel().locator(".preset").inner_text()).startswith("layout kept to (cfg 4): block 4, 0.05")
+    assert (await comfy.panel().locator(".preset").inner_text()).startswith(
+        "layout kept to (cfg 4): block 4, 0.05, from 50%"
+    )
     assert "keep their layout" in await comfy.panel().locator(".preset .words").get_attribute("title")
     shown = await comfy.page.evaluate(
         "() => window.app.canvas.graph.nodes.find(({ type }) => type === 'PreviewAny')"
@@ -418,11 +421,15 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     await use.click()
     values = await comfy.values()
     assert (values["layer_start"], values["layer_end"], values["dg_scale"]) == (0.4, 0.4, 0.05)
+    assert values["start_percent"] == 0.5
     await comfy.page.wait_for_timeout(300)
     assert await use.is_hidden(), "it is in use"
     await comfy.page.keyboard.press("Control+z")
     await comfy.page.wait_for_timeout(700)
-    assert (await comfy.values())["dg_scale"] == 0.25 and await comfy.panel().locator(".use").is_visible()
+    values = await comfy.values()
+    assert (values["dg_scale"], values["start_percent"]) == (0.25, 0) and await comfy.panel().locator(
+        ".use"
+    ).is_visible()
 
 
 async def test_two_pictures_in_one_place(comfy):

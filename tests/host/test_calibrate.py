@@ -51,6 +51,7 @@ def calibrated(pack, vae):
             "layers": ["0.5"],
             "scales": ["0.5"],
             "save_preset": [False],
+            "start_percent": [0.0],
             **inputs,
         }
         with torch.inference_mode():
@@ -113,8 +114,8 @@ def test_without_references_only_how_far_one_can_go(pack):
 # What is sampled
 
 
-@pytest.mark.parametrize("cfg", [1.0, 4.0])
-def test_its_pictures_are_those_of_the_nodes(pack, vae, calibrated, monkeypatch, cfg):
+@pytest.mark.parametrize("cfg, start", [(1.0, {}), (4.0, {}), (4.0, {"start_percent": 0.5})])
+def test_its_pictures_are_those_of_the_nodes(pack, vae, calibrated, monkeypatch, cfg, start):
     seen = {}
     calibrate = pack.module("nodes.detail_guidance_calibrate")
     sheet = calibrate.contact_sheet
@@ -124,7 +125,7 @@ def test_its_pictures_are_those_of_the_nodes(pack, vae, calibrated, monkeypatch,
         return sheet(cells, pictures, without, chosen)
 
     monkeypatch.setattr(calibrate, "contact_sheet", watched)
-    calibrated(layers=["0.3, 0.7"], scales=["0.2, 1"], cfg=[cfg])
+    calibrated(layers=["0.3, 0.7"], scales=["0.2, 1"], cfg=[cfg], **{name: [value] for name, value in start.items()})
     settings = [3, 3, cfg, "euler", "simple", conditioning(1), conditioning(2), latent(2, 16, seed=5)]
 
     def picture(patcher):
@@ -135,7 +136,7 @@ def test_its_pictures_are_those_of_the_nodes(pack, vae, calibrated, monkeypatch,
     assert np.array_equal(seen["without"], picture(model()))
     assert [(each.layer, each.scale) for each in seen["cells"]] == [(0.3, 0.2), (0.3, 1.0), (0.7, 0.2), (0.7, 1.0)]
     for each, sampled in zip(seen["cells"], seen["pictures"], strict=True):
-        inputs = {"layer_start": each.layer, "layer_end": each.layer, "dg_scale": each.scale}
+        inputs = {"layer_start": each.layer, "layer_end": each.layer, "dg_scale": each.scale, **start}
         assert np.array_equal(sampled, picture(pack.run("DetailGuidance", model=model(), **inputs)))
 
 
@@ -145,15 +146,18 @@ def test_one_step_takes_time_too(pack, calibrated):
     assert float(dict(zip(head, row, strict=True))["seconds per picture"]) > 0
 
 
-@pytest.mark.parametrize("cfg, every", [(1.0, 1), (4.0, 1), (4.0, 3)])
-def test_its_cost_is_what_it_says(pack, calibrated, caplog, cfg, every):
+@pytest.mark.parametrize(
+    "cfg, every, start", [(1.0, 1, 0.0), (4.0, 1, 0.0), (4.0, 3, 0.0), (4.0, 1, 0.66), (4.0, 3, 0.4)]
+)
+def test_its_cost_is_what_it_says(pack, calibrated, caplog, cfg, every, start):
     options = [pack.run("DetailGuidanceOptions", every=every, massive_ratio=1.0)]
     steps = 9
     with counted(model()) as plain:
         settings = [3, steps, cfg, "euler", "simple", conditioning(1), conditioning(2), latent(2, 16, seed=5)]
         common_ksampler(model(), *settings)
     with counted(model()) as rows, caplog.at_level("INFO"):
-        calibrated(layers=["0.25, 0.5"], scales=["0.1, 0.5"], steps=[steps], cfg=[cfg], options=options)
+        asked = {"steps": [steps], "cfg": [cfg], "start_percent": [start], "options": options}
+        calibrated(layers=["0.25, 0.5"], scales=["0.1, 0.5"], **asked)
     (said,) = [record.message for record in caplog.records if "as long as" in record.message]
     expected = float(said.split("as long as ")[1].split(" pictures")[0])
     assert sum(rows) / (sum(plain) / 2) == pytest.approx(expected, rel=0.01)
@@ -236,6 +240,8 @@ def test_an_interruption_keeps_what_was_done(calibrated, folders, vae, monkeypat
         ({"layers": ["0.5, 1.2"]}, r"layers: 1\.2 is outside 0 to 1"),
         ({"layers": ["middle"]}, "layers: 'middle' is not a list"),
         ({"scales": ["0, 0.5"]}, "scales: 0 is Detail Guidance off"),
+        ({"start_percent": [1.5]}, r"start_percent: 1\.5 is outside 0 to 1"),
+        ({"start_percent": [0.2, 0.4]}, "start_percent: it is a list of 2"),
         ({"scales": ["30"]}, r"scales: 30\.0 is outside 0 to 20"),
         ({"positive": [[]]}, "positive: it is empty"),
         ({"negative": [conditioning(2)] * 2}, "negative: it is a list of 2, positive of 1"),
@@ -340,6 +346,17 @@ def test_a_preset_is_kept_for_the_model_and_offered(pack, calibrated, folders):
     assert preset.verdict == "keeps the layout" and preset.sampling["steps"] == "3" and len(preset.figures) == 1
     calibrated(scales=["0.1"], save_preset=[True])
     assert [each.scale for each in pack.module("host.presets").kept().values()] == [0.1]
+
+
+def test_a_preset_says_where_in_the_schedule_it_starts(pack, calibrated, folders):
+    calibrated(scales=["0.05"], save_preset=[True], start_percent=[0.5])
+    (file,) = folders.presets.glob("*.json")
+    kept = pack.module("host.presets").kept
+    assert [each.start_percent for each in kept().values()] == [0.5]
+    read = json.loads(file.read_text())
+    del read["start_percent"]
+    file.write_text(json.dumps(read))
+    assert [each.start_percent for each in kept().values()] == [0.0], "a file that was saved before there was one"
 
 
 def test_a_fingerprint_is_of_the_weights_alone(pack):

@@ -74,7 +74,12 @@ NODES = {
             "scales": ("STRING",),
             "save_preset": ("BOOLEAN",),
         },
-        "optional": {"reference": ("IMAGE",), "clip_vision": ("CLIP_VISION",), "options": ("DG_OPTIONS",)},
+        "optional": {
+            "start_percent": ("FLOAT",),
+            "reference": ("IMAGE",),
+            "clip_vision": ("CLIP_VISION",),
+            "options": ("DG_OPTIONS",),
+        },
         "output": ["FLOAT", "FLOAT", "IMAGE", "IMAGE", "STRING"],
     },
     "DetailGuidanceReport": {

@@ -38,6 +38,7 @@ CALIBRATION = {
         "layers": "0.5",
         "scales": "0.25",
         "save_preset": False,
+        "start_percent": 0.0,
     }.items()
 }
 UNTOLD = ["PixArt", "HunyuanDiT", "Wan speech to video"]
