@@ -51,11 +51,11 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
         TITLE,
         "on language models Adam makes massive activations and Muon does not (arXiv 2506.19697).",
         "Measured once by `tools/evidence/measure_training.py`, whose figures are committed in `siblings.json`: the "
-        "siblings' weights are not. *Massive channel*: the largest over the median at the last block's input. *D_m*: "
-        "with the massive channels zeroed at the default layer (the largest one, where none is massive), on noised "
-        "real pictures at σ 0.7 and 0.5 as in section 3: squared error over the undisturbed prediction's, fine energy "
-        f"and layout. *Δ with DG*: at the block and scale that {laboratory.size.few} choosing pairs chose, on as many "
-        "judging pairs.",
+        "siblings' weights are not. *Loss*: the training's own, in which stochastic depth passes blocks by. *Massive "
+        "channel*: the largest over the median at the last block's input. *D_m*: with the massive channels zeroed at "
+        "the default layer (the largest one, where none is massive), on noised real pictures at σ 0.7 and 0.5 as in "
+        "section 3: squared error over the undisturbed prediction's, fine energy and layout. *Δ with DG*: at the block "
+        f"and scale that {laboratory.size.few} choosing pairs chose, on as many judging pairs.",
         {
             **verdicts,
             "AdamW makes massive activations and Muon does not": _by_optimiser(measured, threshold),
