@@ -42,6 +42,10 @@ class Preset:
         """Whether reference pictures have decided."""
         return self.verdict in ("helps", "does not help")
 
+    @property
+    def helps(self) -> bool:
+        return self.verdict == "helps"
+
     def __post_init__(self):
         texts = (self.fingerprint, self.family, self.verdict, self.why)
         tables = (self.options, self.sampling, *self.figures)

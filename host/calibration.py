@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from math import ceil
 from typing import Any
 
 import comfy.sample
@@ -171,6 +172,6 @@ def cost(settings: Settings, blocks: int, steps: int, conditions: int) -> float:
     forward more in each step that computes D_m. Where the schedule is not even, `start_percent` leaves out a few steps
     more or less than it says."""
     m = block_at(settings.layer_start, blocks)
-    guided = round(steps * (settings.end_percent - settings.start_percent))
+    guided = steps - ceil(steps * settings.start_percent)
     share = computed_steps(guided, settings.options.every) / steps
     return 1 + share * (blocks - m) / (blocks * conditions)

@@ -51,10 +51,13 @@ def _signs(value: torch.Tensor) -> bytes:
 
 def keep(preset: Preset) -> str:
     """Save it, in the place of an earlier one of the same model, and tell the page; unless only the earlier one was
-    judged by reference pictures. Says what became of it."""
+    judged by reference pictures, or helps and is of another part of the schedule. Says what became of it."""
     earlier = kept().get(preset.fingerprint)
     if earlier is not None and earlier.judged and not preset.judged:
         return "An earlier preset of this model, which reference pictures have judged, is kept in its place."
+    if earlier is not None and earlier.helps and not preset.helps and earlier.start_percent != preset.start_percent:
+        start = f"start_percent {earlier.start_percent:g}"
+        return f"An earlier preset of this model, which helps from {start} on, is kept in its place."
     folder().mkdir(parents=True, exist_ok=True)
     family = re.sub(r"[^a-z0-9.]+", "-", preset.family.lower()).strip("-")
     file = folder() / f"{family}-{preset.fingerprint}.json"

@@ -16,7 +16,13 @@ const MEASURING = [
   "DiTFeatures",
   "PromptWordMask",
 ];
-const WIDGETS = { scale: "dg_scale", start: "layer_start", end: "layer_end", from: "start_percent" };
+const WIDGETS = {
+  scale: "dg_scale",
+  start: "layer_start",
+  end: "layer_end",
+  from: "start_percent",
+  to: "end_percent",
+};
 const BYPASSED = 4; // LiteGraph's mode of a node
 const HEIGHT = 130; // the panel's, with the margins that the classic canvas leaves around it
 

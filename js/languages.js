@@ -28,7 +28,7 @@ const english = {
   where: (list) => `where: ${list}`,
   calibrated: (block, scale, cfg) => `best at cfg ${cfg}: block ${block}, ${scale}`,
   keepsLayout: (block, scale, cfg) => `layout kept to (cfg ${cfg}): block ${block}, ${scale}`,
-  from: (percent) => `, from ${percent}%`,
+  from: (percent) => `, from ${percent} %`,
   calibratedWithout: (verdict) => `calibrated: ${verdict}`,
   use: "use",
   divider: "Divider between the pictures",

@@ -36,18 +36,19 @@ const SCALE_STEP = 0.05;
  * @property {number} start
  * @property {number} end
  * @property {number} from where in the schedule the guidance starts, 0 to 1.
+ * @property {number} to where it ends.
  * @property {boolean} enabled
  * @property {boolean} bypassed
  * @property {Object<string, number>} numbers what the node's widgets hold that no link sets, by name.
  * @property {string} title of the node.
- * @property {Set<string>} linked names among "scale", "start", "end", "from" that a link sets, not the user.
+ * @property {Set<string>} linked names among these five that a link sets, not the user.
  */
 
 export class Panel {
   /**
    * @param {object} node
    * @param {() => Values} node.read
-   * @param {(changed: {scale?: number, start?: number, end?: number, from?: number}) => void} node.write
+   * @param {(changed: Partial<Values>) => void} node.write the scale, the layers, the part of the schedule.
    * @param {() => void} node.begin before a change that is to be undone at once.
    * @param {() => void} node.end
    * @param {(report: object) => object | undefined} node.presetOf what is recommended for the model of a report.
@@ -127,7 +128,7 @@ export class Panel {
     this.use.addEventListener("click", () => {
       const { layer, scale, start_percent: from } = this.presetOf(this.report);
       begin();
-      write({ scale, start: layer, end: layer, from });
+      write({ scale, start: layer, end: layer, from, to: 1 });
       end();
     });
 
@@ -219,8 +220,8 @@ export class Panel {
     const [left, right] = placesOfLayers({ start, end: Math.max(start, end) }, this.blocks);
     this.strip.style.setProperty("--from", left);
     this.strip.style.setProperty("--to", right);
-    const fromLink = [...linked].filter((name) => name !== "scale");
-    this.layers.textContent = wordsOfLayers(values, this.report) + (fromLink.length ? ` (${word("fromLink")})` : "");
+    const fromLink = linked.has("start") || linked.has("end");
+    this.layers.textContent = wordsOfLayers(values, this.report) + (fromLink ? ` (${word("fromLink")})` : "");
     this.layers.title = this.layers.textContent;
     for (const [handle, place, label, which, low, high] of [
       [this.from, left, word("firstLayer"), "start", 0, Math.max(start, end)],
@@ -237,7 +238,7 @@ export class Panel {
       });
     }
     this.both.dataset.place = left;
-    this.both.setAttribute("aria-disabled", fromLink.length > 0);
+    this.both.setAttribute("aria-disabled", fromLink);
   }
 
   /** A report belongs to the values that it was made with: after a change it is that of the last run. */
@@ -254,12 +255,12 @@ export class Panel {
   }
 
   /** What is recommended for the model; it can be taken over where it is another setting and no link is in the way. */
-  #showPreset({ scale, start, end, from, linked }, preset) {
+  #showPreset({ scale, start, end, from, to, linked }, preset) {
     this.recommended.textContent = preset ? wordsOfPreset(preset, this.report) : "";
     this.recommended.title = preset ? wordsOfPresetAtLength(preset, this.report) : "";
     const ours = preset?.fingerprint === this.report?.fingerprint;
     const layers = start === preset?.layer && end === preset?.layer;
-    const inUse = layers && scale === preset?.scale && from === preset?.start_percent;
+    const inUse = layers && scale === preset?.scale && from === preset?.start_percent && to === 1;
     this.use.hidden = !preset || !ours || preset.scale === 0 || inUse;
     // With other options a scale may mean something else.
     this.use.disabled = linked.size > 0 || Object.keys(preset?.options ?? {}).length > 0;

@@ -22,7 +22,7 @@ export function nodeAt(graph, executionId) {
 const presets = new Map();
 
 /** Of a model, in place of an earlier one. */
-export const keepPreset = (preset) => presets.set(preset.fingerprint, preset);
+export const keepPreset = (preset) => presets.set(preset.fingerprint, { start_percent: 0, ...preset }); // a server of an older version does not say
 
 /** What a calibration found for the model that a report is about; that of another model where only such look alike. */
 export function presetOf(report) {

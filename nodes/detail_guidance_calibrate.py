@@ -113,6 +113,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
                 ),
                 io.Image.Output(display_name="plot", tooltip="What the scale does, layer by layer."),
                 io.String.Output(display_name="report", tooltip="What is recommended, why, and the figures."),
+                io.Float.Output(display_name="start_percent", tooltip="That of the input, for the guidance node."),
             ],
             hidden=[io.Hidden.unique_id],
             is_input_list=True,  # a list of prompts is several, each with its own pictures and references
@@ -191,7 +192,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             raise
         distance = None if spectra is None else float(distances(base, spectra).mean())
         advice = recommended(found, distance, LAYER)
-        text = [advice.why, "", as_markdown(found), ""]
+        text = [advice.why, "", as_markdown(found), f"Guided from start_percent {start_percent[0]:g} on.", ""]
         text += [recording.report(recording.profile(chosen.massive_ratio, chosen.max_channels)), ""]
         text += [f"The figures are in {_written(found)}."]
         if save_preset[0] and advice.verdict != "nothing to judge":
@@ -202,7 +203,8 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             for number, first in enumerate(base[::per_prompt])
         ]
         layer, scale = (advice.cell.layer, advice.cell.scale) if advice.cell else (LAYER, 0.0)
-        return io.NodeOutput(layer, scale, torch.cat(sheets), calibration(found), "\n".join(text))
+        plot = calibration(found)
+        return io.NodeOutput(layer, scale, torch.cat(sheets), plot, "\n".join(text), start_percent[0])
 
 
 def _say(what: str) -> None:
@@ -288,6 +290,7 @@ def _preset(
             "steps": str(sampling.steps),
             "cfg": f"{sampling.cfg:g}",
             "sampler": f"{sampling.sampler_name}, {sampling.scheduler}",
+            "start_percent": f"{settings.start_percent:g}",
             "host": f"ComfyUI {host_version}",
         },
         figures=rows(found),

@@ -1,4 +1,4 @@
-"""What PyTorch's allocator on devices does, of the C library's on a CPU."""
+"""Makes the C library keep freed memory, as PyTorch's allocator on devices does."""
 
 import ctypes
 import platform

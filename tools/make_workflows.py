@@ -293,7 +293,13 @@ def calibrate(definitions: Definitions) -> Graph:
     graph.group("Which layer, which scale?", found, sheet, plot, report)
     layer = found.out("layer")
     detail = graph.node(
-        "DetailGuidance", 4, model=model, dg_scale=found.out("dg_scale"), layer_start=layer, layer_end=layer
+        "DetailGuidance",
+        4,
+        model=model,
+        dg_scale=found.out("dg_scale"),
+        layer_start=layer,
+        layer_end=layer,
+        start_percent=found.out("start_percent"),
     )
     latent = graph.node("EmptySD3LatentImage", 4, width=1024, height=1024)
     sampler = graph.node(

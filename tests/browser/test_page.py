@@ -211,8 +211,8 @@ async def test_a_widget_that_a_link_sets(comfy):
             number.pos = [300, 700];
             graph.add(number);
             number.widgets[0].value = 2.5;
-            const slot = guider.inputs.findIndex(({ name }) => name === 'dg_scale');
-            number.connect(0, guider, slot);
+            for (const linked of ['dg_scale', 'start_percent'])
+                number.connect(0, guider, guider.inputs.findIndex(({ name }) => name === linked));
         }"""
     )
     await comfy.page.wait_for_timeout(300)
@@ -224,6 +224,7 @@ async def test_a_widget_that_a_link_sets(comfy):
     await scale.press("ArrowRight")
     assert await comfy.values() == before
     assert isinstance((await comfy.prompt())["4"]["inputs"]["dg_scale"], list)
+    assert await comfy.panel().locator(".between").get_attribute("aria-disabled") == "false", "the layers are free"
 
 
 async def test_copies_have_panels_of_their_own(comfy):
@@ -409,7 +410,7 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     await comfy.run()
     use = comfy.panel().get_by_role("button", name="use")
     assert (await comfy.panel().locator(".preset").inner_text()).startswith(
-        "layout kept to (cfg 4): block 4, 0.05, from 50%"
+        "layout kept to (cfg 4): block 4, 0.05, from 50 %"
     )
     assert "keep their layout" in await comfy.panel().locator(".preset .words").get_attribute("title")
     shown = await comfy.page.evaluate(
@@ -421,7 +422,7 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     await use.click()
     values = await comfy.values()
     assert (values["layer_start"], values["layer_end"], values["dg_scale"]) == (0.4, 0.4, 0.05)
-    assert values["start_percent"] == 0.5
+    assert (values["start_percent"], values["end_percent"]) == (0.5, 1)
     await comfy.page.wait_for_timeout(300)
     assert await use.is_hidden(), "it is in use"
     await comfy.page.keyboard.press("Control+z")

@@ -2,6 +2,7 @@
 confirm."""
 
 import csv
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -55,7 +56,9 @@ def calibrated(pack, vae):
             **inputs,
         }
         with torch.inference_mode():
-            return pack.outputs("DetailGuidanceCalibrate", **given)
+            *outputs, start = pack.outputs("DetailGuidanceCalibrate", **given).args
+        assert [start] == given["start_percent"]
+        return outputs
 
     return run
 
@@ -147,11 +150,11 @@ def test_one_step_takes_time_too(pack, calibrated):
 
 
 @pytest.mark.parametrize(
-    "cfg, every, start", [(1.0, 1, 0.0), (4.0, 1, 0.0), (4.0, 3, 0.0), (4.0, 1, 0.66), (4.0, 3, 0.4)]
+    "cfg, every, start", [(1.0, 1, 0.0), (4.0, 1, 0.0), (4.0, 3, 0.0), (4.0, 1, 0.67), (4.0, 3, 0.4)]
 )
 def test_its_cost_is_what_it_says(pack, calibrated, caplog, cfg, every, start):
     options = [pack.run("DetailGuidanceOptions", every=every, massive_ratio=1.0)]
-    steps = 9
+    steps = 10
     with counted(model()) as plain:
         settings = [3, steps, cfg, "euler", "simple", conditioning(1), conditioning(2), latent(2, 16, seed=5)]
         common_ksampler(model(), *settings)
@@ -354,6 +357,12 @@ def test_a_preset_says_where_in_the_schedule_it_starts(pack, calibrated, folders
     kept = pack.module("host.presets").kept
     assert [each.start_percent for each in kept().values()] == [0.5]
     read = json.loads(file.read_text())
+    file.write_text(json.dumps(read | {"verdict": "helps", "start_percent": 0.67}))
+    preset = pack.module("detail_guidance.preset").Preset(**{k: v for k, v in read.items() if k != "format"})
+    worse = dataclasses.replace(preset, verdict="does not help", scale=0.0)
+    assert "which helps from start_percent 0.67 on, is kept" in pack.module("host.presets").keep(worse)
+    pack.module("host.presets").keep(dataclasses.replace(worse, start_percent=0.67))
+    assert [each.verdict for each in kept().values()] == ["does not help"], "it is of the same part of the schedule"
     del read["start_percent"]
     file.write_text(json.dumps(read))
     assert [each.start_percent for each in kept().values()] == [0.0], "a file that was saved before there was one"

@@ -80,7 +80,7 @@ NODES = {
             "clip_vision": ("CLIP_VISION",),
             "options": ("DG_OPTIONS",),
         },
-        "output": ["FLOAT", "FLOAT", "IMAGE", "IMAGE", "STRING"],
+        "output": ["FLOAT", "FLOAT", "IMAGE", "IMAGE", "STRING", "FLOAT"],
     },
     "DetailGuidanceReport": {
         "required": {"latent": ("LATENT",)},

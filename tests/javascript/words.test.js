@@ -115,7 +115,7 @@ test("what a calibration found is a setting, or the reason for none", () => {
     sampling: { steps: "20", cfg: "4" },
   };
   expect(wordsOfPreset(preset, FLUX)).toBe("best at cfg 4: block 39, 0.25");
-  expect(wordsOfPreset({ ...preset, start_percent: 0.67 }, FLUX)).toBe("best at cfg 4: block 39, 0.25, from 67%");
+  expect(wordsOfPreset({ ...preset, start_percent: 0.67 }, FLUX)).toBe("best at cfg 4: block 39, 0.25, from 67 %");
   expect(wordsOfPreset({ ...preset, verdict: "keeps the layout" }, FLUX)).toBe(
     "layout kept to (cfg 4): block 39, 0.25",
   );

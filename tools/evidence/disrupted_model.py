@@ -48,7 +48,9 @@ class Forced:
 
 
 @cache
-def teacher_forced(laboratory: Laboratory, name: str, channels_at: tuple[tuple[int, tuple[int, ...]], ...]) -> Any:
+def teacher_forced(
+    laboratory: Laboratory, name: str | Path, channels_at: tuple[tuple[int, tuple[int, ...]], ...]
+) -> Any:
     """(block, channels) and σ → Forced."""
     count = laboratory.size.teacher
     names = list(laboratory.textures)

@@ -15,6 +15,7 @@ from torch import Tensor
 from weakened import Channels, observing
 
 EARLY = 1 / 3  # of the training
+RECIPE = "_skip0.15_adamw_"  # that of the two models, in a training's name
 Growth = dict[str, list[tuple[int, float]]]  # step → per block, the largest channel and its magnitude over the median
 
 TITLE = "1. Massive activations sit in few fixed channels, on every image token"
@@ -46,7 +47,7 @@ class Seen:
 
 
 @cache
-def seen(laboratory: Laboratory, name: str) -> list[Seen]:
+def seen(laboratory: Laboratory, name: str | Path) -> list[Seen]:
     """At every block's input, while the model samples without guidance."""
     sums: dict[int, list[Tensor]] = {}
 
@@ -63,7 +64,7 @@ def seen(laboratory: Laboratory, name: str) -> list[Seen]:
     return [Seen(*torch.stack(each).mean(dim=0)) for _, each in sorted(sums.items())]
 
 
-def channels(laboratory: Laboratory, name: str | None = None) -> Channels:
+def channels(laboratory: Laboratory, name: str | Path | None = None) -> Channels:
     """The massive channels at every block's input, by the nodes' defaults, the largest first; the largest one where it
     has none."""
     ratio = laboratory.default("DetailGuidanceOptions", "massive_ratio")
@@ -107,7 +108,8 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
         all_there += [number >= 1 for number in massive_at]
         all_tokens += [bool(b.largest[t] > 0.99) for b, t in zip(later, tops, strict=True)]
         all_uniform += [bool(b.variation[t] < 0.2) for b, t in zip(later, tops, strict=True)]
-    trainings: dict[str, Growth] = json.loads((REFERENCE_MODEL / "growth.json").read_text())
+    grown: dict[str, Growth] = json.loads((REFERENCE_MODEL / "growth.json").read_text())
+    trainings = {name: growth for name, growth in grown.items() if RECIPE in name}  # section 10 has the others
     appeared = {name: _appeared(growth, threshold) for name, growth in trainings.items()}
     verdicts = {
         "Few fixed channels": (

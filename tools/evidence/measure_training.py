@@ -80,7 +80,7 @@ def sibling(laboratory: Laboratory, judge: Judge, weights: Path, ratio: float) -
 
 
 def disrupted(laboratory: Laboratory, weights: Path) -> dict:
-    """What the prediction becomes when the largest channels are zeroed at the default layer, as in section 3."""
+    """What the prediction becomes when `channels` are zeroed at the default layer, as in section 3."""
     block = laboratory.block(weights)
     forced = teacher_forced(laboratory, weights, ((block, tuple(channels(laboratory, weights)[block])),))
     middle = [each for (_, sigma), each in forced.items() if sigma in MIDDLE]
@@ -99,7 +99,7 @@ def effects(laboratory: Laboratory, judge: Judge, weights: Path, cfg: float, win
         return judge.sampled(model, pairs, cfg=cfg, name=weights).distance
 
     def guided(block: int, w: float, window: Window = WHOLE):
-        # The largest channel, massive or not: the node would find none in some siblings.
+        # Where none is massive, the largest one: the node would find none there.
         return laboratory.at(block, w, {"channels": ", ".join(map(str, at[block]))}, weights, window)
 
     block, w = min(settings, key=lambda each: distance(guided(*each), choosing(FULL.few)).mean())

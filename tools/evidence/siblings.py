@@ -1,6 +1,8 @@
 """10. What depth, stochastic depth, the optimiser and luck do."""
 
 import json
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from laboratory import Laboratory, Size
 TITLE = "10. Depth, stochastic depth, optimiser, seed"
 SEEDS = 3
 WITH_CFG, LATE, WITHOUT = EFFECTS = ("CFG", "CFG, last third", "no CFG")
-DEEP = (10, 0.15, "adamw")  # blocks, stochastic depth, optimiser; widths may differ
+DEEP = (10, 0.15, "adamw")  # blocks, stochastic depth, optimiser; widths and lengths may differ
 
 
 def pictures(size: Size) -> int:
@@ -40,7 +42,7 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
     threshold = laboratory.default("DetailGuidanceOptions", "massive_ratio")
     deep = [each for each in measured if (each["blocks"], each["skip"], each["optimiser"]) == DEEP]
     verdicts = {
-        f"{effect}: Detail Guidance helps on every seed of {DEEP[0]} blocks": _on_every_seed(deep, effect)
+        f"{effect}: Detail Guidance helps in every training of {DEEP[0]} blocks": _in_every_training(deep, effect)
         for effect in EFFECTS
     }
     head = ["blocks × width", "stochastic depth", "optimiser", "seed", "steps", "loss", "massive channel"]
@@ -59,7 +61,7 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
         {
             **verdicts,
             "AdamW makes massive activations and Muon does not": _by_optimiser(measured, threshold),
-            "What stochastic depth does": (MEASURED, _by_stochastic_depth(measured)),
+            "What stochastic depth does": _by_stochastic_depth(measured),
         },
         [table(head, [_row(each) for each in measured])],
         [_draw(measured, folder)],
@@ -70,7 +72,7 @@ def _change(sibling: dict[str, Any], effect: str) -> Estimate:
     return Estimate(*sibling["effects"][effect]["change"])
 
 
-def _on_every_seed(deep: list[dict[str, Any]], effect: str) -> tuple[str, str]:
+def _in_every_training(deep: list[dict[str, Any]], effect: str) -> tuple[str, str]:
     outcomes = [falls(_change(each, effect), 0.0) for each in deep]
     changes = "; ".join(f"{_name(each)} {_change(each, effect).signed}" for each in deep)
     return (
@@ -80,7 +82,7 @@ def _on_every_seed(deep: list[dict[str, Any]], effect: str) -> tuple[str, str]:
 
 
 def _name(sibling: dict[str, Any]) -> str:
-    return f"width {sibling['width']}, seed {sibling['seed']}"
+    return "width {width}, seed {seed}, {steps} steps".format(**sibling)
 
 
 def _alike(measured: list[dict[str, Any]], but: str) -> list[list[dict[str, Any]]]:
@@ -107,10 +109,10 @@ def _by_optimiser(measured: list[dict[str, Any]], threshold: float) -> tuple[str
     )
 
 
-def _by_stochastic_depth(measured: list[dict[str, Any]]) -> str:
+def _by_stochastic_depth(measured: list[dict[str, Any]]) -> tuple[str, str]:
     told = []
-    for group in _alike(measured, "skip"):
-        without, with_it = sorted(group, key=lambda each: each["skip"])
+    pairs = [pair for group in _alike(measured, "skip") for pair in pairwise(sorted(group, key=itemgetter("skip")))]
+    for without, with_it in pairs:
         told.append(
             f"{without['blocks']} × {without['width']}, {without['optimiser']}: the massive channel "
             f"{without['ratio']:.1f}× → {with_it['ratio']:.1f}×, D_m's error {without['disrupted']['error'][0]:.2f} → "
@@ -118,7 +120,7 @@ def _by_stochastic_depth(measured: list[dict[str, Any]]) -> str:
             f"{with_it['disrupted']['layout'][0]:.3f}, "
             + ", ".join(f"Δ ({e}) {_change(without, e).signed} → {_change(with_it, e).signed}" for e in EFFECTS)
         )
-    return f"From trainings without it to those with it: {'; '.join(told)}."
+    return MEASURED if told else INCONCLUSIVE, f"From less of it to more: {'; '.join(told) or 'not trained'}."
 
 
 def _row(each: dict[str, Any]) -> list[Any]:
