@@ -57,7 +57,7 @@ PROMPTS = [
 ]
 VARIANTS = ("baseline", "detail", "control")
 SETTINGS = {"dg_scale": 0.5, "layer_start": 0.8, "start_percent": 0.67}  # by docs/EVIDENCE.md, section 7
-EQUAL_STRENGTH = 0.52  # of the control's scale to dg_scale, so that its term is as large (section 4)
+EQUAL_STRENGTH = 0.56  # of the control's scale to dg_scale, so that its term is as large (section 4)
 SHOWN = 8  # prompts in the comparison
 
 

@@ -29,6 +29,7 @@ import muon
 import objects
 import perceptual
 import photographs
+import siblings
 import strength
 import weakened
 from PIL import Image
@@ -504,6 +505,28 @@ def test_references_pass_through_the_autoencoder(laboratory):
 
 def test_weights_are_small():
     assert sum(file.stat().st_size for file in WEIGHTS.iterdir()) <= 40e6
+
+
+def trained(change=(-0.2, -0.3, -0.1), **differs):
+    """A row of siblings.json."""
+    effect = {"block": 7, "w": 0.5, "distance": 0.9, "change": list(change)}
+    recipe = {"blocks": 10, "width": 128, "skip": 0.15, "optimiser": "adamw", "seed": 1, "steps": 4000, "ratio": 12.0}
+    disrupted = {"error": [2.0, 1.9, 2.1], "layout": [0.97, 0.96, 0.98]}
+    return recipe | {"disrupted": disrupted, "effects": dict.fromkeys(siblings.EFFECTS, effect)} | differs
+
+
+def test_trainings_are_compared_with_those_that_differ_in_one_thing():
+    muon, apart = trained(optimiser="muon", ratio=3.0), trained(optimiser="muon", ratio=3.0, seed=2)
+    assert siblings._by_optimiser([trained(), apart], 8.0)[0] == "inconclusive"
+    assert siblings._by_optimiser([trained(), muon], 8.0)[0] == "holds"
+    assert siblings._by_optimiser([trained(), muon | {"ratio": 9.0}], 8.0)[0] == "contradicted"
+    assert siblings._by_stochastic_depth([trained()])[0] == "inconclusive"
+    verdict, told = siblings._by_stochastic_depth([trained(), trained(skip=0.0, ratio=5.0), trained(skip=0.3)])
+    assert verdict == "measured" and "5.0× → 12.0×" in told and told.count(";") == 1
+    rise = trained(change=(0.2, 0.1, 0.3), seed=4)
+    three = [trained(seed=seed) for seed in (1, 2, 3)]
+    for rows, expected in ((three[:2], "inconclusive"), (three, "holds"), ([*three, rise], "holds in part")):
+        assert siblings._in_every_training(rows, siblings.WITH_CFG)[0] == expected
 
 
 def test_a_quick_run_does_not_overwrite_the_page():
