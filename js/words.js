@@ -69,7 +69,7 @@ export function wordsOfThePast(words, state) {
   return (state ? `${state} · ` : "") + say.lastRun(words);
 }
 
-/** What a calibration of the model found: "best at cfg 4: block 8, 0.5, from 67 %", "calibrated: does not help". */
+/** What a calibration of the model found: "best at cfg 4: block 8, 0.5 from 67 %", "calibrated: does not help". */
 export function wordsOfPreset(preset, report) {
   if (preset.fingerprint !== report.fingerprint) return say.ofAnother;
   if (preset.scale === 0) return say.calibratedWithout(say.verdicts[preset.verdict] ?? preset.verdict);

@@ -410,7 +410,7 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     await comfy.run()
     use = comfy.panel().get_by_role("button", name="use")
     assert (await comfy.panel().locator(".preset").inner_text()).startswith(
-        "layout kept to (cfg 4): block 4, 0.05, from 50 %"
+        "layout kept (cfg 4): block 4, 0.05 from 50 %"
     )
     assert "keep their layout" in await comfy.panel().locator(".preset .words").get_attribute("title")
     shown = await comfy.page.evaluate(
