@@ -516,10 +516,10 @@ def trained(change=(-0.2, -0.3, -0.1), **differs):
 
 
 def test_trainings_are_compared_with_those_that_differ_in_one_thing():
-    muon, apart = trained(optimiser="muon", ratio=3.0), trained(optimiser="muon", ratio=3.0, seed=2)
+    by_muon, apart = trained(optimiser="muon", ratio=3.0), trained(optimiser="muon", ratio=3.0, seed=2)
     assert siblings._by_optimiser([trained(), apart], 8.0)[0] == "inconclusive"
-    assert siblings._by_optimiser([trained(), muon], 8.0)[0] == "holds"
-    assert siblings._by_optimiser([trained(), muon | {"ratio": 9.0}], 8.0)[0] == "contradicted"
+    assert siblings._by_optimiser([trained(), by_muon], 8.0)[0] == "holds"
+    assert siblings._by_optimiser([trained(), by_muon | {"ratio": 9.0}], 8.0)[0] == "contradicted"
     assert siblings._by_stochastic_depth([trained()])[0] == "inconclusive"
     verdict, told = siblings._by_stochastic_depth([trained(), trained(skip=0.0, ratio=5.0), trained(skip=0.3)])
     assert verdict == "measured" and "5.0× → 12.0×" in told and told.count(";") == 1

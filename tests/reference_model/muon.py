@@ -1,4 +1,4 @@
-"""Muon in float32: PyTorch's own works in bfloat16, which processors without it emulate, some fifty times slower."""
+"""Muon in float32: PyTorch's own works in bfloat16, which processors without it emulate, more than ten times slower."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable

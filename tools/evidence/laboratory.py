@@ -13,6 +13,7 @@ from in_process import Pack, reference_model
 from references import Autoencoder
 from rooms import block_at
 from torch import Tensor
+from weakened import WHOLE, Window
 
 import comfy.samplers  # isort: skip
 import nodes as comfy_nodes  # isort: skip
@@ -153,7 +154,7 @@ class Laboratory:
         w: float,
         options: dict[str, Any] | None = None,
         name: str | Path | None = None,
-        window: tuple[float, float] = (0.0, 1.0),
+        window: Window = WHOLE,
     ) -> Any:
         """The same, at one block, in a part of the schedule."""
         layer = block / self.depth(name)
