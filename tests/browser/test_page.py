@@ -453,10 +453,12 @@ async def test_two_pictures_in_one_place(comfy):
     )
     await comfy.run()
     comparer = comfy.page.locator(".detail-compare")
-    pictures = comparer.locator("img")
-    assert await pictures.count() == 2
-    loaded = "images => images.every(({ complete, naturalWidth }) => complete && naturalWidth === 128)"
-    assert await pictures.evaluate_all(loaded)
+    await comfy.page.wait_for_function(  # the run is over before the page has fetched its pictures
+        """() => {
+            const images = [...document.querySelectorAll(".detail-compare img")];
+            return images.length === 2 && images.every(({ naturalWidth }) => naturalWidth === 128);
+        }"""
+    )
     box = await comparer.locator(".pair").bounding_box()
     await comfy.page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] / 2)
     divider = comparer.get_by_role("slider", name="Divider")

@@ -511,7 +511,7 @@ def trained(change=(-0.2, -0.3, -0.1), **differs):
     """A row of siblings.json."""
     effect = {"block": 7, "w": 0.5, "distance": 0.9, "change": list(change)}
     recipe = {"blocks": 10, "width": 128, "skip": 0.15, "optimiser": "adamw", "seed": 1, "steps": 4000, "ratio": 12.0}
-    disrupted = {"error": [2.0, 1.9, 2.1], "layout": [0.97, 0.96, 0.98]}
+    disrupted = {"error": [2.0, 1.9, 2.1], "energy": [-0.2, -0.3, -0.1], "layout": [0.97, 0.96, 0.98]}
     return recipe | {"disrupted": disrupted, "effects": dict.fromkeys(siblings.EFFECTS, effect)} | differs
 
 
@@ -527,6 +527,18 @@ def test_trainings_are_compared_with_those_that_differ_in_one_thing():
     three = [trained(seed=seed) for seed in (1, 2, 3)]
     for rows, expected in ((three[:2], "inconclusive"), (three, "holds"), ([*three, rise], "holds in part")):
         assert siblings._in_every_training(rows, siblings.WITH_CFG)[0] == expected
+
+
+def test_disrupted_predictions_of_trainings_are_judged_by_section_3s_rules():
+    more_detail = {"error": [2.0, 1.9, 2.1], "energy": [0.2, 0.1, 0.3], "layout": [0.91, 0.89, 0.93]}
+    rows = [trained(), trained(seed=2, disrupted=more_detail)]
+    assert [verdict for verdict, _ in siblings._disrupted(rows[:1]).values()] == ["holds"] * 3
+    assert [verdict for verdict, _ in siblings._disrupted(rows).values()] == ["holds", "holds in part", "holds in part"]
+    assert [verdict for verdict, _ in siblings._disrupted(rows[1:]).values()] == [
+        "holds",
+        "contradicted",
+        "inconclusive",
+    ]
 
 
 def test_a_quick_run_does_not_overwrite_the_page():

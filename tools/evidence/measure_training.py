@@ -91,7 +91,8 @@ def disrupted(laboratory: Laboratory, weights: Path) -> dict:
 
 
 def effects(laboratory: Laboratory, judge: Judge, weights: Path, cfg: float, windows: dict[str, Window]) -> dict:
-    """Of Detail Guidance at the block and scale that some pairs choose in the whole schedule, judged on others."""
+    """Of Detail Guidance at the block and scale that some pairs choose in the whole schedule, judged on others, as
+    many as section 4's."""
     depth, at = laboratory.depth(weights), channels(laboratory, weights)
     settings = [(block, w) for block in sorted({block_at(layer, depth) for layer in LAYERS}) for w in SCALES[cfg]]
 
@@ -103,11 +104,13 @@ def effects(laboratory: Laboratory, judge: Judge, weights: Path, cfg: float, win
         return laboratory.at(block, w, {"channels": ", ".join(map(str, at[block]))}, weights, window)
 
     block, w = min(settings, key=lambda each: distance(guided(*each), choosing(FULL.few)).mean())
-    base = distance(laboratory.model(weights), judging(FULL.few))
+    pairs = judging(FULL.primary)
+    base = distance(laboratory.model(weights), pairs)
     found = {}
     for label, window in windows.items():
-        change = estimate(distance(guided(block, w, window), judging(FULL.few)) - base)
+        change = estimate(distance(guided(block, w, window), pairs) - base)
         found[label] = {
+            "pairs": len(pairs),
             "block": block,
             "w": w,
             "distance": round(float(base.mean()), 4),

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from disrupted_model import KEPT, LEAST
 from finding import (
     COLOURS,
     HOLDS,
     INCONCLUSIVE,
     MEASURED,
     Finding,
+    above,
     all_of,
     falls,
     plots,
@@ -27,7 +29,9 @@ from laboratory import Laboratory, Size
 TITLE = "10. Depth, stochastic depth, optimiser, seed"
 SEEDS = 3
 WITH_CFG, LATE, WITHOUT = EFFECTS = ("CFG", "CFG, last third", "no CFG")
-DEEP = (10, 0.15, "adamw")  # blocks, stochastic depth, optimiser; widths and lengths may differ
+Recipe = tuple[int, float, str]  # blocks, stochastic depth, optimiser; widths and lengths may differ
+# Asked on several seeds. The first was named when its seed 1 had been measured, and seeds 2 and 3 had not.
+DEEP: tuple[Recipe, ...] = ((10, 0.0, "adamw"), (10, 0.15, "adamw"))
 
 
 def pictures(size: Size) -> int:
@@ -40,14 +44,16 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
         key=lambda each: (-each["blocks"], -each["width"], each["optimiser"], -each["skip"], each["seed"]),
     )
     threshold = laboratory.default("DetailGuidanceOptions", "massive_ratio")
-    deep = [each for each in measured if (each["blocks"], each["skip"], each["optimiser"]) == DEEP]
     verdicts = {
-        f"{effect}: Detail Guidance helps in every training of {DEEP[0]} blocks": _in_every_training(deep, effect)
+        f"{_told(recipe)}, {effect}: Detail Guidance helps in every training": _in_every_training(
+            [each for each in measured if _recipe(each) == recipe], effect
+        )
+        for recipe in DEEP
         for effect in EFFECTS
     }
     head = ["blocks × width", "stochastic depth", "optimiser", "seed", "steps", "loss", "massive channel"]
     head += ["D_m at block", "its error", "Δ log fine energy", "layout"]
-    head += ["CFG: spectrum distance", "chosen", "Δ with DG", "Δ in the last third"]
+    head += ["pairs", "CFG: spectrum distance", "chosen", "Δ with DG", "Δ in the last third"]
     head += ["no CFG: spectrum distance", "chosen", "Δ with DG"]
     return Finding(
         TITLE,
@@ -57,15 +63,27 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
         "channel*: the largest over the median at the last block's input. *D_m*: with the massive channels zeroed at "
         "the default layer (the largest one, where none is massive), on noised real pictures at σ 0.7 and 0.5 as in "
         "section 3: squared error over the undisturbed prediction's, fine energy and layout. *Δ with DG*: at the block "
-        f"and scale that {laboratory.size.few} choosing pairs chose, on as many judging pairs.",
+        f"and scale that {laboratory.size.few} choosing pairs chose, on other pairs, of section 4's judging ones. That "
+        f"trainings of {_told(DEEP[0])} are what three seeds are asked of was fixed when seed 1 had been measured and "
+        "seeds 2 and 3 had not; with stochastic depth it is the committed model's recipe.",
         {
             **verdicts,
+            **_disrupted(measured),
             "AdamW makes massive activations and Muon does not": _by_optimiser(measured, threshold),
             "What stochastic depth does": _by_stochastic_depth(measured),
         },
         [table(head, [_row(each) for each in measured])],
         [_draw(measured, folder)],
     )
+
+
+def _recipe(sibling: dict[str, Any]) -> Recipe:
+    return sibling["blocks"], sibling["skip"], sibling["optimiser"]
+
+
+def _told(recipe: Recipe) -> str:
+    blocks, skip, _ = recipe
+    return f"{blocks} blocks {f'with stochastic depth {skip:g}' if skip else 'without stochastic depth'}"
 
 
 def _change(sibling: dict[str, Any], effect: str) -> Estimate:
@@ -79,6 +97,29 @@ def _in_every_training(deep: list[dict[str, Any]], effect: str) -> tuple[str, st
         all_of(*outcomes) if len(deep) >= SEEDS else INCONCLUSIVE,
         f"Δ spectrum distance: {changes}. For certain on {outcomes.count(HOLDS)} of {len(deep)}; {SEEDS} are needed.",
     )
+
+
+def _disrupted(measured: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Section 3's claims, by its rules."""
+    of = {name: [Estimate(*each["disrupted"][name]) for each in measured] for name in ("error", "energy", "layout")}
+    return {
+        "The disrupted prediction is the worse one in every training": (
+            all_of(*(above(each, 1.0) for each in of["error"])),
+            f"{_range(of['error'])} times the undisturbed one's squared error (holds: certainly more than 1).",
+        ),
+        "It has less fine detail in every training": (
+            all_of(*(falls(each, LEAST) for each in of["energy"])),
+            f"Log ratio of fine energy {_range(of['energy'])} (holds: −{LEAST:g} or less).",
+        ),
+        "It keeps the layout in every training": (
+            all_of(*(above(each, KEPT) for each in of["layout"])),
+            f"Correlation {_range(of['layout'])} (holds: certainly above {KEPT:g}).",
+        ),
+    }
+
+
+def _range(found: list[Estimate]) -> str:
+    return f"{min(each.mean for each in found):.3g} to {max(each.mean for each in found):.3g}"
 
 
 def _name(sibling: dict[str, Any]) -> str:
@@ -138,6 +179,7 @@ def _row(each: dict[str, Any]) -> list[Any]:
         f"{Estimate(*disrupted['error'])}",
         Estimate(*disrupted["energy"]).signed,
         f"{Estimate(*disrupted['layout'])}",
+        with_cfg["pairs"],
         f"{with_cfg['distance']:.3f}",
         "block {block}, w {w:g}".format(**with_cfg),
         _change(each, WITH_CFG).signed,
