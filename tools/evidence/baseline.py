@@ -1,4 +1,4 @@
-"""What the experiments compare with: the reference model with CFG alone, and how two settings are compared."""
+"""What the experiments compare with: the reference model without Detail Guidance, and how settings are compared."""
 
 from functools import cache
 
@@ -8,7 +8,13 @@ from laboratory import Laboratory, Pairs
 
 @cache
 def baseline(laboratory: Laboratory, judge: Judge, pairs: Pairs) -> Judged:
+    """With CFG."""
     return judge.sampled(laboratory.model(), pairs)
+
+
+@cache
+def conditional_alone(laboratory: Laboratory, judge: Judge, pairs: Pairs) -> Judged:
+    return judge.sampled(laboratory.model(), pairs, cfg=1.0)
 
 
 SPECTRUM = "Δ spectrum distance"

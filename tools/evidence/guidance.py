@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baseline import HEAD, SPECTRUM, baseline, cells, changes
+from baseline import HEAD, SPECTRUM, baseline, cells, changes, conditional_alone
 from control import ordinary
 from finding import (
     COLOURS,
@@ -120,7 +120,7 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
         return Arm(f"{prefix}{name}, {its_scale:.2g}", forwards, judged, float(np.mean(reached)))
 
     base = Arm(f"CFG {CFG:g}", 2, baseline(laboratory, judge, pairs))
-    alone = Arm("conditional alone", 1, judge.sampled(model, pairs, cfg=1.0))
+    alone = Arm("conditional alone", 1, conditional_alone(laboratory, judge, pairs))
     detail = Arm(
         f"CFG {CFG:g} + DG, block {block}, w {scale:g}",
         2 + share,
@@ -238,7 +238,7 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
             table(["setting", *HEAD], [[name, *cells(change)] for name, change in compared_arms.items()]),
         ],
         [
-            _bands([alone, detail_alone, base, detail, positive, controls[0], real], folder),
+            _bands([alone, detail_alone, base, detail, late, positive, controls[0], real], folder),
             strips({arm.name: arm.judged.pictures for arm in (*arms, real)}, folder, "4-guidance.png"),
         ],
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from baseline import SPECTRUM, UNLIKE, baseline
+from baseline import SPECTRUM, UNLIKE, baseline, conditional_alone
 from finding import NOT_TESTABLE, Finding, above, all_of, falls, strips, table
 from guidance import detail_guided
 from judge import Estimate, Judge, Judged, estimate, ratio
@@ -137,8 +137,8 @@ def run(laboratory: Laboratory, judge: Judge, folder: Path) -> Finding:
 
     full = {cfg: detail_guided(laboratory, judge, cfg)[0].first(len(pairs)) for cfg in (CFG, 1.0)}
     none = {
-        CFG: baseline(laboratory, judge, judging(size.primary)).first(len(pairs)),
-        1.0: judge.sampled(laboratory.model(), pairs, cfg=1.0),
+        cfg: sampled(laboratory, judge, judging(size.primary)).first(len(pairs))
+        for cfg, sampled in ((CFG, baseline), (1.0, conditional_alone))
     }
     nodes = {(cfg, every): by_node(cfg, every) for cfg in full for every in EVERY}
     by_spacing = {
