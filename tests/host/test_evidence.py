@@ -507,9 +507,9 @@ def test_weights_are_small():
     assert sum(file.stat().st_size for file in WEIGHTS.iterdir()) <= 40e6
 
 
-def trained(change=(-0.2, -0.3, -0.1), **differs):
+def trained(change=(-0.2, -0.3, -0.1), energy=-0.3, **differs):
     """A row of siblings.json."""
-    effect = {"block": 7, "w": 0.5, "distance": 0.9, "change": list(change)}
+    effect = {"block": 7, "w": 0.5, "distance": 0.9, "change": list(change), "energy": [energy, energy, energy]}
     recipe = {"blocks": 10, "width": 128, "skip": 0.15, "optimiser": "adamw", "seed": 1, "steps": 4000, "ratio": 12.0}
     disrupted = {"error": [2.0, 1.9, 2.1], "energy": [-0.2, -0.3, -0.1], "layout": [0.97, 0.96, 0.98]}
     return recipe | {"disrupted": disrupted, "effects": dict.fromkeys(siblings.EFFECTS, effect)} | differs
@@ -527,6 +527,16 @@ def test_trainings_are_compared_with_those_that_differ_in_one_thing():
     three = [trained(seed=seed) for seed in (1, 2, 3)]
     for rows, expected in ((three[:2], "inconclusive"), (three, "holds"), ([*three, rise], "holds in part")):
         assert siblings._in_every_training(rows, siblings.WITH_CFG)[0] == expected
+
+
+def test_whether_lacking_energy_orders_trainings():
+    def rows(sign):
+        effects = np.linspace(-0.3, 0.2, 8)
+        return [trained(change=(each, each - 0.1, each + 0.1), energy=sign * each) for each in effects]
+
+    assert siblings._by_energy(rows(1))[0] == "holds"
+    assert siblings._by_energy(rows(-1))[0] == "contradicted"
+    assert siblings._by_energy(rows(1)[:3])[0] == "inconclusive"
 
 
 def test_disrupted_predictions_of_trainings_are_judged_by_section_3s_rules():

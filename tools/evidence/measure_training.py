@@ -96,31 +96,33 @@ def effects(laboratory: Laboratory, judge: Judge, weights: Path, cfg: float, win
     depth, at = laboratory.depth(weights), channels(laboratory, weights)
     settings = [(block, w) for block in sorted({block_at(layer, depth) for layer in LAYERS}) for w in SCALES[cfg]]
 
-    def distance(model, pairs):
-        return judge.sampled(model, pairs, cfg=cfg, name=weights).distance
+    def sampled(model, pairs):
+        return judge.sampled(model, pairs, cfg=cfg, name=weights)
 
     def guided(block: int, w: float, window: Window = WHOLE):
         # Where none is massive, the largest one: the node would find none there.
         return laboratory.at(block, w, {"channels": ", ".join(map(str, at[block]))}, weights, window)
 
-    block, w = min(settings, key=lambda each: distance(guided(*each), choosing(FULL.few)).mean())
+    block, w = min(settings, key=lambda each: sampled(guided(*each), choosing(FULL.few)).distance.mean())
     pairs = judging(FULL.primary)
-    base = distance(laboratory.model(weights), pairs)
+    base = sampled(laboratory.model(weights), pairs)
     found = {}
     for label, window in windows.items():
-        change = estimate(distance(guided(block, w, window), pairs) - base)
+        detail = sampled(guided(block, w, window), pairs)
         found[label] = {
             "pairs": len(pairs),
             "block": block,
             "w": w,
-            "distance": round(float(base.mean()), 4),
-            "change": _numbers(change),
+            "distance": round(float(base.distance.mean()), 4),
+            "change": _numbers(estimate(detail.distance - base.distance)),
+            "energy": _numbers(estimate(base.bands.mean(axis=1))),
+            "energy with it": _numbers(estimate(detail.bands.mean(axis=1))),
         }
     return found
 
 
 def _numbers(found: Estimate) -> list[float]:
-    return [round(value, 4) for value in (found.mean, found.low, found.high)]
+    return [round(float(value), 4) for value in (found.mean, found.low, found.high)]
 
 
 def main(folders: list[Path]) -> None:
