@@ -455,8 +455,9 @@ async def test_two_pictures_in_one_place(comfy):
     comparer = comfy.page.locator(".detail-compare")
     await comfy.page.wait_for_function(  # the run is over before the page has fetched its pictures
         """() => {
-            const images = [...document.querySelectorAll(".detail-compare img")];
-            return images.length === 2 && images.every(({ naturalWidth }) => naturalWidth === 128);
+            const pictures = [...document.querySelectorAll(".detail-compare img")];
+            const loaded = ({ complete, naturalWidth }) => complete && naturalWidth === 128;
+            return pictures.length === 2 && pictures.every(loaded);
         }"""
     )
     box = await comparer.locator(".pair").bounding_box()

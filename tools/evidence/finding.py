@@ -72,6 +72,11 @@ def all_of(*outcomes: str) -> str:
     return CONTRADICTED if all(outcome == CONTRADICTED for outcome in outcomes) else INCONCLUSIVE
 
 
+def in_every(outcomes: Sequence[str]) -> str:
+    """Of a claim about each of several, which one counter-example contradicts."""
+    return CONTRADICTED if CONTRADICTED in outcomes else all_of(*outcomes)
+
+
 def above(found: Any, threshold: float) -> str:
     """Of a claim that something is more than a threshold."""
     return HOLDS if found.low > threshold else CONTRADICTED if found.high < threshold else INCONCLUSIVE

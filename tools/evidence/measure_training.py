@@ -110,13 +110,12 @@ def effects(laboratory: Laboratory, judge: Judge, weights: Path, cfg: float, win
     for label, window in windows.items():
         detail = sampled(guided(block, w, window), pairs)
         found[label] = {
-            "pairs": len(pairs),
             "block": block,
             "w": w,
             "distance": round(float(base.distance.mean()), 4),
             "change": _numbers(estimate(detail.distance - base.distance)),
-            "energy": _numbers(estimate(base.bands.mean(axis=1))),
-            "energy with it": _numbers(estimate(detail.bands.mean(axis=1))),
+            "energy": round(float(base.bands.mean()), 4),
+            "energy with it": round(float(detail.bands.mean()), 4),
         }
     return found
 

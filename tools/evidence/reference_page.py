@@ -85,9 +85,10 @@ logistic regression, right on {judge.held_out:.0%} of real pictures it was not f
 
 What is chosen (layer, scale) is chosen on every second texture and judged on the others, from other noise. Intervals
 are 95 %, by bootstrap over prompt–seed pairs ({DRAWS} draws; a jackknife for the kernel distance); they speak of these
-textures and of one trained model. Changes (Δ) are paired: both settings sampled the same prompts from the same noise.
-There is no correction for the number of intervals: about one of twenty misses. The verdicts that count are the two
-primary outcomes of section 4. A verdict follows from the figures by a rule in `tools/evidence/`, not by hand: *holds*,
+textures and of one trained model: section 10 has others, and seeds differ by more. Changes (Δ) are paired: both
+settings sampled the same prompts from the same noise. There is no correction for the number of intervals, unless a
+verdict says so: about one of twenty misses. The verdicts that count are the two primary outcomes of section 4. A
+verdict follows from the figures by a rule in `tools/evidence/`, not by hand: *holds*,
 *holds in part*, *contradicted*, *inconclusive* where an interval is too wide to say, *not testable here* where the
 positive control shows nothing either, *measured* where there is no claim to test.
 
