@@ -37,7 +37,7 @@ Recipe = tuple[int, float, str]  # blocks, stochastic depth, optimiser; widths a
 NO_SKIP = "10 blocks without stochastic depth"
 DEEP: dict[str, Recipe] = {
     NO_SKIP: (10, 0.0, "adamw"),
-    "10 blocks with it": (10, 0.15, "adamw"),
+    "10 blocks with stochastic depth": (10, 0.15, "adamw"),
 }
 
 
@@ -63,7 +63,7 @@ def run(laboratory: Laboratory, judge: object, folder: Path) -> Finding:
     return Finding(
         TITLE,
         "on language models Adam makes massive activations and Muon does not (arXiv 2506.19697).",
-        "Measured once by `tools/evidence/measure_training.py`, whose figures are committed in `siblings.json`: the "
+        "once, by `tools/evidence/measure_training.py`, whose figures are committed in `siblings.json`: the "
         "siblings' weights are not. *Loss*: the training's own, in which stochastic depth passes blocks by. *Massive "
         "channel*: the largest over the median at the last block's input. *D_m*: with the massive channels zeroed at "
         "the default layer (the largest one, where none is massive), on noised real pictures at σ 0.7 and 0.5 as in "
