@@ -50,7 +50,7 @@ def main() -> None:
         return
     if arguments.out is None and (arguments.quick or len(arguments.only) < len(SECTIONS)):
         parser.error("--quick and --only need --out: docs/EVIDENCE.md is the whole measurement.")
-    start(cpu=True)  # float32, and the same figures on every machine
+    start(cpu=True, pytorch_attention=True)  # float32, and the same figures on every machine
     import reference_page
     from laboratory import FULL, QUICK
 

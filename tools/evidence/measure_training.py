@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from in_process import REFERENCE_MODEL, Pack, start
 
-start(cpu=True)
+start(cpu=True, pytorch_attention=True)
 
 import photographs  # noqa: E402
 from disrupted_model import MIDDLE, teacher_forced  # noqa: E402
