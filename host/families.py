@@ -1,6 +1,6 @@
 """The table of model families: everything this pack knows about each, and nothing else does."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -9,7 +9,8 @@ import torch
 from comfy.model_management import cast_to
 from torch import Tensor
 
-from .layout import Block, Layout, Order, Prompt, Reading, Stage, tokens_in, tokens_of
+from ..instruments.recording import grid_of
+from .layout import Block, Layout, Order, Prompt, Reading, Stage, grid_in, tokens_in, tokens_of
 
 
 @dataclass(frozen=True)
@@ -623,6 +624,18 @@ class Anatomy:
     network: Any
     family: Family
     blocks: tuple[Block, ...]
+
+    def grid(self, tokens: int, latent: Sequence[int]) -> tuple[int, ...]:
+        """How many frames, of a video, rows and columns of tokens a latent (rows, channels, …, height, width) became.
+
+        Args:
+            tokens: of one picture, where the table does not count them.
+
+        Raises:
+            ValueError: it does not, and no patch size gives so many.
+        """
+        patch = self.family.patch
+        return grid_of(tokens, latent) if patch is None else grid_in(latent, patch(self.network))
 
 
 def anatomy(model: Any) -> Anatomy:

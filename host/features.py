@@ -9,9 +9,7 @@ from torch import Tensor
 
 from ..detail_guidance.rule import Rule
 from ..instruments.features import FeatureRecording, Features, on_grid
-from ..instruments.recording import grid_of
 from .families import anatomy
-from .layout import grid_in
 from .noised import shown
 from .presets import fingerprint
 from .probe import watched
@@ -54,8 +52,7 @@ def features_of(
             sums[picture] = sums[picture] + seen
         done += len(pictures)
         progress(done)
-    patch, tokens = of_model.family.patch, len(sums[0])
-    grid = grid_of(tokens, latent.shape) if patch is None else grid_in(latent.shape, patch(of_model.network))
+    grid = of_model.grid(len(sums[0]), latent.shape)
     values = torch.cat([on_grid(total / draws, grid) for total in sums])
     if not values.isfinite().all():
         raise ValueError("features: they are not finite numbers. Try other weights, or more precision.")

@@ -18,12 +18,11 @@ from torch.nn.functional import interpolate
 from ..detail_guidance.foreground import nearness
 from ..detail_guidance.regions import Region
 from ..detail_guidance.words import Words
-from ..instruments.recording import grid_of
 from . import block_hooks
 from .families import Anatomy, anatomy
 from .foreground import reading_foreground
 from .forward import Batch, Patch, patched
-from .layout import Key, Order, grid_in
+from .layout import Key, Order
 from .task import index_of
 from .words import reading_words, words_block
 
@@ -190,11 +189,8 @@ class RegionWatch:
         return large.reshape(*maps.shape[:-2], height, width)
 
     def _grid(self, tokens: int, latent: torch.Size) -> tuple[int, ...]:
-        patch = self.of_model.family.patch
-        if patch is not None:
-            return grid_in(latent, patch(self.of_model.network))
         try:
-            return grid_of(tokens, latent)
+            return self.of_model.grid(tokens, latent)
         except ValueError as error:
             raise ValueError(
                 f"words: {self.of_model.family.name} leaves tokens out of this picture, so where the others lie cannot "

@@ -109,7 +109,8 @@ class Report:
             _kept[told["workflow"], self.node] = told
             while len(_kept) > KEPT:
                 _kept.popitem(last=False)
-        server.send_sync(EVENT, told, server.client_id)
+        if server.client_id is not None:  # None is every page, also one that shows another workflow
+            server.send_sync(EVENT, told, server.client_id)
 
 
 def small(mask: Tensor) -> list[list[int]]:

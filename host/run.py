@@ -67,7 +67,7 @@ class Run:
         self.fingerprints: dict[tuple[UUID, int], Tensor | None] = {}
 
         self.schedule = torch.zeros(1)  # the run's noise levels
-        self.steps = self.inside = self.guided = 0
+        self.steps = self.inside = self.guided = self.pictures = 0
         self.sources: Counter[Source] = Counter()  # of the guided steps' D − D_m
         self.uncompiled = False
         self.strengths: list[Tensor] = []
@@ -87,6 +87,7 @@ class Run:
     ) -> Tensor:
         """D̂ for one step: the guider's own prediction plus the detail term."""
         self.steps += 1
+        self.pictures = len(x)
         self.schedule = model_options["transformer_options"].get("sample_sigmas", self.schedule)
         sigma = float(timestep.max())
         if sigma not in self.window:
@@ -282,6 +283,15 @@ class Run:
             )
         if self.settings.options.batching == "together" and self.computed and self.batching == "in turn":
             yield "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
+        mask = self.settings.options.mask
+        if mask is not None and self.guided:
+            if len(mask) not in (1, self.pictures):
+                yield (
+                    f"mask: there are {len(mask)}, for a batch of {self.pictures}: its pictures take them in turn, a "
+                    "video one for all its frames. Give one, or one for each."
+                )
+            if not mask[: self.pictures].any():
+                yield "mask: it is black everywhere, so no detail was added. Paint where it shall be, or unplug it."
         if self.words is not None and self.guided:
             yield from self.words.warnings()
         nothing = ", ".join(str(block) for block, found in channels.items() if not found)

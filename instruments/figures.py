@@ -1,12 +1,11 @@
 """Pictures of what was measured: legible on a node, with units, in colours that everyone can tell apart.
 
-Needs matplotlib, which nothing else in the pack does.
+Needs matplotlib.
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 from ..detail_guidance.profile import Profile
 from .calibration import KEEPS_LAYOUT, Cell
 from .metrics import BANDS, radial_spectrum
-from .recording import NOTHING, MapRecording, Recording, grid_of
+from .recording import NOTHING, MapRecording, Recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,21 +45,22 @@ def figures(recording: Recording, profile: Profile) -> Tensor:
     return torch.stack(drawn)
 
 
-def maps(recording: MapRecording, name: str, latent: Sequence[int]) -> Tensor:
+def maps(recording: MapRecording, name: str, grid: Callable[[int], tuple[int, ...]]) -> Tensor:
     """A picture for each step, (steps, height, width, 3): the massive activations over the first picture's tokens, of a
     video's middle frame. All have one scale, so that steps can be compared.
 
     Args:
         name: of the block.
-        latent: the shape sampled, (rows, channels, …, height, width).
+        grid: how many frames, of a video, rows and columns so many tokens are.
     """
     if not recording.maps:
         raise ValueError(NOTHING)
     most = max(float(each.magnitude.max()) for each in recording.maps.values())
     drawn = []
     for step, each in sorted(recording.maps.items()):
-        *frames, rows, columns = grid_of(len(each.magnitude), latent)
-        shown = each.magnitude.view(-1, rows, columns)[prod(frames) // 2]
+        *_, rows, columns = grid(len(each.magnitude))
+        frames = each.magnitude.view(-1, rows, columns)  # of a context window fewer than of the whole
+        shown = frames[len(frames) // 2]
         figure, (axes,) = _figure(1, f"{name}, σ {recording.sigmas[step]:.3g}: {each}")
         image = axes.imshow(shown.cpu().numpy(), cmap="cividis", vmin=0, vmax=most)
         axes.set_title(f"±{each.variation:.0%} over tokens (standard deviation / mean)", fontsize=12)

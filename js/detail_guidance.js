@@ -16,6 +16,7 @@ const MEASURING = [
   "DiTFeatures",
   "PromptWordMask",
 ];
+const SAVING = ["SaveMassiveActivationProfile", "SaveDiTFeatures"];
 const WIDGETS = {
   scale: "dg_scale",
   start: "layer_start",
@@ -53,7 +54,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (NODES.includes(node.comfyClass)) addPanel(node);
     if (node.comfyClass === "DetailCompare") addComparer(node);
-    if (node.comfyClass === "SaveMassiveActivationProfile") sayWhere(node);
+    if (SAVING.includes(node.comfyClass)) sayWhere(node);
     if (MEASURING.includes(node.comfyClass)) keepSeed(node);
   },
 
@@ -101,7 +102,7 @@ function onExecuted(node, does) {
   };
 }
 
-/** Where a profile was saved. */
+/** Where a file was saved. */
 function sayWhere(node) {
   onExecuted(node, ({ text = [] }) => {
     app.extensionManager.toast.add({ severity: "success", summary: node.title, detail: text.join(" "), life: 8000 });
@@ -128,16 +129,22 @@ function compare(comparer, { detail_compare: [left, right] = [[], []] }) {
 
 /** What the page still knows of earlier runs. */
 function showComparisons() {
-  for (const node of rootGraph()?.nodes ?? []) {
-    const output = app.nodeOutputs?.[node.id];
-    if (comparers.has(node) && output) compare(comparers.get(node), output);
+  const root = rootGraph();
+  for (const graph of [root, ...(root?.subgraphs?.values() ?? [])]) {
+    for (const node of graph?.nodes ?? []) {
+      const output = app.nodeOutputs?.[graph === root ? node.id : `${graph.id}:${node.id}`];
+      if (comparers.has(node) && output) compare(comparers.get(node), output);
+    }
   }
 }
 
 function addPanel(node) {
   const named = (name) => node.widgets.find((widget) => widget.name === name);
   const widget = (part) => named(WIDGETS[part]);
-  const isSet = (name) => node.isInputConnected(node.inputs.findIndex((input) => input.widget?.name === name));
+  const isSet = (name) => {
+    const at = node.inputs.findIndex((input) => input.widget?.name === name);
+    return at >= 0 && node.isInputConnected(at); // other packs' widgets may have no input
+  };
   const usual = widget("scale").value; // not yet that of a saved workflow
 
   const panel = new Panel({

@@ -5,8 +5,8 @@ export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 /** The value without the noise of binary fractions, at most so many decimals. */
 const round = (value, decimals) => Number(value.toFixed(decimals));
 
-// The DG scale, 0 to `most`. Useful values are small, so places follow the cube root: a quarter of 20 is in the middle
-// of the upper half, 0.25 is not squeezed against 0.
+// The DG scale, 0 to `most`. Useful values are small, so places follow the cube root: of 20, 2.5 is in the middle, and
+// 0.25 is not squeezed against 0.
 
 export const placeOfScale = (scale, most) => Math.cbrt(clamp(scale, 0, most) / most);
 

@@ -1,4 +1,4 @@
-"""Inputs that the two guidance nodes share, and the settings they make."""
+"""Inputs that several nodes share, and the settings they make."""
 
 from typing import Any
 

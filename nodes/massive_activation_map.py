@@ -4,6 +4,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..detail_guidance.layers import block_at
+from ..detail_guidance.numbers import require
 from ..detail_guidance.profile import Profile
 from ..detail_guidance.settings import LAYER, Options
 from ..host.families import anatomy
@@ -49,13 +50,18 @@ class MassiveActivationMap(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         require_matplotlib()
+        require("layer", layer, 0.0, 1.0)
         of_model = anatomy(model)
         block = block_at(layer, len(of_model.blocks))
         if profile is not None:
             profile.check(of_model.family.name, len(of_model.blocks))
         options = Options(massive_ratio=massive_ratio, max_channels=max_channels, profile=profile)
         recording = MapRecording(block, options.rule(block))
-        shape = values["latent_image"]["samples"].shape
         latent = sampled(recording, model, **values)
-        drawn = maps(recording, f"block {block} ({of_model.blocks[block].name})", shape)
+        shape = latent["samples"].shape
+        drawn = maps(
+            recording,
+            f"block {block} ({of_model.blocks[block].name})",
+            lambda tokens: of_model.grid(tokens, shape),
+        )
         return io.NodeOutput(drawn, recording.report(), latent)

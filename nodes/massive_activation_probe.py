@@ -3,6 +3,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..detail_guidance.settings import Options
 from ..host.families import anatomy
 from ..instruments.figures import figures, require_matplotlib
 from ..instruments.recording import Recording
@@ -34,6 +35,7 @@ class MassiveActivationProbe(io.ComfyNode):
     @classmethod
     def execute(cls, model: ModelPatcher, massive_ratio: float, max_channels: int, **values: Any) -> io.NodeOutput:
         require_matplotlib()
+        Options(massive_ratio=massive_ratio, max_channels=max_channels)  # refuses, before sampling
         of_model = anatomy(model)
         recording = Recording(of_model.family.name, [block.name for block in of_model.blocks])
         latent = sampled(recording, model, **values)

@@ -18,6 +18,7 @@ from ..detail_guidance.regions import Region, divided, soft_masks
 from ..detail_guidance.settings import WORDS_SOFT
 from ..host.families import anatomy
 from ..host.noised import shown
+from ..host.patch import without
 from ..host.regions import NOTHING, watched_region
 from ..instruments.feature_pictures import overlay
 from .inputs import CATEGORY, WordsType, fraction, require_something
@@ -110,10 +111,13 @@ class PromptWordMask(io.ComfyNode):
         if (image is None) == (latent_image is None):
             raise ValueError("image: connect either an image, which is read, or latent_image, which is sampled.")
         seen: list[Tensor] = []
+        of_model = anatomy(model)
+        if image is not None:
+            model = without(model, of_model.family)  # a run of it would be reported
         watched = watched_region(model, words, seen.append)
         if image is not None:
             require_one_caption(positive)
-            samples, size = encoded(anatomy(model), vae, image)
+            samples, size = encoded(of_model, vae, image)
             latent = {"samples": samples}
             attention = _read(watched, positive, samples, noise_level, seed, seen)
         elif latent_image is not None:
@@ -169,8 +173,8 @@ def _as_large(attention: Tensor, pictures: int, size: Sequence[int]) -> Tensor:
     """Attention (pictures, words, …, height, width) for so many pictures of this height and width: (pictures, words,
     height, width). Of a video, the first of its latent's frames is one picture, each other several."""
     if attention.ndim == 5:
+        frames = pictures // len(attention)
+        share = (attention.shape[2] - 1) / max(1, frames - 1)
+        attention = attention[:, :, [ceil(share * number) for number in range(frames)]]
         attention = attention.transpose(1, 2).flatten(0, 1)
-    if len(attention) != pictures:
-        share = (len(attention) - 1) / max(1, pictures - 1)
-        attention = attention[[ceil(share * number) for number in range(pictures)]]
     return interpolate(attention, list(size), mode="bilinear", align_corners=False)

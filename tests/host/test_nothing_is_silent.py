@@ -87,6 +87,23 @@ def test_an_empty_mask(pack):
     refused(pack, r"mask: its shape is \(0, 8, 8\)", options={"mask": torch.ones(0, 8, 8)})
 
 
+@pytest.mark.parametrize(
+    "masks, batch, told",
+    [
+        ([0.0], 1, ["mask: it is black everywhere"]),
+        ([0.0, 1.0], 1, ["mask: there are 2, for a batch of 1:", "mask: it is black everywhere"]),
+        ([1.0, 0.0], 3, ["mask: there are 2, for a batch of 3:"]),
+        ([1.0, 0.0], 2, []),
+        ([1.0], 2, []),
+    ],
+)
+def test_masks_that_do_nothing_or_are_left_out(pack, masks, batch, told):
+    mask = torch.tensor(masks).view(-1, 1, 1).expand(-1, 8, 8)
+    _, report = reported(pack, detail_guider(pack, model(), {"mask": mask}), batch=batch)
+    assert len(report.warnings) == len(told)
+    assert all(warning.startswith(begin) for warning, begin in zip(report.warnings, told, strict=True))
+
+
 @pytest.mark.parametrize("batching", ["together", "in turn"])
 def test_a_channel_the_model_does_not_have(pack, batching):
     patcher = model()

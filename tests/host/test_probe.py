@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from family_models import CASES, load
 from models import MASSIVE, conditioning, latent, model
 from safetensors.torch import save_file
 from sampling import detail_guider, sample
@@ -103,11 +104,17 @@ def test_an_engine_that_ignores_block_patches(pack, monkeypatch):
     [
         ({"positive": []}, "positive: it is empty"),
         ({"latent_image": {"samples": torch.zeros(0, 16, 16, 16)}}, "latent_image: it is empty"),
+        ({"massive_ratio": 0.5}, "massive_ratio: 0.5 is outside 1 to 1000"),
+        ({"max_channels": 0}, "max_channels: 0 is outside 1 to 64"),
     ],
 )
 def test_bad_input(pack, inputs, message):
-    with pytest.raises(ValueError, match=message):
-        probe(pack, model(), **inputs)
+    """Also of linked inputs, whose range the host does not check."""
+    for node in (probe, map_):
+        with pytest.raises(ValueError, match=message):
+            node(pack, model(), **inputs)
+    with pytest.raises(ValueError, match=r"layer: -0\.2 is outside 0 to 1"):
+        map_(pack, model(), layer=-0.2)
 
 
 # The map
@@ -149,6 +156,28 @@ def test_the_map_is_what_ordinary_hooks_see(pack, monkeypatch):
     for step, expected in enumerate(seen):
         torch.testing.assert_close(recording.maps[step].magnitude, expected)
         assert recording.maps[step].variation == pytest.approx(float(expected.std() / expected.mean()))
+
+
+@pytest.mark.parametrize(
+    "name, shape, grid",
+    [
+        ("Wan text to video", (16, 4, 8, 8), (4, 4, 4)),  # other patches give as many tokens
+        ("Chroma Radiance", (3, 64, 64), (4, 4)),
+    ],
+)
+def test_the_maps_tokens_lie_as_the_family_table_says(pack, monkeypatch, name, shape, grid):
+    figures, drawn, grids = pack.module("instruments.figures"), pack.module("nodes.massive_activation_map"), []
+
+    def maps(recording, title, of_tokens):
+        (magnitude, *_) = (each.magnitude for each in recording.maps.values())
+        grids.append(of_tokens(len(magnitude)))
+        return figures.maps(recording, title, of_tokens)
+
+    monkeypatch.setattr(drawn, "maps", maps)
+    case = CASES[name]
+    prompts = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
+    pictures, *_ = map_(pack, load(name), **prompts, latent_image={"samples": torch.zeros(1, *shape)}, steps=2)
+    assert grids == [grid] and len(pictures) == 2
 
 
 def test_a_block_without_massive_channels_is_told(pack):

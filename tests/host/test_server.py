@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import aiohttp
 import numpy as np
 import pytest
 from comfy_server import Server
@@ -28,6 +29,23 @@ def with_inputs(prompt, node_type, **inputs):
     (node,) = [node for node in changed.values() if node["class_type"] == node_type]
     node["inputs"].update(inputs)
     return changed
+
+
+async def told_to_a_page(server, prompt):
+    """Kinds of messages that a page is given while a script queues a prompt without saying who it is."""
+    async with server.session.ws_connect("/ws", params={"clientId": "a page"}) as page:
+        async with server.session.post("/prompt", json={"prompt": prompt}) as answer:
+            prompt_id = (await answer.json())["prompt_id"]
+        while prompt_id not in await server.get(f"/history/{prompt_id}"):
+            await asyncio.sleep(0.1)
+        async with server.session.post("/prompt", json={"prompt": prompt, "client_id": "a page"}):
+            pass  # cached; its end is the mark behind all messages of the first
+        kinds = []
+        async for message in page:
+            if message.type is aiohttp.WSMsgType.TEXT:
+                kinds.append(message.json()["type"])
+                if kinds[-1] == "execution_success":
+                    return kinds
 
 
 async def the_whole_way():
@@ -53,6 +71,9 @@ async def the_whole_way():
         assert np.array_equal(older, guided), "a prompt that was saved before there was the switch"
 
         assert await server.get("/detail_guidance/reports") == [], "kept for pages; no page queued these"
+
+        scripted = with_inputs(prompt, "RandomNoise", noise_seed=2)
+        assert "detail_guidance.report" not in await told_to_a_page(server, scripted), "another workflow's panel"
 
         with pytest.raises(RuntimeError, match=r"layer_start: 0\.9 is above layer_end, 0\.1"):
             await server.run(with_inputs(prompt, "DetailGuider", layer_start=0.9, layer_end=0.1))

@@ -423,6 +423,24 @@ def test_bad_input(pack, node, inputs, message):
         pack.run(node, **inputs)
 
 
+def test_reading_a_picture_is_no_run_of_detail_guidance(pack, reference):  # noqa: F811
+    """It would be reported on the guidance node and beside saved pictures."""
+    _, positive = prompt_words(pack, reference)
+    given = {"vae": reference[2], "words": foreground(pack), "positive": positive, "image": torch.rand(1, 64, 64, 3)}
+    guided = pack.run("DetailGuidance", model=reference[0])
+    with pack.reports() as published:
+        masks, *_ = pack.outputs("PromptWordMask", **given, model=guided).args
+    plain, *_ = pack.outputs("PromptWordMask", **given, model=reference[0]).args
+    assert published == [] and torch.equal(masks, plain)
+
+
+def test_each_videos_frames_have_its_own_masks(pack):
+    """Of two videos, two latent frames each, with five decoded frames each."""
+    attention = torch.arange(4.0).view(2, 1, 2, 1, 1).expand(2, 3, 2, 2, 2)
+    large = pack.module("nodes.prompt_word_mask")._as_large(attention, 10, (2, 2))
+    assert large.shape == (10, 3, 2, 2) and large[:, 0, 0, 0].tolist() == [0, 1, 1, 1, 1, 2, 3, 3, 3, 3]
+
+
 def test_the_foreground_as_masks_of_its_own(pack, reference):  # noqa: F811
     _, positive = prompt_words(pack, reference)
     image = torch.rand(1, 64, 96, 3, generator=torch.Generator().manual_seed(1))
