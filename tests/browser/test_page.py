@@ -760,6 +760,40 @@ async def test_a_run_inside_a_subgraph(comfy):
     await comfy.screenshot("subgraph")
 
 
+async def test_two_pictures_inside_a_subgraph(comfy):
+    await comfy.drop(demo(steps=1))
+    await comfy.page.evaluate(
+        """() => {
+            const { canvas } = window.app;
+            const decoded = canvas.graph.nodes.find(({ type }) => type === "VAEDecode");
+            const compare = window.LiteGraph.createNode("DetailCompare");
+            canvas.graph.add(compare);
+            for (const input of ["images", "reference"]) decoded.connect(0, compare, input);
+            canvas.graph.convertToSubgraph(new Set([compare]));
+        }"""
+    )
+    await comfy.run()
+    await comfy.show()
+    await comfy.slider("DG scale").press("ArrowRight")
+    await comfy.page.keyboard.press("Control+z")
+    await comfy.page.wait_for_timeout(1000)
+    assert (await comfy.values())["dg_scale"] == 0.25, "undo makes all nodes anew"
+    await comfy.page.evaluate(
+        """() => {
+            const { canvas } = window.app;
+            const outer = canvas.graph.nodes.find(({ subgraph }) => subgraph);
+            canvas.openSubgraph(outer.subgraph, outer);
+            const [compare] = outer.subgraph.nodes;
+            canvas.ds.scale = 1;
+            canvas.ds.offset = [300 - compare.pos[0], 300 - compare.pos[1]];
+            canvas.setDirty(true, true);
+        }"""
+    )
+    await comfy.page.wait_for_timeout(700)
+    assert await comfy.page.locator(".detail-compare img").count() == 2
+    await comfy.screenshot("compare_in_a_subgraph")
+
+
 async def test_a_widget_promoted_to_a_subgraph(comfy):
     await comfy.drop(demo(dg_scale=0.5))
     await comfy.page.evaluate(
