@@ -54,7 +54,7 @@ def watched_region(model: ModelPatcher, region: Region, see: Callable[[Tensor], 
         watch.install(guider.model_options)
 
         def predict_noise(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            with watch.reading(guider.conds["positive"], x.shape, guider.model_options):
+            with watch.reading(guider.conds["positive"], x.shape):
                 predicted = executor(x, *args, **kwargs)
             maps = watch.taken()
             if maps is not None:
@@ -111,10 +111,12 @@ class RegionWatch:
     def install(self, model_options: dict[str, Any]) -> None:
         """Hook into a run's forwards."""
 
-        def calc_cond_batch(executor: Any, model: Any, conds: list[Any], *args: Any) -> list[Tensor]:
+        def calc_cond_batch(executor: Any, model: Any, conds: list[Any], x: Tensor, *args: Any) -> list[Tensor]:
             if self._step is not None:
+                if x[0].numel() < self._step.latent[1:].numel():
+                    raise ValueError("words: they cannot be read in context windows. Remove the node that sets them.")
                 self._step.index = index_of(self._step.positive, conds)
-            return executor(model, conds, *args)
+            return executor(model, conds, x, *args)
 
         for kind, wrapper in (
             (WrappersMP.CALC_COND_BATCH, calc_cond_batch),
@@ -123,19 +125,15 @@ class RegionWatch:
             add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
 
     @contextmanager
-    def reading(
-        self, positive: Sequence[dict[str, Any]], latent: torch.Size, model_options: dict[str, Any]
-    ) -> Iterator[None]:
-        """While it lasts, a step's forwards are read.
+    def reading(self, positive: Sequence[dict[str, Any]], latent: torch.Size) -> Iterator[None]:
+        """While it lasts, a step's forwards are read. Of a latent that the host cuts, they raise a ValueError.
 
         Args:
             positive: what the host has made of the guider's conditions.
 
         Raises:
-            ValueError: none of them has the words, or the host cuts the latent.
+            ValueError: none of them has the words.
         """
-        if model_options.get("context_handler") is not None:
-            raise ValueError("words: they cannot be read in context windows. Remove the node that sets them.")
         if positive:  # a guider may have none
             require_prompt(self.region, positive)
         conditions = {cond["uuid"]: cond for cond in positive if _is_meant(self.region, cond)}

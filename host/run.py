@@ -98,7 +98,7 @@ class Run:
         outcomes: list[Outcome] = []
         task = self._task(x, sigma)
         shape = self._picture_shape(x)
-        with self._reading(task, shape, model_options), asking_in_windows(model_options, task, outcomes):
+        with self._reading(task, shape), asking_in_windows(model_options, task, outcomes):
             base = executor(x, timestep, model_options, seed)
         if not outcomes:
             return base  # the report says so
@@ -124,11 +124,11 @@ class Run:
             return guided
         return torch.cat([guided.flatten(1), base.flatten(1)[:, guided[0].numel() :]], dim=1).view_as(base)
 
-    def _reading(self, task: Task, latent: torch.Size, model_options: dict[str, Any]) -> AbstractContextManager[None]:
+    def _reading(self, task: Task, latent: torch.Size) -> AbstractContextManager[None]:
         """Where the words are is read in steps that compute D_m: one that reuses costs nothing."""
         if self.words is None or task.reuse is not None:
             return nullcontext()
-        return self.words.watch.reading(self.guider.conds.get("positive", []), latent, model_options)
+        return self.words.watch.reading(self.guider.conds.get("positive", []), latent)
 
     def _mask(self, picture: Tensor) -> Tensor | None:
         """Where detail is added; None is everywhere."""

@@ -70,7 +70,7 @@ def masked(pack, plain_guider, words):
         def predict_noise(self, x, timestep, model_options={}, seed=None):
             watched = create_model_options_clone(model_options)
             watch.install(watched)
-            with watch.reading(self.conds["positive"], x.shape, watched):
+            with watch.reading(self.conds["positive"], x.shape):
                 self.predict(self.conds["positive"], x, timestep, watched)
             seen.append(watch.taken())
             self.mask = expected_masks(seen)[-1]
@@ -392,6 +392,9 @@ def test_context_windows_are_refused(pack):
     guider = detail_guider(pack, with_context_windows(patcher, 2), {"words": foreground(pack)}, **inputs)
     with pytest.raises(ValueError, match="words: they cannot be read in context windows"):
         sample(guider, noise=case.noise(1))
+    whole = sample(detail_guider(pack, patcher, {"words": foreground(pack)}, **inputs), noise=case.noise(1))
+    guider = detail_guider(pack, with_context_windows(patcher, 3), {"words": foreground(pack)}, **inputs)
+    assert torch.equal(sample(guider, noise=case.noise(1)), whole), "three frames in windows of three"
 
 
 def test_an_engine_that_keeps_its_attention_to_itself(pack, monkeypatch):

@@ -251,5 +251,5 @@ def _draw(measured: list[dict[str, Any]], folder: Path) -> str:
     axes[0].set_xticks(range(len(measured)), labels, fontsize=8)
     axes[0].axhline(0, color="black", linewidth=0.8)
     axes[0].set_ylabel("Δ spectrum distance with DG")
-    axes[0].legend(fontsize=8, frameon=False)
+    axes[0].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return save(figure, folder, "10-siblings.png")
