@@ -536,21 +536,24 @@ def test_trainings_are_compared_with_those_that_differ_in_one_thing():
         assert siblings._in_every_training(rows, siblings.WITH_CFG)[0] == expected
 
 
-def test_whether_lacking_energy_orders_trainings():
+def test_whether_a_value_orders_trainings():
     def rows(order):
         changes = [(each, each - 0.1, each + 0.1) for each in order]
         return [trained(change=change, energy=energy) for energy, change in enumerate(changes)]
 
+    def verdict(trainings):
+        return siblings._in_order(trainings, "energy", lambda each, effect: each["effects"][effect]["energy"])[0]
+
     rising = range(7)
-    assert siblings._by_energy(rows(rising))[0] == "holds"
-    assert siblings._by_energy(rows(rising[::-1]))[0] == "contradicted"
-    assert siblings._by_energy(rows(rising[:3]))[0] == "inconclusive", "three are in order by chance"
+    assert verdict(rows(rising)) == "holds"
+    assert verdict(rows(rising[::-1])) == "contradicted"
+    assert verdict(rows(rising[:3])) == "inconclusive", "three are in order by chance"
     three_inversions = [1, 0, 3, 2, 5, 4, 6]  # p 0.03, for three settings
-    assert siblings._by_energy(rows(three_inversions))[0] == "inconclusive"
+    assert verdict(rows(three_inversions)) == "inconclusive"
     one_setting = rows(rising)
     for training, other in zip(one_setting, rows(three_inversions), strict=True):
         training["effects"] |= {siblings.WITHOUT: other["effects"][siblings.WITHOUT]}
-    assert siblings._by_energy(one_setting)[0] == "holds in part"
+    assert verdict(one_setting) == "holds in part"
 
 
 def test_disrupted_predictions_of_trainings_are_judged_by_section_3s_rules():
