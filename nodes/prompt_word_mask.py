@@ -112,9 +112,8 @@ class PromptWordMask(io.ComfyNode):
             raise ValueError("image: connect either an image, which is read, or latent_image, which is sampled.")
         seen: list[Tensor] = []
         of_model = anatomy(model)
-        if image is not None:
-            model = without(model, of_model.family)  # a run of it would be reported
-        watched = watched_region(model, words, seen.append)
+        # Reading is no run of the Detail Guidance on the model: it would be reported.
+        watched = watched_region(model if image is None else without(model, of_model.family), words, seen.append)
         if image is not None:
             require_one_caption(positive)
             samples, size = encoded(of_model, vae, image)
