@@ -554,7 +554,16 @@ async def test_parts_of_pictures_are_shown(comfy):
     assert (await comfy.values("DiTFeatures"))["control_after_generate"] == "fixed", (
         "another seed would do it all again"
     )
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const save = window.LiteGraph.createNode("SaveDiTFeatures");
+            graph.add(save);
+            graph.nodes.find(({ type }) => type === "DiTFeatures").connect(0, save, "features");
+        }"""
+    )
     await comfy.run()
+    await comfy.page.get_by_text(re.compile(r"dit_features.\w+_\d+_\.safetensors")).first.wait_for()
     shown = await comfy.page.evaluate(
         "() => window.app.canvas.graph.nodes.filter(({ type }) => ['PreviewImage', 'MaskPreview'].includes(type))"
         "  .map(({ id, title }) => [title, (window.app.nodeOutputs[id]?.images ?? []).length])"
