@@ -14,16 +14,16 @@ test test-host: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-host host page bench evidence check
 
-# DEMO="--pairs 4": further arguments of tools/demo.py.
+# DEMO="--pairs 4": further arguments of lab/demo.py.
 demo: host
-	$(HOST_PYTHON) tools/demo.py $(DEMO)
+	$(HOST_PYTHON) lab/demo.py $(DEMO)
 
 test: page check
-	$(PYTEST) $(EVERY_CORE) tests
+	$(PYTEST) $(EVERY_CORE) tests lab/tests
 
 # What needs neither a browser nor Node.js.
 test-host: host
-	$(PYTEST) $(EVERY_CORE) tests/mathematics tests/host
+	$(PYTEST) $(EVERY_CORE) tests/mathematics tests/host lab/tests
 
 host:
 	@$(PYTHON) tools/provision.py
@@ -32,15 +32,15 @@ page: host
 	@$(PYTHON) tools/provision_page.py
 
 # MODEL=sd3.5_medium.safetensors PROMPTS="a fox|a street at night" STEPS=28: a page of that model in evidence/.
-# EVIDENCE="--clip … --vae …": further arguments of tools/evidence.
+# EVIDENCE="--clip … --vae …": further arguments of lab/evidence.
 evidence: host
 	$(if $(MODEL),,@$(PYTHON) tools/provision_page.py javascript)
-	$(HOST_PYTHON) tools/evidence $(if $(MODEL),--model "$(MODEL)") $(if $(PROMPTS),--prompts "$(PROMPTS)") \
+	$(HOST_PYTHON) lab/evidence $(if $(MODEL),--model "$(MODEL)") $(if $(PROMPTS),--prompts "$(PROMPTS)") \
 		$(if $(STEPS),--steps $(STEPS)) $(EVIDENCE)
 
-# BENCH="--only SD3 --rounds 3": further arguments of tools/bench.py.
+# BENCH="--only SD3 --rounds 3": further arguments of lab/bench.py.
 bench: host
-	$(HOST_PYTHON) tools/bench.py $(BENCH)
+	$(HOST_PYTHON) lab/bench.py $(BENCH)
 
 # mypy needs a package name that is an identifier, whatever the clone's folder is called.
 check: host
@@ -49,4 +49,4 @@ check: host
 	$(HOST_PYTHON) -m ruff check .
 	.host/javascript/node_modules/.bin/prettier --print-width 120 --check "js/*.{js,css}" "tests/javascript/*.js"
 	@mkdir -p .host/check && ln -sfn ../.. .host/check/pack
-	MYPYPATH=.host/check $(HOST_PYTHON) -m mypy -p pack.detail_guidance -p pack.instruments -p pack.host -p pack.nodes
+	MYPYPATH=.host/check $(HOST_PYTHON) -m mypy -p pack.dit -p pack.methods -p pack.nodes

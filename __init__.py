@@ -2,7 +2,8 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .host import presets, report
+from .methods.calibration import presets
+from .methods.detail_guidance import report
 from .nodes import NODES
 
 WEB_DIRECTORY = "./js"

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
-from ..detail_guidance.foreground import Foreground
-from ..detail_guidance.numbers import require
+from ..methods.common.numbers import require
+from ..methods.regions.foreground import Foreground
 from .inputs import CATEGORY, WordsType, fraction
 
 LAYER, MAX_CHANNELS = 0.65, 8  # docs/EVIDENCE.md, section 13

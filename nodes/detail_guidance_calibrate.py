@@ -17,18 +17,11 @@ from comfy_api.latest import io
 from comfyui_version import __version__ as host_version
 from torch import Tensor
 
-from ..detail_guidance.layers import parse_layers
-from ..detail_guidance.preset import Preset
-from ..detail_guidance.profile import Profile
-from ..detail_guidance.regions import Region
-from ..detail_guidance.settings import DG_SCALE, LAYER, Options, Settings, parse_scales
-from ..host import presets
-from ..host.calibration import Sampling, cells, cost, features, grid, sampled, through
-from ..host.families import Anatomy, anatomy
-from ..host.patch import without
-from ..host.probe import watched
-from ..host.regions import require_prompt, require_readable
-from ..instruments.calibration import (
+from ..dit.families import Anatomy, anatomy
+from ..dit.observer import watched
+from ..methods.calibration import presets
+from ..methods.calibration.preset import Preset
+from ..methods.calibration.recommendation import (
     FEWEST,
     Cell,
     Recommendation,
@@ -39,9 +32,16 @@ from ..instruments.calibration import (
     recommended,
     rows,
 )
-from ..instruments.contact_sheet import contact_sheet
-from ..instruments.figures import calibration, require_matplotlib
-from ..instruments.recording import Recording
+from ..methods.calibration.sampling import Sampling, cells, cost, features, grid, sampled, through
+from ..methods.calibration.sheet import contact_sheet
+from ..methods.common.layers import parse_layers
+from ..methods.detail_guidance.patch import without
+from ..methods.detail_guidance.settings import DG_SCALE, LAYER, Options, Settings, parse_scales
+from ..methods.massive_activations.figures import calibration, require_matplotlib
+from ..methods.massive_activations.profile import Profile
+from ..methods.massive_activations.recording import Recording
+from ..methods.regions.masks import Region
+from ..methods.regions.reader import require_prompt, require_readable
 from .inputs import CATEGORY, DetailGuidanceOptionsType, fraction, ksampler_inputs, require_something
 
 log = logging.getLogger("detail_guidance")

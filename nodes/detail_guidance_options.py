@@ -3,7 +3,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..detail_guidance.settings import AUTO, WORDS_SOFT, Batching, Options, ScaleIs, parse_channels
+from ..methods.detail_guidance.settings import AUTO, WORDS_SOFT, Batching, Options, ScaleIs, parse_channels
 from .inputs import CATEGORY, DetailGuidanceOptionsType, DetailGuidanceProfile, WordsType, finding_inputs, fraction
 
 

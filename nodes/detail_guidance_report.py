@@ -2,7 +2,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..host.report import reports_of_this_prompt
+from ..methods.detail_guidance.report import reports_of_this_prompt
 from .inputs import CATEGORY
 
 METADATA = "detail_guidance"  # beside the host's own "prompt" and "workflow" in a saved picture

@@ -5,8 +5,8 @@ import numpy as np
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..instruments import metrics
-from ..instruments.figures import require_matplotlib, spectra
+from ..methods.calibration import metrics
+from ..methods.massive_activations.figures import require_matplotlib, spectra
 from .inputs import CATEGORY, require_pairs
 
 

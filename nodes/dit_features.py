@@ -6,13 +6,13 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..detail_guidance.layers import block_at
-from ..detail_guidance.numbers import require
-from ..detail_guidance.profile import Profile
-from ..detail_guidance.settings import AUTO, Options, parse_channels
-from ..host.families import Anatomy, anatomy
-from ..host.features import features_of
-from ..instruments.features import Features
+from ..dit.families import Anatomy, anatomy
+from ..methods.common.layers import block_at
+from ..methods.common.numbers import require
+from ..methods.detail_guidance.settings import AUTO, Options, parse_channels
+from ..methods.features.extraction import features_of
+from ..methods.features.features import Features
+from ..methods.massive_activations.profile import Profile
 from .inputs import CATEGORY, DetailGuidanceProfile, DiTFeaturesType, finding_inputs, fraction
 from .pictures import encoded, of_whole_tokens, require_one_caption
 

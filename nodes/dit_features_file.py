@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..instruments import features as dit_features
+from ..methods.features import features as dit_features
 from .inputs import CATEGORY, DiTFeaturesType
 from .saved_files import ABOUT, SavedFiles
 

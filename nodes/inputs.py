@@ -9,9 +9,9 @@ from torch import Tensor
 
 from nodes import common_ksampler
 
-from ..detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options, Settings
-from ..host.patch import patch
-from ..host.probe import Watcher, watched
+from ..dit.observer import Watcher, watched
+from ..methods.detail_guidance.patch import patch
+from ..methods.detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options, Settings
 
 CATEGORY = "detail guidance"
 FAMILIES = "SD3, Flux, Qwen-Image, Wan …"

@@ -3,13 +3,13 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..detail_guidance.layers import block_at
-from ..detail_guidance.numbers import require
-from ..detail_guidance.profile import Profile
-from ..detail_guidance.settings import LAYER, Options
-from ..host.families import anatomy
-from ..instruments.figures import maps, require_matplotlib
-from ..instruments.recording import MapRecording
+from ..dit.families import anatomy
+from ..methods.common.layers import block_at
+from ..methods.common.numbers import require
+from ..methods.detail_guidance.settings import LAYER, Options
+from ..methods.massive_activations.figures import maps, require_matplotlib
+from ..methods.massive_activations.profile import Profile
+from ..methods.massive_activations.recording import MapRecording
 from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, fraction, sampled, sampling_inputs
 
 

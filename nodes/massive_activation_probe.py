@@ -3,10 +3,10 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..detail_guidance.settings import Options
-from ..host.families import anatomy
-from ..instruments.figures import figures, require_matplotlib
-from ..instruments.recording import Recording
+from ..dit.families import anatomy
+from ..methods.detail_guidance.settings import Options
+from ..methods.massive_activations.figures import figures, require_matplotlib
+from ..methods.massive_activations.recording import Recording
 from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, sampled, sampling_inputs
 
 

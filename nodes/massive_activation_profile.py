@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..detail_guidance import profile as profiles
+from ..methods.massive_activations import profile as profiles
 from .inputs import CATEGORY, DetailGuidanceProfile
 from .saved_files import ABOUT, SavedFiles
 

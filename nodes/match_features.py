@@ -5,12 +5,12 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..detail_guidance.numbers import require
-from ..instruments import matching
-from ..instruments.feature_pictures import colours, heat_picture, lines_picture
-from ..instruments.features import Features
-from ..instruments.figures import require_matplotlib
-from ..instruments.matching import Match
+from ..methods.common.numbers import require
+from ..methods.features import matching
+from ..methods.features.features import Features
+from ..methods.features.matching import Match
+from ..methods.features.pictures import colours, heat_picture, lines_picture
+from ..methods.massive_activations.figures import require_matplotlib
 from .inputs import CATEGORY, DiTFeaturesType
 
 Point = tuple[float, float]

@@ -6,7 +6,7 @@ import torch
 from comfy.sd import VAE
 from torch import Tensor
 
-from ..host.families import Anatomy
+from ..dit.families import Anatomy
 
 
 def require_one_caption(positive: list) -> None:

@@ -13,14 +13,14 @@ from torch.nn.functional import interpolate, pad
 
 from nodes import common_ksampler
 
-from ..detail_guidance.numbers import require
-from ..detail_guidance.regions import Region, divided, soft_masks
-from ..detail_guidance.settings import WORDS_SOFT
-from ..host.families import anatomy
-from ..host.noised import shown
-from ..host.patch import without
-from ..host.regions import NOTHING, watched_region
-from ..instruments.feature_pictures import overlay
+from ..dit.families import anatomy
+from ..dit.noised import shown
+from ..methods.common.numbers import require
+from ..methods.detail_guidance.patch import without
+from ..methods.detail_guidance.settings import WORDS_SOFT
+from ..methods.features.pictures import overlay
+from ..methods.regions.masks import Region, divided, soft_masks
+from ..methods.regions.reader import NOTHING, watched_region
 from .inputs import CATEGORY, WordsType, fraction, require_something
 from .pictures import encoded, require_one_caption
 

@@ -1,8 +1,8 @@
 from comfy.sd import CLIP
 from comfy_api.latest import io
 
-from ..detail_guidance.numbers import require
-from ..host.prompt_words import parse_words, words_of
+from ..methods.common.numbers import require
+from ..methods.regions.prompt_words import parse_words, words_of
 from .inputs import CATEGORY, WordsType, fraction
 
 

@@ -2,11 +2,11 @@ import torch
 from comfy_api.latest import io
 from torch.nn.functional import interpolate
 
-from ..detail_guidance.numbers import require
-from ..instruments import matching
-from ..instruments.feature_pictures import PALETTE, colours, heat_picture, label_picture
-from ..instruments.features import Features
-from ..instruments.figures import require_matplotlib
+from ..methods.common.numbers import require
+from ..methods.features import matching
+from ..methods.features.features import Features
+from ..methods.features.pictures import PALETTE, colours, heat_picture, label_picture
+from ..methods.massive_activations.figures import require_matplotlib
 from .inputs import CATEGORY, DiTFeaturesType
 
 

@@ -14,7 +14,7 @@ from allocator import keep_freed_memory
 
 REFERENCE_MODEL = provision.ROOT / "tests/reference_model"
 
-sys.path[:0] = [str(provision.comfyui_dir()), str(REFERENCE_MODEL)]  # its photographs are the tools' too
+sys.path.insert(0, str(provision.comfyui_dir()))
 
 
 def start(cpu: bool, pytorch_attention: bool = False) -> None:
@@ -59,7 +59,7 @@ class Pack:
     @contextmanager
     def reports(self) -> Iterator[list[Any]]:
         """The reports of the sampling runs that end while it lasts, in their order, in place of the log."""
-        report, published = self.module("host.run").Report, []
+        report, published = self.module("methods.detail_guidance.run").Report, []
         publish, report.publish = report.publish, lambda self: published.append(self)
         try:
             yield published

@@ -53,7 +53,7 @@ async def server_without_javascript(tmp_path_factory):
     """A host that has this pack without its `js`, and the reference model."""
     base = tmp_path_factory.mktemp("base")
     custom_nodes = base / "custom_nodes"
-    for folder in ("detail_guidance", "host", "instruments", "nodes"):
+    for folder in ("dit", "methods", "nodes"):
         shutil.copytree(ROOT / folder, custom_nodes / "detail-guidance" / folder)
     shutil.copy(ROOT / "__init__.py", custom_nodes / "detail-guidance")
     (custom_nodes / "reference-model").symlink_to(ROOT / "tests/reference_model")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "reference_model"), str(HERE.parents[1] / "tools")]
 
 from in_process import Pack, start  # noqa: E402
 

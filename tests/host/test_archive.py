@@ -63,7 +63,7 @@ def test_it_is_small_and_holds_no_development_files(installed):
     pack, _ = installed
     files = [file for file in pack.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
     assert sum(file.stat().st_size for file in files) < LIMIT
-    assert not {"tests", "tools", "bench", "docs", "Makefile"} & {file.name for file in pack.iterdir()}
+    assert not {"tests", "tools", "lab", "bench", "docs", "Makefile"} & {file.name for file in pack.iterdir()}
 
 
 def test_a_scanner_of_node_packs_finds_nothing(tmp_path):

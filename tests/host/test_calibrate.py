@@ -64,7 +64,7 @@ def calibrated(pack, vae):
 
 
 def rule(pack):
-    return pack.module("instruments.calibration")
+    return pack.module("methods.calibration.recommendation")
 
 
 def cell(pack, layer, scale, gain=None, layout=0.99, likeness=None):
@@ -182,7 +182,7 @@ def clip_vision(tmp_path):
 
 
 def test_likeness_is_the_cosine_with_the_mean_of_the_real_ones(pack, clip_vision):
-    node, calibration = pack.module("nodes.detail_guidance_calibrate"), pack.module("host.calibration")
+    node, calibration = pack.module("nodes.detail_guidance_calibrate"), pack.module("methods.calibration.sampling")
     with torch.inference_mode():
         real, pictures = (
             np.random.default_rng(0).random((2, 3, 64, 64, 3)),
@@ -201,7 +201,11 @@ def test_likeness_is_the_cosine_with_the_mean_of_the_real_ones(pack, clip_vision
 
 def test_a_list_of_prompts_is_several(pack, calibrated, clip_vision, vae, monkeypatch):
     """Each has pictures of its own, and is compared with its own real ones."""
-    calibration, metrics, references = pack.module("host.calibration"), pack.module("instruments.metrics"), []
+    calibration, metrics, references = (
+        pack.module("methods.calibration.sampling"),
+        pack.module("methods.calibration.metrics"),
+        [],
+    )
     measured = calibration.measured
     monkeypatch.setattr(calibration, "measured", lambda *given: (references.extend(given[7]), measured(*given))[1])
     prompts = [conditioning(1), conditioning(4), conditioning(6)]
@@ -283,7 +287,7 @@ def test_where_nothing_is_disrupted_nothing_is_recommended(pack, calibrated):
 
 
 def test_layers_by_number(pack):
-    parse = pack.module("detail_guidance.layers").parse_layers
+    parse = pack.module("methods.common.layers").parse_layers
     assert parse("4", 24) == [0.2, 0.4, 0.6, 0.8]
     assert parse("0.5, 0.51, 0.9", 4) == [0.5, 0.9]  # one for each block
     assert parse("100", 3) == [0.25, 0.5, 0.75]
@@ -342,26 +346,26 @@ def test_a_preset_is_kept_for_the_model_and_offered(pack, calibrated, folders):
     layer, scale, *_, report = calibrated(scales=["0.05"], save_preset=[True])
     (file,) = folders.presets.glob("*.json")
     assert file.name in report
-    kept = pack.module("host.presets").kept()
-    fingerprint = pack.module("host.presets").fingerprint(model())
+    kept = pack.module("methods.calibration.presets").kept()
+    fingerprint = pack.module("methods.calibration.presets").fingerprint(model())
     preset = kept[fingerprint]
     assert (preset.layer, preset.scale) == (layer, scale) == (0.5, 0.05)
     assert preset.verdict == "keeps the layout" and preset.sampling["steps"] == "3" and len(preset.figures) == 1
     calibrated(scales=["0.1"], save_preset=[True])
-    assert [each.scale for each in pack.module("host.presets").kept().values()] == [0.1]
+    assert [each.scale for each in pack.module("methods.calibration.presets").kept().values()] == [0.1]
 
 
 def test_a_preset_says_where_in_the_schedule_it_starts(pack, calibrated, folders):
     calibrated(scales=["0.05"], save_preset=[True], start_percent=[0.5])
     (file,) = folders.presets.glob("*.json")
-    kept = pack.module("host.presets").kept
+    kept = pack.module("methods.calibration.presets").kept
     assert [each.start_percent for each in kept().values()] == [0.5]
     read = json.loads(file.read_text())
     file.write_text(json.dumps(read | {"verdict": "helps", "start_percent": 0.67}))
-    preset = pack.module("detail_guidance.preset").Preset(**{k: v for k, v in read.items() if k != "format"})
+    preset = pack.module("methods.calibration.preset").Preset(**{k: v for k, v in read.items() if k != "format"})
     worse = dataclasses.replace(preset, verdict="does not help", scale=0.0)
-    assert "which helps from start_percent 0.67 on, is kept" in pack.module("host.presets").keep(worse)
-    pack.module("host.presets").keep(dataclasses.replace(worse, start_percent=0.67))
+    assert "which helps from start_percent 0.67 on, is kept" in pack.module("methods.calibration.presets").keep(worse)
+    pack.module("methods.calibration.presets").keep(dataclasses.replace(worse, start_percent=0.67))
     assert [each.verdict for each in kept().values()] == ["does not help"], "it is of the same part of the schedule"
     del read["start_percent"]
     file.write_text(json.dumps(read))
@@ -369,7 +373,7 @@ def test_a_preset_says_where_in_the_schedule_it_starts(pack, calibrated, folders
 
 
 def test_a_fingerprint_is_of_the_weights_alone(pack):
-    fingerprint = pack.module("host.presets").fingerprint
+    fingerprint = pack.module("methods.calibration.presets").fingerprint
     ours = fingerprint(model())
     assert ours == fingerprint(pack.run("DetailGuidance", model=model()))
     assert ours != fingerprint(model("SD3.5-L-like"))
@@ -383,7 +387,7 @@ def test_a_fingerprint_is_of_the_weights_alone(pack):
 
 
 def test_a_fingerprint_is_the_same_in_other_precisions_and_compiled(pack):
-    fingerprint = pack.module("host.presets").fingerprint
+    fingerprint = pack.module("methods.calibration.presets").fingerprint
     patchers = {}
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         weights = {name: value.to(dtype) for name, value in state_dict(3).items()}
@@ -401,7 +405,7 @@ def test_weights_that_cannot_be_read_do_not_stop_a_run(pack):
     patcher = load_diffusion_model_state_dict(state_dict(3))
     network = patcher.model.diffusion_model
     network.a_first = torch.nn.Parameter(torch.empty(4, device="meta"), requires_grad=False)
-    fingerprint = pack.module("host.presets").fingerprint(patcher)
+    fingerprint = pack.module("methods.calibration.presets").fingerprint(patcher)
     assert len(fingerprint) == 16
 
 
@@ -420,7 +424,7 @@ def test_a_damaged_preset_is_told_and_left_out(pack, calibrated, folders, caplog
     read = json.loads(file.read_text())
     change(read)
     file.write_text(json.dumps(read))
-    assert pack.module("host.presets").kept() == {}
+    assert pack.module("methods.calibration.presets").kept() == {}
     assert message in caplog.text
     file.write_text("{")
-    assert pack.module("host.presets").kept() == {}
+    assert pack.module("methods.calibration.presets").kept() == {}

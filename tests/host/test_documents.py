@@ -85,7 +85,7 @@ def test_what_is_too_long_to_run_here_is_what_runs(target):
     """test_quick_evidence runs the evidence; these tests are run by `make test` or `make test-host`."""
     dry = run(f"make --dry-run {target}")
     assert dry.returncode == 0, dry.stderr
-    expected = {"evidence": "tools/evidence", "check": "ruff check"}.get(target, "-m pytest")
+    expected = {"evidence": "lab/evidence", "check": "ruff check"}.get(target, "-m pytest")
     assert expected in dry.stdout and ("ruff check" in dry.stdout) == (target in ("test", "check"))
 
 

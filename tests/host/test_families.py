@@ -223,7 +223,7 @@ def test_a_transformer_that_is_not_in_the_table_is_refused(pack):
 
 def test_every_family_of_the_table_is_tried(pack):
     """Those that a host lacks are listed, so that a family cannot go missing unseen."""
-    families = pack.module("host.families")
+    families = pack.module("dit.families")
     here = [name for name, case in CASES.items() if case.lacking is None]
     tried = {"SD3 / SD3.5"} | {families.family_of(load(name).model.diffusion_model).name for name in here}
     lacking = {family.name for family in families.FAMILIES} - tried

@@ -204,7 +204,7 @@ def test_sd3_is_modulated_and_where_there_is_no_adaln_it_is_said(pack):
 def test_they_do_not_depend_on_how_many_rows_go_together(pack, monkeypatch):
     patcher, samples = model(), latent(3, 16, seed=4)["samples"]
     at_once, _ = features(pack, patcher, samples)
-    monkeypatch.setattr(pack.module("host.noised"), "rows_at_once", lambda *_: 2)
+    monkeypatch.setattr(pack.module("dit.noised"), "rows_at_once", lambda *_: 2)
     by_twos, _ = features(pack, patcher, samples)
     assert relative_error(by_twos.values, at_once.values) <= 1e-5 and by_twos == at_once
     alone, _ = features(pack, patcher, samples[:1])
@@ -212,7 +212,7 @@ def test_they_do_not_depend_on_how_many_rows_go_together(pack, monkeypatch):
 
 
 def test_rows_go_together_while_the_device_holds_them(pack, monkeypatch):
-    module, patcher = pack.module("host.noised"), model()
+    module, patcher = pack.module("dit.noised"), model()
     one = 1.5 * patcher.memory_required([1, 16, 16, 16])
     for fit in (0.5, 1.2, 3.7, 99):
         free = fit * one + module.model_management.minimum_inference_memory()
@@ -459,7 +459,7 @@ def test_what_a_condition_has_for_each_picture_stays_with_it(pack, monkeypatch):
     parts = [conditioning(seed)[0] for seed in (1, 2, 3)]
     pooled = torch.cat([options["pooled_output"] for _, options in parts])
     each = [[torch.cat([prompt for prompt, _ in parts]), {"pooled_output": pooled}]]
-    monkeypatch.setattr(pack.module("host.noised"), "rows_at_once", lambda *_: 2)
+    monkeypatch.setattr(pack.module("dit.noised"), "rows_at_once", lambda *_: 2)
     together, _ = features(pack, patcher, samples, each, channels="none")
     for number, part in enumerate(parts):
         alone, _ = features(pack, patcher, samples[number : number + 1], [part], channels="none", draws=1)

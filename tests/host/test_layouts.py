@@ -59,7 +59,7 @@ UNSEEN = {("MiniMax H3", wrong_count), ("MiniMax H3 with a reference", wrong_cou
 @pytest.mark.parametrize("wrong", [wrong_order, wrong_count, wrong_offset, missing_neighbours, nothing_beside])
 def test_a_wrong_row_is_never_wrong_in_silence(pack, monkeypatch, name, wrong):
     case, patcher, batch, inputs = setting(name)
-    families = pack.module("host.families")
+    families = pack.module("dit.families")
     right = families.family_of(patcher.model.diffusion_model)
     rows = [wrong(family) if family is right else family for family in families.FAMILIES]
     if rows == list(families.FAMILIES):
@@ -71,7 +71,7 @@ def test_a_wrong_row_is_never_wrong_in_silence(pack, monkeypatch, name, wrong):
     expected = sample(plain(case, patcher, **inputs, layers=layers), noise=noise)
     try:
         actual = sample(guided(pack, patcher, case.depth, layers, **inputs), noise=noise)
-    except pack.module("host.layout").UnknownLayout as error:
+    except pack.module("dit.token_layout").UnknownLayout as error:
         assert right.name in str(error) and "ComfyUI 0." in str(error) and "update Detail Guidance" in str(error)
     else:
         assert relative_error(actual, expected) <= 1e-5
@@ -82,7 +82,7 @@ def test_a_wrong_row_is_never_wrong_in_silence(pack, monkeypatch, name, wrong):
 def test_another_order_is_followed(pack, monkeypatch, name, batching):
     """What stands in one kind of block is found again in the next."""
     case, patcher, batch, inputs = setting(name)
-    families = pack.module("host.families")
+    families = pack.module("dit.families")
     right = families.family_of(patcher.model.diffusion_model)
     monkeypatch.setattr(families, "FAMILIES", (wrong_order(right),))
     noise, layers = case.noise(batch), (case.depth - 1,)
@@ -94,7 +94,7 @@ def test_another_order_is_followed(pack, monkeypatch, name, batching):
 @pytest.mark.parametrize("name", ["Flux Kontext", "Qwen-Image Edit", "Wan with a reference frame"])
 def test_the_wrong_end_is_an_error(pack, monkeypatch, name):
     case, patcher, batch, inputs = setting(name)
-    families = pack.module("host.families")
+    families = pack.module("dit.families")
     right = families.family_of(patcher.model.diffusion_model)
     monkeypatch.setattr(families, "FAMILIES", (wrong_offset(right),))
     guider = guided(pack, patcher, case.depth, (1,), **inputs)
@@ -111,7 +111,7 @@ def test_the_wrong_end_is_an_error(pack, monkeypatch, name):
 def test_the_wrong_end_in_context_windows_is_an_error(pack, monkeypatch, batching):
     """Of one window, from step to step."""
     case, patcher, _, inputs = setting("Wan with a reference frame")
-    families = pack.module("host.families")
+    families = pack.module("dit.families")
     right = families.family_of(patcher.model.diffusion_model)
     windowed = with_context_windows(patcher, frames=3)
     noise = normal(5, 1, 16, 7, 8, 8)
@@ -123,7 +123,7 @@ def test_the_wrong_end_in_context_windows_is_an_error(pack, monkeypatch, batchin
 
 def test_the_wrong_end_of_a_reference_that_comes_later_is_an_error(pack, monkeypatch):
     case, patcher, batch, inputs = setting("Flux Kontext")
-    families = pack.module("host.families")
+    families = pack.module("dit.families")
     right = families.family_of(patcher.model.diffusion_model)
     early = [[inputs["positive"][0][0], {**inputs["positive"][0][1], "end_percent": 0.4}]]
     del early[0][1]["reference_latents"]

@@ -204,7 +204,9 @@ def test_a_guider_without_a_positive(pack, caplog):
 
 
 def test_a_profile_without_channels_for_the_layer(pack, caplog):
-    profile = pack.module("detail_guidance.settings").Profile("SD3 / SD3.5", 4, 256, {0: (1,)}, torch.zeros(4, 256))
+    profile = pack.module("methods.detail_guidance.settings").Profile(
+        "SD3 / SD3.5", 4, 256, {0: (1,)}, torch.zeros(4, 256)
+    )
     _, text = warnings_of(caplog, detail_guider(pack, model(), {"profile": profile}))
     assert "the profile has no channel for block 2" in text
 
@@ -297,7 +299,7 @@ def test_where_a_cache_answers_in_the_models_place_the_last_detail_is_used_again
 
     patcher.set_model_unet_function_wrapper(cache_odd_calls)
     strengths = []
-    run = pack.module("host.run").Run
+    run = pack.module("methods.detail_guidance.run").Run
     install, run.install = run.install, lambda self: (strengths.append(self.strengths), install(self))[1]
     try:
         _, text = warnings_of(caplog, detail_guider(pack, patcher, {"batching": "in turn"}))
@@ -368,7 +370,7 @@ def test_the_report_says_where_massive_activations_are(pack, batching):
 
 def test_the_report_is_json_that_a_page_can_read(pack, monkeypatch):
     # The median channel may be 0: JSON has no word for what comes of it.
-    monkeypatch.setattr(pack.module("host.blocks"), "peak_ratio", lambda z: z.new_tensor(float("inf")))
+    monkeypatch.setattr(pack.module("dit.branch.patches"), "peak_ratio", lambda z: z.new_tensor(float("inf")))
     _, report = reported(pack, detail_guider(pack, model()))
     assert report.peak_ratios == {} and report.steps_fired == 2
     json.dumps(asdict(report), allow_nan=False)

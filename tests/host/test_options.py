@@ -36,7 +36,7 @@ def test_max_channels_takes_the_largest(pack):
 
 def test_profile_gives_the_channels_of_each_block(pack):
     patcher = model()
-    settings = pack.module("detail_guidance.settings")
+    settings = pack.module("methods.detail_guidance.settings")
     profile = settings.Profile("SD3 / SD3.5", 4, 256, {2: (5, 9), 3: (17,)}, torch.zeros(4, 256))
     actual = sample(detail_guider(pack, patcher, {"profile": profile}, layer_start=0.5, layer_end=0.75))
     channels = iter([[5, 9], [17]] * 2)
@@ -159,7 +159,7 @@ def test_auto_batching_asks_for_memory_as_newer_hosts_do(pack, caplog, monkeypat
     """Their patcher answers, which counts what it can free, and not the device."""
     patcher = model()
     monkeypatch.setattr(type(patcher), "get_free_memory", lambda self, device: free, raising=False)
-    monkeypatch.setattr(pack.module("host.step"), "get_free_memory", lambda device: 2**60 - free)
+    monkeypatch.setattr(pack.module("dit.branch.plans"), "get_free_memory", lambda device: 2**60 - free)
     with caplog.at_level(logging.INFO):
         sample(detail_guider(pack, patcher))
     assert f", {plan}, " in caplog.text

@@ -50,7 +50,7 @@ def test_it_measures_what_ordinary_hooks_see(pack):
         mean_gate = (gates[2].abs() + gates[5].abs()).mean(dim=0) / 2
         seen.append((x.abs(), context.abs(), mean_gate))
 
-    recording = pack.module("instruments.recording").Recording
+    recording = pack.module("methods.massive_activations.recording").Recording
     kept = []
     profile = recording.profile
     recording.profile = lambda self, *args: (kept.append(self), profile(self, *args))[1]
@@ -139,7 +139,7 @@ def test_the_map_changes_nothing_and_has_a_picture_for_each_step(pack, subject):
 def test_the_map_is_what_ordinary_hooks_see(pack, monkeypatch):
     patcher, seen, kept = model(), [], []
     block = patcher.model.diffusion_model.joint_blocks[3]
-    figures = pack.module("instruments.figures")
+    figures = pack.module("methods.massive_activations.figures")
     drawn = pack.module("nodes.massive_activation_map")
     monkeypatch.setattr(
         drawn, "maps", lambda recording, *rest: (kept.append(recording), figures.maps(recording, *rest))[1]
@@ -166,7 +166,11 @@ def test_the_map_is_what_ordinary_hooks_see(pack, monkeypatch):
     ],
 )
 def test_the_maps_tokens_lie_as_the_family_table_says(pack, monkeypatch, name, shape, grid):
-    figures, drawn, grids = pack.module("instruments.figures"), pack.module("nodes.massive_activation_map"), []
+    figures, drawn, grids = (
+        pack.module("methods.massive_activations.figures"),
+        pack.module("nodes.massive_activation_map"),
+        [],
+    )
 
     def maps(recording, title, of_tokens):
         (magnitude, *_) = (each.magnitude for each in recording.maps.values())

@@ -14,7 +14,7 @@ class Modulation:
 
 @pytest.fixture(scope="module")
 def rows(pack):
-    return pack.module("host.rows")
+    return pack.module("dit.rows")
 
 
 CHOSEN = [slice(2, 3), slice(0, 1)]

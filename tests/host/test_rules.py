@@ -37,7 +37,9 @@ class PlainMeanToken(PlainDetailGuider):
 @PLANS
 @pytest.mark.parametrize("keep", [0.0, 0.5])
 def test_a_rule_that_is_not_about_channels(pack, monkeypatch, batching, keep):
-    monkeypatch.setattr(pack.module("detail_guidance.settings").Options, "rule", lambda self, block: MeanToken())
+    monkeypatch.setattr(
+        pack.module("methods.detail_guidance.settings").Options, "rule", lambda self, block: MeanToken()
+    )
     options = {"batching": batching, "keep_start": keep, "keep_end": keep}
     actual, report = reported(pack, detail_guider(pack, model(), options), batch=2)
     plain = PlainMeanToken(model(), conditioning(1), conditioning(2), 4.0, w=1.5, keep=keep)

@@ -105,7 +105,7 @@ def test_a_wrong_link_would_be_an_error(host_nodes, widgets):
 
 def test_every_model_that_a_template_samples_is_known(pack):
     """None of a family that nobody has looked at; at least 95 of 100 of the Diffusion Transformers are supported."""
-    table = {family.name for family in pack.module("host.families").FAMILIES}
+    table = {family.name for family in pack.module("dit.families").FAMILIES}
     known = table | set(templates.REFUSED) | set(templates.NO_TRANSFORMER)
     found = {file.stem: templates.sampled(templates.graph(json.loads(file.read_text()))) for file in templates.files()}
     unknown = {(stem, each.file) for stem, all_ in found.items() for each in all_ if each.family not in known}

@@ -61,10 +61,10 @@ def expected_masks(seen):
 
 def masked(pack, plain_guider, words):
     """A plain guider that first reads an undisturbed forward of the positive, and weights the detail term with it."""
-    of_model = pack.module("host.families").anatomy(plain_guider.model_patcher)
+    of_model = pack.module("dit.families").anatomy(plain_guider.model_patcher)
     plain_guider.model_patcher = plain_guider.model_patcher.clone()
-    pack.module("host.block_hooks").install(plain_guider.model_patcher, of_model.family)
-    watch, seen = pack.module("host.regions").RegionWatch(words, of_model), []
+    pack.module("dit.block_hooks").install(plain_guider.model_patcher, of_model.family)
+    watch, seen = pack.module("methods.regions.reader").RegionWatch(words, of_model), []
 
     class Masked(type(plain_guider)):
         def predict_noise(self, x, timestep, model_options={}, seed=None):
@@ -121,8 +121,8 @@ def test_foreground_against_the_plain_implementation(pack, name, batching):
 def test_largest_channels_by_an_ordinary_hook(pack, name):
     case, patcher, batch, inputs = setting(name)
     block, shown = 2, []
-    of_model = pack.module("host.families").anatomy(patcher)
-    read = pack.module("host.foreground").reading_foreground
+    of_model = pack.module("dit.families").anatomy(patcher)
+    read = pack.module("methods.regions.largest_channels").reading_foreground
     sought = foreground(pack, layer=(block + 0.5) / case.depth, max_channels=3)
     guider = stock_guider(patcher, inputs["positive"], inputs["negative"], cfg=inputs["cfg"])
 
@@ -132,8 +132,8 @@ def test_largest_channels_by_an_ordinary_hook(pack, name):
         return read(sought, of_model, reading, wanted, lambda *seen: shown.append(seen), follow=True)
 
     clone = patcher.clone()
-    pack.module("host.block_hooks").install(clone, of_model.family)
-    clone.add_wrapper_with_key("apply_model", "test", pack.module("host.forward").patched(patches_for))
+    pack.module("dit.block_hooks").install(clone, of_model.family)
+    clone.add_wrapper_with_key("apply_model", "test", pack.module("dit.forward").patched(patches_for))
     guider.model_patcher = clone
     sample(guider, noise=case.noise(batch), steps=1)
 
@@ -169,16 +169,20 @@ def test_with_a_mask_both_count(pack):
 
 
 def test_a_step_that_reuses_reads_nothing(pack, monkeypatch):
-    calls, read = [], pack.module("host.words").word_attention
-    monkeypatch.setattr(pack.module("host.words"), "word_attention", lambda *args: calls.append(1) or read(*args))
+    calls, read = [], pack.module("methods.regions.attention").word_attention
+    monkeypatch.setattr(
+        pack.module("methods.regions.attention"), "word_attention", lambda *args: calls.append(1) or read(*args)
+    )
     guider = detail_guider(pack, model(), {"words": words_of(pack, 7, 0.4), "every": 3})
     _, report = reported(pack, guider, steps=8)
     assert 2 <= report.steps_fired < report.steps_guided == 8 and len(calls) == report.steps_fired
 
 
 def test_steps_that_a_cache_answers_keep_the_mask(pack, monkeypatch):
-    calls, read = [], pack.module("host.words").word_attention
-    monkeypatch.setattr(pack.module("host.words"), "word_attention", lambda *args: calls.append(1) or read(*args))
+    calls, read = [], pack.module("methods.regions.attention").word_attention
+    monkeypatch.setattr(
+        pack.module("methods.regions.attention"), "word_attention", lambda *args: calls.append(1) or read(*args)
+    )
     case, patcher, _, inputs = setting("Flux")
     cached = EasyCacheNode.execute(patcher, 1e6, 0.15, 0.95, False)[0]
     guider = detail_guider(pack, cached, {**TOP, "words": words_of(pack, case.text, 0.4)}, **inputs)
@@ -192,7 +196,7 @@ def test_outside_the_window_and_off_nothing_is_read(pack, monkeypatch):
     def never(*_):
         raise AssertionError("it was read")
 
-    monkeypatch.setattr(pack.module("host.words"), "word_attention", never)
+    monkeypatch.setattr(pack.module("methods.regions.attention"), "word_attention", never)
     patcher, options = model(), {"words": words_of(pack, 7, 0.4)}
     with counted(patcher) as stock_rows:
         expected = sample(stock_guider(patcher))
@@ -244,7 +248,7 @@ def conditioning_of(reference, text):  # noqa: F811
 )
 def test_found_nothing_and_covers_all(pack, share, message):
     patcher, words = model(), replace(words_of(pack, 7, 0.4), names=("one",), places=((1,), (0, 3)))
-    masks = pack.module("host.word_masks").WordMasks(words, 0.2, pack.module("host.families").anatomy(patcher))
+    masks = pack.module("methods.regions.provider").WordMasks(words, 0.2, pack.module("dit.families").anatomy(patcher))
     masks.maps, masks.steps = torch.full((2, 2, 4, 4), 0.5), 1
     masks.maps[0] = torch.tensor([share, 1 - share]).view(2, 1, 1)
     masks.maps[1, 0, 0] = 0.9  # of the second picture a part
@@ -331,7 +335,7 @@ def test_the_first_answer_of_a_step_counts(pack):
     skipping = SkipLayerGuidanceDiT.execute(patcher, 3.0, 0.0, 1.0, double_layers="1", single_layers="")[0]
     for each in (patcher, skipping):
         seen = []
-        watched = pack.module("host.regions").watched_region(each, words, seen.append)
+        watched = pack.module("methods.regions.reader").watched_region(each, words, seen.append)
         sample(stock_guider(watched), steps=1)
         found.append(seen)
     assert torch.equal(*(seen[0] for seen in found)) and [len(seen) for seen in found] == [1, 1]
@@ -399,14 +403,14 @@ def test_context_windows_are_refused(pack):
 
 def test_an_engine_that_keeps_its_attention_to_itself(pack, monkeypatch):
     """Nothing is read where the words are: an error at the first guided step, and not detail everywhere."""
-    monkeypatch.setattr(pack.module("host.words"), "_place", lambda *_: None)
+    monkeypatch.setattr(pack.module("methods.regions.attention"), "_place", lambda *_: None)
     with pytest.raises(ValueError, match="words: nothing was read"):
         sample(detail_guider(pack, model(), {"words": words_of(pack, 7, 0.4)}))
 
 
 def test_a_sampler_that_changes_the_latents_size(pack):
-    of_model = pack.module("host.families").anatomy(model())
-    masks = pack.module("host.word_masks").WordMasks(foreground(pack), 0.2, of_model)
+    of_model = pack.module("dit.families").anatomy(model())
+    masks = pack.module("methods.regions.provider").WordMasks(foreground(pack), 0.2, of_model)
     for size in (8, 16):
         masks.watch.taken = lambda size=size: torch.rand(1, 2, size, size)
         masks.end([], True, torch.device("cpu"))

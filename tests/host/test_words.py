@@ -46,13 +46,13 @@ PLACES = ((1,), (2, 4), (0, 3))
 
 
 def words_of(pack, length, layer):
-    return pack.module("detail_guidance.words").Words(("one", "two"), PLACES, length, layer)
+    return pack.module("methods.regions.words").Words(("one", "two"), PLACES, length, layer)
 
 
 def read(pack, patcher, words, guider, noise):
     """What the pack reads of every forward: [(id, index, attention)], and what was sampled."""
-    module, forwards = pack.module("host.words"), pack.module("host.forward")
-    of_model, shown = pack.module("host.families").anatomy(patcher), []
+    module, forwards = pack.module("methods.regions.attention"), pack.module("dit.forward")
+    of_model, shown = pack.module("dit.families").anatomy(patcher), []
 
     def patches_for(batch):
         reading = of_model.family.reading(of_model.network, batch.latent, batch.conditions, {})
@@ -60,7 +60,7 @@ def read(pack, patcher, words, guider, noise):
         return module.reading_words(words, of_model, batch, reading, wanted, lambda *seen: shown.append(seen))
 
     clone = patcher.clone()
-    pack.module("host.block_hooks").install(clone, of_model.family)
+    pack.module("dit.block_hooks").install(clone, of_model.family)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "words", forwards.patched(patches_for))
     guider.model_patcher = clone
     return shown, sample(guider, noise=noise, steps=1)
@@ -156,7 +156,7 @@ def test_sd3_equals_attention_in_full(pack, variant, block):
 def watched(pack, patcher, words, positive, negative=None, cfg=1.0, batch=1, steps=1):
     """What is shown of each step, and what was sampled."""
     shown = []
-    model = pack.module("host.regions").watched_region(patcher, words, shown.append)
+    model = pack.module("methods.regions.reader").watched_region(patcher, words, shown.append)
     samples = sample(stock_guider(model, positive, negative, cfg=cfg), batch, steps=steps)
     return shown, samples
 
@@ -170,13 +170,13 @@ def test_detail_guidance_beside_it(pack, name, block, batching):
     words = words_of(pack, case.text, (block + 0.5) / case.depth)
     inputs = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
     expected, plain = [], stock_guider(patcher, **inputs)
-    plain.model_patcher = pack.module("host.regions").watched_region(patcher, words, expected.append)
+    plain.model_patcher = pack.module("methods.regions.reader").watched_region(patcher, words, expected.append)
     sample(plain, noise=case.noise(2), steps=1)
     options = pack.run("DetailGuidanceOptions", batching=batching, massive_ratio=1.0)
     layer = 2.5 / case.depth
     guided = pack.run("DetailGuidance", model=patcher, layer_start=layer, layer_end=layer, options=options)
     found, guider = [], stock_guider(patcher, **inputs)
-    guider.model_patcher = pack.module("host.regions").watched_region(guided, words, found.append)
+    guider.model_patcher = pack.module("methods.regions.reader").watched_region(guided, words, found.append)
     sample(guider, noise=case.noise(2), steps=1)
     assert len(found) == len(expected) == 1 and relative_error(found[0], expected[0]) <= 1e-5
 
@@ -256,7 +256,9 @@ def test_context_windows_are_refused(pack):
     case, patcher = CASES["Wan text to video"], load("Wan text to video")
     windowed = with_context_windows(patcher, 2)
     guider = stock_guider(windowed, case.conditioning(1), case.conditioning(2))
-    guider.model_patcher = pack.module("host.regions").watched_region(windowed, words_of(pack, case.text, 0.5), print)
+    guider.model_patcher = pack.module("methods.regions.reader").watched_region(
+        windowed, words_of(pack, case.text, 0.5), print
+    )
     with pytest.raises(ValueError, match="words: they cannot be read in context windows"):
         sample(guider, noise=case.noise(1), steps=1)
 
@@ -270,14 +272,14 @@ def test_context_windows_are_refused(pack):
 )
 def test_models_that_do_not_tell(pack, name, layer, message):
     with pytest.raises(ValueError, match=message):
-        pack.module("host.regions").watched_region(load(name), words_of(pack, 5, layer), print)
+        pack.module("methods.regions.reader").watched_region(load(name), words_of(pack, 5, layer), print)
 
 
 @pytest.mark.parametrize("name, block", [("HunyuanVideo", 1), ("Flux.2", 2), ("Wan text to video", 2)])
 def test_the_block_where_none_was_published(pack, name, block):
     """The one nearest 0.4 of the depth that can be read; of Flux.2 not FLUX.1's."""
-    of_model = pack.module("host.families").anatomy(load(name))
-    assert pack.module("host.words").words_block(words_of(pack, 5, None), of_model) == block
+    of_model = pack.module("dit.families").anatomy(load(name))
+    assert pack.module("methods.regions.attention").words_block(words_of(pack, 5, None), of_model) == block
 
 
 # The nodes
@@ -416,7 +418,7 @@ def test_places_of_words_among_tokens(pack, name):
     """They are spelled out again by the tokenizers' own vocabularies: also under a weight, at the end, capitalised."""
     module, kind, length, starts = TOKENIZERS[name]
     tokenizer = getattr(importlib.import_module(f"comfy.text_encoders.{module}"), kind)()
-    found, conditioning_ = pack.module("host.prompt_words").words_of(
+    found, conditioning_ = pack.module("methods.regions.prompt_words").words_of(
         Tokenized(tokenizer, length), PROMPT, ["bear", "brown bear", "salmon"], None
     )
     assert found.length == conditioning_[0][0].shape[1]
@@ -445,7 +447,7 @@ def test_places_beside_an_embedding(pack, tmp_path):
 
     save_file({"clip_l": torch.randn(3, 768), "clip_g": torch.randn(3, 1280)}, tmp_path / "fur.safetensors")
     clip = Tokenized(SD3Tokenizer(embedding_directory=str(tmp_path)), lambda n: n["l"] + n["t5xxl"])
-    find = pack.module("host.prompt_words").words_of
+    find = pack.module("methods.regions.prompt_words").words_of
     found, _ = find(clip, "a bear with embedding:fur on grass", ["bear", "grass"], None)
     assert found.places[0][0] == 2 and found.places[1][0] == 1 + 3 + 3 + 1, "start, a bear with, three vectors, on"
 
@@ -455,7 +457,9 @@ def test_places_beside_an_embedding(pack, tmp_path):
 def test_words_without_spaces_around_them(pack, name, prompt):
     module, kind, length, _ = TOKENIZERS[name]
     tokenizer = getattr(importlib.import_module(f"comfy.text_encoders.{module}"), kind)()
-    found, _ = pack.module("host.prompt_words").words_of(Tokenized(tokenizer, length), prompt, ["bear"], None)
+    found, _ = pack.module("methods.regions.prompt_words").words_of(
+        Tokenized(tokenizer, length), prompt, ["bear"], None
+    )
     assert found.places[0]
     if name == "SD3":  # in both encoders
         assert min(found.places[0]) < 77 <= max(found.places[0])
@@ -464,7 +468,7 @@ def test_words_without_spaces_around_them(pack, name, prompt):
 def test_chinese(pack):
     module, kind, length, _ = TOKENIZERS["Qwen-Image"]
     tokenizer = getattr(importlib.import_module(f"comfy.text_encoders.{module}"), kind)()
-    prompts = pack.module("host.prompt_words")
+    prompts = pack.module("methods.regions.prompt_words")
     assert prompts.parse_words("棕熊，草地、bear, grass") == ["棕熊", "草地", "bear", "grass"]
     text = "一只棕熊站在草地上"
     found, _ = prompts.words_of(Tokenized(tokenizer, length), text, ["棕熊", "草地"], None)
@@ -482,7 +486,7 @@ def test_sd3_without_t5(pack):
 
     clip = Tokenized(SD3Tokenizer(), lambda n: n["l"])
     text = "photorealistic hyperdetailed grizzly, a bear on grass"
-    found, _ = pack.module("host.prompt_words").words_of(clip, text, ["bear"], None)
+    found, _ = pack.module("methods.regions.prompt_words").words_of(clip, text, ["bear"], None)
     tokens = [token for token, *_ in clip.tokenize(text)["l"][0]]
     assert [clip.tokenizer.clip_l.inv_vocab[tokens[place]] for place in found.places[0]] == ["bear</w>"]
 
@@ -492,5 +496,5 @@ def test_what_is_in_quotation_marks(pack):
     from comfy.text_encoders.hunyuan_image import HunyuanImageTokenizer
 
     clip = Tokenized(HunyuanImageTokenizer(), lambda n: n["qwen25_7b"] - TEMPLATE)
-    found, _ = pack.module("host.prompt_words").words_of(clip, 'a bear with a sign "HELLO"', ["bear"], None)
+    found, _ = pack.module("methods.regions.prompt_words").words_of(clip, 'a bear with a sign "HELLO"', ["bear"], None)
     assert found.places[0]

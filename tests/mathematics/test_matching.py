@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from pack.instruments import matching
-from pack.instruments.features import Features, load, save
+from pack.methods.features import matching
+from pack.methods.features.features import Features, load, save
 
 SIZE = (96, 128)  # pixels of pictures with 6 × 8 tokens
 

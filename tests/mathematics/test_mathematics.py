@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pack.detail_guidance.guidance import detail_guidance, limited, relative_strength, rescaled
-from pack.detail_guidance.layers import block_at, block_range
-from pack.detail_guidance.massive import disrupt, listed_channels, massive_channels
-from pack.detail_guidance.profile import Profile
-from pack.detail_guidance.settings import Options, Settings, parse_channels
-from pack.detail_guidance.window import Window, keep_factor
-from pack.instruments.recording import grid_of
+from pack.methods.common.layers import block_at, block_range
+from pack.methods.detail_guidance.formula import detail_guidance, limited, relative_strength, rescaled
+from pack.methods.detail_guidance.settings import Options, Settings, parse_channels
+from pack.methods.detail_guidance.window import Window, keep_factor
+from pack.methods.massive_activations.channels import disrupt, listed_channels, massive_channels
+from pack.methods.massive_activations.profile import Profile
+from pack.methods.massive_activations.recording import grid_of
 
 seeds = st.integers(0, 2**32 - 1)
 fractions = st.floats(0, 1)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from pack.detail_guidance.foreground import largest_channels, nearness
-from pack.detail_guidance.regions import divided, shares, soft_masks
-from pack.detail_guidance.words import word_attention
+from pack.methods.regions.foreground import largest_channels, nearness
+from pack.methods.regions.masks import divided, shares, soft_masks
+from pack.methods.regions.words import word_attention
 from scipy.cluster.vq import kmeans2
 
 

@@ -1,0 +1,79 @@
+"""A preset: the layer and the scale that a calibration recommends for one model, and its file."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..detail_guidance.settings import Settings
+
+FORMAT = "detail_guidance.preset"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a calibration found. It speaks of the weights that it was measured on, and of no others.
+
+    Attributes:
+        fingerprint: of the model's weights.
+        family, blocks: of the model, for people.
+        verdict: what came out, in a few words.
+        why: with figures.
+        layer, scale, start_percent: what is recommended; a scale of 0 is that Detail Guidance be off.
+        options: of `Options`, those that are not the defaults, in words.
+        sampling: what was sampled, in words.
+        figures: of each layer and scale that was tried, by name.
+    """
+
+    fingerprint: str
+    family: str
+    blocks: int
+    verdict: str
+    why: str
+    layer: float
+    scale: float
+    start_percent: float
+    options: dict[str, str]
+    sampling: dict[str, str]
+    figures: list[dict[str, str]]
+
+    @property
+    def judged(self) -> bool:
+        """Whether reference pictures have decided."""
+        return self.verdict in ("helps", "does not help")
+
+    @property
+    def helps(self) -> bool:
+        return self.verdict == "helps"
+
+    def __post_init__(self):
+        texts = (self.fingerprint, self.family, self.verdict, self.why)
+        tables = (self.options, self.sampling, *self.figures)
+        if not all(isinstance(each, str) for each in texts) or not all(isinstance(each, dict) for each in tables):
+            raise ValueError("its texts and tables are not what they should be")
+        Settings(self.scale, self.layer, self.layer, self.start_percent)  # raises where they are none
+
+
+def save(preset: Preset, file: Path) -> None:
+    """Write it as JSON that people can read; at once, so that nobody reads half of it."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps({"format": FORMAT} | asdict(preset), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    part.replace(file)
+
+
+def load(file: Path) -> Preset:
+    """
+    Raises:
+        ValueError: the file is damaged, or no preset.
+    """
+    try:
+        read: Any = json.loads(file.read_text("utf-8"))
+        if not isinstance(read, dict) or read.pop("format", None) != FORMAT:
+            raise ValueError("it is no preset of Detail Guidance")
+        read = {"start_percent": 0.0} | read  # files of 0.11 and before do not say
+        names = {field.name for field in fields(Preset)}
+        if read.keys() != names:
+            raise ValueError(f"it has {', '.join(sorted(read.keys() ^ names))} too much or too little")
+        return Preset(**read)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"preset: {file.name} cannot be used ({error}). Calibrate again.") from error

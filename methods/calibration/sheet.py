@@ -1,0 +1,60 @@
+"""The grid of a calibration as one picture: every layer and scale beside the same picture without Detail Guidance."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .recommendation import Cell
+
+LEAST, MOST = 256, 512  # pixels of a tile: smaller pictures are enlarged, larger ones cut to their middle, never scaled
+GAP, LINE, FRAME, FONT = 8, 18, 4, 14
+INK, GROUND, MARK = (20, 20, 20), (245, 245, 245), (230, 159, 0)  # the mark is Okabe and Ito's orange
+
+
+def contact_sheet(
+    cells: Sequence[Cell], pictures: Sequence[np.ndarray], without: np.ndarray, chosen: Cell | None
+) -> Tensor:
+    """(1, height, width, 3), 0 to 1. A row for each layer; the first picture of each is the one without.
+
+    Args:
+        cells: a grid's, or its first ones, layer by layer.
+        pictures: of each cell one, (height, width, 3); `without` is the same without Detail Guidance.
+        chosen: is framed.
+    """
+    tiles = [_tile(picture) for picture in (without, *pictures)]
+    height, width = tiles[0].shape[:2]
+    layers = list(dict.fromkeys(cell.layer for cell in cells))
+    rows = [[(cell, tile) for cell, tile in zip(cells, tiles[1:], strict=True) if cell.layer == at] for at in layers]
+    columns = 1 + max(map(len, rows))
+    row_height = height + 3 * LINE + 2 * FRAME
+    sheet = Image.new("RGB", (GAP + columns * (width + GAP), GAP + len(rows) * row_height), GROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
+    for number, row in enumerate(rows):
+        top = GAP + number * row_height
+        labelled = [(f"layer {layers[number]:g}, block {row[0][0].block}", "without", tiles[0], False)]
+        labelled += [(*_label(cell), tile, cell is chosen) for cell, tile in row]
+        for column, (first, second, tile, framed) in enumerate(labelled):
+            left = GAP + column * (width + GAP)
+            draw.text((left, top), first, INK, font)
+            draw.text((left, top + LINE), second, INK, font)
+            place = (left, top + 2 * LINE + FRAME)
+            if framed:
+                far = left + width + FRAME - 1, place[1] + height + FRAME - 1
+                draw.rectangle([(left - FRAME, place[1] - FRAME), far], MARK)
+            sheet.paste(Image.fromarray(tile), place)
+    return torch.from_numpy(np.array(sheet)).float()[None] / 255
+
+
+def _label(cell: Cell) -> tuple[str, str]:
+    nearer = "" if cell.gain is None else f", nearer by {cell.judged_by.mean:+.3f}"
+    return f"scale {cell.scale:g}, strength {cell.strength:.2f}", f"layout {np.median(cell.layout):.2f}{nearer}"
+
+
+def _tile(picture: np.ndarray) -> np.ndarray:
+    times = max(1, -(-LEAST // min(picture.shape[:2])))
+    picture = picture.repeat(times, axis=0).repeat(times, axis=1)
+    top, left = (max(0, side - MOST) // 2 for side in picture.shape[:2])
+    return (picture[top : top + MOST, left : left + MOST] * 255).round().astype(np.uint8)

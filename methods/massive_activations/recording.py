@@ -1,0 +1,211 @@
+"""What a probe records of a sampling run, and what it says of massive activations."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import ceil, prod
+
+import torch
+from torch import Tensor
+
+from .channels import most_massive
+from .perturbation import Rule
+from .profile import Profile
+
+Where = tuple[int, int]  # step, block
+NOTHING = (
+    "Nothing was recorded: no block of the model was asked with the positive conditioning. The engine that loaded this "
+    "model ignores block patches, or another node's cache answered in its place."
+)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of |z| over rows and tokens, per channel: float32 (channels,)."""
+
+    mean: Tensor
+    peak: Tensor
+
+
+def statistics(z: Tensor) -> Statistics:
+    """Of a hidden state (rows, tokens, …, channels), on its device, without waiting for it."""
+    magnitude = z.abs().flatten(0, -2)
+    return Statistics(magnitude.mean(dim=0, dtype=torch.float32), magnitude.amax(dim=0).float())
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one block is given at one step, of the positive conditioning. Views: to be looked at, not kept.
+
+    Attributes:
+        image: the picture's tokens, (pictures, tokens, …, channels).
+        text: (pictures, tokens, channels); None where the block's text cannot be told apart.
+        modulation: makes AdaLN's numbers, (pictures, branches, 3, channels): shift, scale and residual gate α, the
+            attention's branch first; None where the family has none in its blocks.
+    """
+
+    step: int
+    image: Tensor
+    text: Tensor | None
+    modulation: Callable[[], Tensor | None]
+
+
+@dataclass
+class Recording:
+    """What a probe keeps of one sampling run: filled on the model's device, read on the CPU after it.
+
+    Attributes:
+        sigmas: noise level of each step.
+        image, text: statistics of a block's input.
+        gates: mean of |α|, float32 (channels,).
+    """
+
+    family: str
+    block_names: list[str]
+    sigmas: list[float] = field(default_factory=list)
+    image: dict[Where, Statistics] = field(default_factory=dict)
+    text: dict[Where, Statistics] = field(default_factory=dict)
+    gates: dict[Where, Tensor] = field(default_factory=dict)
+
+    def see(self, block: int, sight: Sight) -> None:
+        where = (sight.step, block)
+        self.image[where] = statistics(sight.image)
+        if sight.text is not None and sight.text.shape[1]:
+            self.text[where] = statistics(sight.text)
+        modulation = sight.modulation()
+        if modulation is not None:
+            self.gates[where] = modulation[..., 2, :].abs().flatten(0, 1).mean(dim=0).float()
+
+    def image_means(self) -> Tensor:
+        """Mean of |z|, float32 (blocks, steps, channels); NaN where a cache answered in the model's place.
+
+        Raises:
+            ValueError: nothing was recorded.
+        """
+        if not self.image:
+            raise ValueError(NOTHING)
+        return self._stacked({where: each.mean for where, each in self.image.items()})
+
+    def _stacked(self, values: dict[Where, Tensor]) -> Tensor:
+        channels = len(next(iter(values.values())))
+        result = torch.full((len(self.block_names), len(self.sigmas), channels), torch.nan)
+        for (step, block), value in values.items():
+            result[block, step] = value.cpu()
+        return result
+
+    def profile(self, ratio: float, at_most: int) -> Profile:
+        """The channels that are massive on average over the steps; arguments as of `massive_channels`."""
+        magnitudes = self.image_means().nanmean(dim=1)
+        found = {block: most_massive(magnitude, ratio, at_most) for block, magnitude in enumerate(magnitudes)}
+        channels = {block: tuple(mask.nonzero().flatten().tolist()) for block, mask in found.items() if mask.any()}
+        return Profile(self.family, len(self.block_names), magnitudes.shape[1], channels, magnitudes)
+
+    def report(self, profile: Profile) -> str:
+        """What was seen, a line for each block, for people."""
+        means = self.image_means()
+        first, last = self.sigmas[0], self.sigmas[-1]
+        blocks, steps, width = means.shape
+        lines = [f"{self.family}: {blocks} blocks, {width} channels, {steps} steps (σ {first:.3g} to {last:.3g})"]
+        return "\n".join(lines + [self._line(block, means[block], profile) for block in range(blocks)])
+
+    def _line(self, block: int, means: Tensor, profile: Profile) -> str:
+        magnitude, width = profile.magnitudes[block], profile.width
+        name = f"block {block} ({self.block_names[block]})"
+        median = magnitude.quantile(0.5)
+        channels = profile.channels.get(block, ())
+        if not channels:
+            largest = int(magnitude.argmax())
+            return f"{name}: none; the largest, {largest}, is {magnitude[largest] / median:.3g} times the median"
+        shares = ", ".join(f"{channel} ({magnitude[channel] / median:.3g} times the median)" for channel in channels)
+        largest = max(channels, key=lambda channel: float(magnitude[channel]))
+        line = f"{name}: {shares}; {largest}'s |z| from {means[0, largest]:.3g} to {means[-1, largest]:.3g}"
+        line += f", at most {max(float(each.peak[largest]) for (_, at), each in self.image.items() if at == block):.3g}"
+        text = [each.mean.cpu() for (_, at), each in self.text.items() if at == block]
+        if text:
+            mean = torch.stack(text).mean(dim=0)
+            line += f"; on text {mean[largest] / mean.quantile(0.5):.3g} times the median"
+        # What stands at this block's input was let through by the gates before it.
+        gates = [gate.cpu() for (_, at), gate in self.gates.items() if at == block - 1]
+        if gates:
+            mean = torch.stack(gates).mean(dim=0)
+            line += f"; the gate before it is number {1 + int((mean > mean[largest]).sum())} of {width} by size"
+        return line
+
+
+@dataclass(frozen=True)
+class Map:
+    """Where over the picture a block's massive activations lie, at one step.
+
+    Attributes:
+        magnitude: mean of |z| over the massive channels, or of the largest channel where none is massive, (tokens,).
+        channels: these channels, bool (channels,).
+        massive: whether they are massive, bool ().
+    """
+
+    magnitude: Tensor
+    channels: Tensor
+    massive: Tensor
+
+    @property
+    def variation(self) -> float:
+        """Standard deviation over the mean, of the tokens: 0 is perfectly uniform."""
+        return float(self.magnitude.std() / self.magnitude.mean())
+
+    def __str__(self) -> str:
+        channels = ", ".join(map(str, self.channels.nonzero().flatten().tolist()))
+        return f"massive {channels}" if self.massive else f"none is massive; the largest is {channels}"
+
+
+@dataclass
+class MapRecording:
+    """The maps of one block over one sampling run, of its first picture; filled and read as `Recording`.
+
+    Attributes:
+        rule: finds them, in image tokens (1, tokens, …, channels).
+    """
+
+    block: int
+    rule: Rule
+    sigmas: list[float] = field(default_factory=list)
+    maps: dict[int, Map] = field(default_factory=dict)
+
+    def see(self, block: int, sight: Sight) -> None:
+        if block != self.block:
+            return
+        z = sight.image[:1]
+        found = self.rule.observe(z)
+        magnitude = z.abs().flatten(0, -2).float()
+        largest = torch.zeros_like(found).scatter(0, magnitude.mean(dim=0).argmax(dim=0, keepdim=True), True)
+        channels = torch.where(found.any(), found, largest)
+        self.maps[sight.step] = Map(magnitude @ channels.float() / channels.sum(), channels, found.any())
+
+    def report(self) -> str:
+        """How uniform the maps are, a line for each step.
+
+        Raises:
+            ValueError: nothing was recorded.
+        """
+        if not self.maps:
+            raise ValueError(NOTHING)
+        return "\n".join(self._line(step, each) for step, each in sorted(self.maps.items()))
+
+    def _line(self, step: int, seen: Map) -> str:
+        low, high = (float(each) for each in seen.magnitude.aminmax())
+        return (
+            f"step {step} (σ {self.sigmas[step]:.3g}): {seen}; mean |z| {float(seen.magnitude.mean()):.3g}, "
+            f"from {low:.3g} to {high:.3g} over tokens, standard deviation / mean {seen.variation:.2f}"
+        )
+
+
+def grid_of(tokens: int, latent: Sequence[int]) -> tuple[int, ...]:
+    """How many frames (for video), rows and columns of tokens a latent (rows, channels, …, height, width) became.
+
+    Raises:
+        ValueError: no patch size gives so many.
+    """
+    *frames, height, width = latent[2:]
+    for patch, in_time in itertools.product((1, 2, 4, 8), (1, 2, 4)):
+        grid = *(ceil(each / in_time) for each in frames), ceil(height / patch), ceil(width / patch)
+        if prod(grid) == tokens:
+            return grid
+    raise ValueError(f"Where {tokens} tokens lie in a latent of {tuple(latent[2:])} cannot be told: there is no map.")
