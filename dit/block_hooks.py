@@ -18,20 +18,21 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from torch.nn import Module, ModuleDict
 
-from .families import Family
-from .token_layout import Key, Stage
+from .family import Family, Key, Stage
 
 # Not every one of these families tells its blocks transformer_options. A context variable is each thread's own.
 _replacements: ContextVar[Mapping[Key, Callable]] = ContextVar("block replacements", default=MappingProxyType({}))
 
 
 def install(model: ModelPatcher, family: Family) -> None:
+    """Give the model's hooked stages their hook; once is enough."""
     for name, stage in _hooked_stages(family):
         if name not in model.object_patches:
-            model.add_object_patch(name, _asking(model.get_model_object(name), stage.kind, stage.streams))
+            model.add_object_patch(name, _replaceable(model.get_model_object(name), stage.kind, stage.hidden_states))
 
 
 def remove(model: ModelPatcher, family: Family) -> None:
+    """Take the hooks off again."""
     for name, _ in _hooked_stages(family):
         model.object_patches.pop(name, None)
 
@@ -52,20 +53,20 @@ def _hooked_stages(family: Family) -> list[tuple[str, Stage]]:
 
 
 @cache
-def _asking(cls: Any, kind: str, streams: tuple[str, ...]) -> type[Module]:
-    """A subclass of a ModuleList or ModuleDict class that gives out blocks which ask for replacements."""
+def _replaceable(cls: Any, kind: str, names: tuple[str, ...]) -> type[Module]:
+    """A subclass of a ModuleList or ModuleDict class that gives out blocks under their replacements."""
 
-    def asking(blocks: Iterator[Module]) -> Iterator[Any]:
+    def replaceable(blocks: Iterator[Module]) -> Iterator[Any]:
         replacements = _replacements.get()
         for index, block in enumerate(blocks):
             replacement = replacements.get((kind, index))
-            yield block if replacement is None else _Replaced(block, replacement, streams)
+            yield block if replacement is None else _Replaced(block, replacement, names)
 
     def items(self: Any) -> Iterator[tuple[str, Any]]:
-        return zip(cls.keys(self), asking(iter(cls.values(self))), strict=True)
+        return zip(cls.keys(self), replaceable(iter(cls.values(self))), strict=True)
 
     def iterate(self: Any) -> Iterator[Any]:
-        return asking(cls.__iter__(self))
+        return replaceable(cls.__iter__(self))
 
     loop = {"items": items} if issubclass(cls, ModuleDict) else {"__iter__": iterate}
     return type(cls.__name__, (cls,), {**loop, "__module__": cls.__module__})
@@ -74,10 +75,10 @@ def _asking(cls: Any, kind: str, streams: tuple[str, ...]) -> type[Module]:
 class _Replaced:
     """A block under its replacement, for one call."""
 
-    def __init__(self, block: Module, replacement: Callable, streams: tuple[str, ...]):
+    def __init__(self, block: Module, replacement: Callable, names: tuple[str, ...]):
         self.block = block
         self.replacement = replacement
-        self.streams = streams
+        self.names = names
 
     def __getattr__(self, name: str) -> Any:
         return attrgetter(name)(self.block)  # and not getattr: scanners of node packs take that for concealment
@@ -87,8 +88,8 @@ class _Replaced:
         names = list(signature(plain.forward).parameters)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         out = self.replacement(given, {"original_block": self.original})
-        return tuple(out[name] for name in self.streams) if len(self.streams) > 1 else out[self.streams[0]]
+        return tuple(out[name] for name in self.names) if len(self.names) > 1 else out[self.names[0]]
 
     def original(self, args: dict[str, Any]) -> dict[str, Any]:
         out = self.block(**args)
-        return dict(zip(self.streams, out if isinstance(out, tuple) else (out,), strict=True))
+        return dict(zip(self.names, out if isinstance(out, tuple) else (out,), strict=True))

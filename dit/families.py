@@ -1,201 +1,35 @@
-"""The table of model families: everything this pack knows about each, and nothing else does."""
+"""The table of model families: one row each. What this pack knows of a family stands here and nowhere else.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+Rows of classes that newer hosts have are inert on older ones.
+"""
+
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
-import torch
-from comfy.model_management import cast_to
-from torch import Tensor
-
-from ..methods.massive_activations.recording import grid_of
-from .token_layout import Block, Layout, Order, Prompt, Reading, Stage, grid_in, tokens_in, tokens_of
+from . import adaln
+from .family import Family, Order, PromptKeys, Stage
 
 
-@dataclass(frozen=True)
-class Family:
-    """
-    Attributes:
-        name: what messages call it.
-        model_classes: full names of the host's classes, below `comfy.ldm`. Not their subclasses: where those have their
-            picture is not known.
-        stages: in execution order.
-        when: tells models of one class apart.
-        patch: model → the sides of a token, in the latent's last dimensions; None where they are not counted.
-        ahead, behind: model conditions that become tokens before and after the picture's.
-        open: more tokens may follow, which no condition tells.
-        mixed: model conditions whose tokens cannot be told from the picture's.
-        padded: the model's attribute with the number of tokens to whose multiples images are padded.
-        long_skips: later blocks also receive what the earlier ones returned.
-        together: rows can be shared at all.
-        not_together: model conditions with which they cannot: the host hands them to the blocks behind the patches'
-            back, or takes them for one row only.
-        one_row: (model, model conditions) → whether the host itself takes no second row with them.
-        words_block: of the block in which a word's attention shows best where it is, by what was published; None where
-            nothing was.
-        words_behind: model → whether other tokens stand before the prompt's among the text's.
-        told: blocks are told which rows are whose (transformer_options).
-        prompt_cache: the model keeps the prompt's keys and values from step to step, except under block patches.
-    """
-
-    name: str
-    model_classes: tuple[str, ...]
-    stages: tuple[Stage, ...]
-    when: Callable[[Any], bool] = lambda model: True
-    patch: Callable[[Any], Any] | None = attrgetter("patch_size")
-    ahead: tuple[str, ...] = ()
-    behind: tuple[str, ...] = ()
-    open: bool = False
-    mixed: tuple[str, ...] = ()
-    padded: str = ""
-    long_skips: bool = False
-    together: bool = True
-    not_together: tuple[str, ...] = ()
-    one_row: Callable[[Any, Mapping[str, Any]], bool] = lambda model, conditions: False
-    words_block: int | None = None
-    words_behind: Callable[[Any], bool] = lambda model: False
-    prompt_cache: bool = False
-    told: bool = True
-
-    def shares_rows(self, model: Any, conditions: Mapping[str, Any]) -> bool:
-        """Whether a forward with these model conditions can have rows that share blocks."""
-        behind_our_back = any(conditions.get(name) is not None for name in self.not_together)
-        return self.together and not behind_our_back and not self.one_row(model, conditions)
-
-    def blocks(self, model: Any) -> tuple[Block, ...]:
-        """All blocks of a diffusion model, in execution order."""
-        blocks = []
-        for stage in self.stages:
-            last = len(stage.list_in(model)) - 1
-            blocks += [Block((stage.kind, index), stage, index == 0, index == last) for index in range(last + 1)]
-        return tuple(blocks)
-
-    def reading(
-        self, model: Any, latent: torch.Size, conditions: Mapping[str, Any], orders: Mapping[str, Order]
-    ) -> Reading:
-        """Of the streams of a forward for a latent of this shape, (rows, channels, …, height, width), with these model
-        conditions.
-
-        Args:
-            orders: that this run has shown, by kind of block.
-
-        Raises:
-            ValueError: the picture cannot be told from a reference image.
-        """
-        mixed = [name for name in self.mixed if conditions.get(name) is not None]
-        if mixed:
-            raise ValueError(
-                f"Detail Guidance cannot tell the picture from its reference image ({mixed[0]}) on {self.name}. Remove "
-                "the reference image, or Detail Guidance."
-            )
-        held = any(name.endswith("denoise_mask") for name in conditions)
-        return Reading(self.name, self._layout(model, latent, conditions), orders, held)
-
-    def _layout(self, model: Any, latent: torch.Size, conditions: Mapping[str, Any]) -> Layout | None:
-        if self.patch is None:
-            return None
-        patch, multiple = self.patch(model), vars(model).get(self.padded) or 1
-
-        def images(names: tuple[str, ...]) -> list[int]:
-            given = [conditions.get(name) for name in names]
-            each = [one for value in given for one in (value if isinstance(value, list) else [value])]
-            return [tokens_of(one, patch) for one in each]
-
-        # What stands before the picture is padded image by image, the picture with what follows it.
-        ahead = sum(tokens + -tokens % multiple for tokens in images(self.ahead))
-        picture, behind = tokens_in(latent, patch), sum(images(self.behind))
-        padding = -(picture + behind) % multiple
-        return Layout(ahead, picture, behind + padding, counted=not self.open)
+def _stage(kind: str, blocks: str, hidden_states: str, rows: str, order: Order = "image only", **more: Any) -> Stage:
+    return Stage(kind, blocks, tuple(hidden_states.split()), tuple(rows.split()), order, **more)
 
 
-def _stage(kind: str, blocks: str, streams: str, rows: str, order: Order = "picture", **more: Any) -> Stage:
-    return Stage(kind, blocks, tuple(streams.split()), tuple(rows.split()), order, **more)
+def _hooked_stage(
+    kind: str, blocks: str, hidden_states: str, rows: str, order: Order = "image only", **more: Any
+) -> Stage:
+    return _stage(kind, blocks, hidden_states, rows, order, hooked=True, **more)
 
 
-def _hooked_stage(kind: str, blocks: str, streams: str, rows: str, order: Order = "picture", **more: Any) -> Stage:
-    return _stage(kind, blocks, streams, rows, order, hooked=True, **more)
-
-
-def _sd3_modulation(block: Any, args: Mapping[str, Any]) -> Tensor:
-    return _branches(block.x_block.adaLN_modulation(args["vec"]), args["img"])
-
-
-def _flux_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
-    vec, single = args["vec"], not hasattr(block, "img_attn")
-    if not isinstance(vec, Tensor):  # Chroma and Flux.2 make it outside the blocks: of the picture, and of the text
-        branches = [vec] if single else vec[0]
-    else:
-        branches = [each for each in (block.modulation if single else block.img_mod)(vec) if each is not None]
-    shape = torch.broadcast_shapes(*(each.shift.shape for each in branches))
-    if shape[1] != 1:  # tokens at other times
-        return None
-    return torch.stack([torch.cat([each.shift, each.scale, each.gate], dim=1) for each in branches], dim=1)
-
-
-def _qwen_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
-    return _branches(block.img_mod(args["vec"]), args["img"]) if isinstance(args["vec"], Tensor) else None
-
-
-def _wan_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
-    time = args["vec"]
-    if time.ndim == 4 and time.shape[1] != 1:  # frames at other times
-        return None
-    return _branches((cast_to(block.modulation, time.dtype, time.device) + time).flatten(1), args["img"])
-
-
-def _lumina_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
-    time = args.get("adaln_input")
-    if time is None or not block.modulation:
-        return None
-    scale_and_gate = block.adaLN_modulation(time).unflatten(-1, (2, 2, args["x"].shape[-1]))
-    scale, gate = scale_and_gate.unbind(-2)
-    return torch.stack([torch.zeros_like(scale), scale, gate.tanh()], dim=-2)
-
-
-def _aura_modulation(block: Any, args: Mapping[str, Any]) -> Tensor:
-    of_picture = block.modX if hasattr(block, "modX") else block.modCX
-    return _branches(of_picture(args["vec"]), args["img"])
-
-
-def _table_modulation(block: Any, time: Tensor, image: Tensor) -> Tensor | None:
-    """A block's table of branches, to which the time's is added: (rows, 6 · channels) or (rows, 1, 6 · channels)."""
-    if time.ndim == 3 and time.shape[1] != 1:  # tokens at other times
-        return None
-    table = cast_to(block.scale_shift_table, time.dtype, time.device)
-    return _branches(table.flatten() + time.flatten(1), image)
-
-
-def _ltx_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
-    return _table_modulation(block, args["vec"], args["img"])
-
-
-def _pixart_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
-    return _table_modulation(block, args["t"], args["x"])
-
-
-def _predict2_modulation(block: Any, args: Mapping[str, Any]) -> Tensor | None:
-    time, low_rank = args["emb_B_T_D"], args.get("adaln_lora_B_T_3D")
-    if time.shape[1] != 1:  # frames at other times
-        return None
-    numbers = block.adaln_modulation_self_attn(time)
-    return _branches((numbers + low_rank if block.use_adaln_lora else numbers).flatten(1), args["x_B_T_H_W_D"])
-
-
-def _branches(numbers: Tensor, image: Tensor) -> Tensor:
-    """Shift, scale and gate of one branch after another, (rows, 3 · branches · channels)."""
-    return numbers.unflatten(-1, (-1, 3, image.shape[-1]))
-
-
-def _before(block: Any) -> Prompt:
+def _before(block: Any) -> PromptKeys:
     return "before"
 
 
-def _across(block: Any) -> Prompt:
+def _across(block: Any) -> PromptKeys:
     return "across"
 
 
-def _flux_prompt(block: Any) -> Prompt:
+def _flux_prompt(block: Any) -> PromptKeys:
     return "behind" if getattr(block, "flipped_img_txt", False) else "before"
 
 
@@ -223,8 +57,10 @@ _FLUX_STAGES = (
         "img txt",
         "img txt vec pe attn_mask",
         "image",
-        modulation=_flux_modulation,
-        prompt=_flux_prompt,
+        modulation=adaln.flux,
+        prompt_keys=_flux_prompt,
+        positions=("pe", 2),
+        sublayers=("img_attn.proj", "img_mlp"),
     ),
     _stage(
         "single_block",
@@ -232,8 +68,10 @@ _FLUX_STAGES = (
         "img",
         "img vec pe attn_mask",
         "text image",
-        modulation=_flux_modulation,
-        prompt=_before,
+        modulation=adaln.flux,
+        prompt_keys=_before,
+        positions=("pe", 2),
+        sublayers=("linear2",),
     ),
 )
 _WAN = (
@@ -244,27 +82,55 @@ _WAN = (
     "wan.model_wandancer.WanDancerModel",
 )
 _WAN_STAGES = (
-    _stage("double_block", "blocks", "img", "img txt vec pe", "image", modulation=_wan_modulation, prompt=_across),
+    _stage(
+        "double_block",
+        "blocks",
+        "img",
+        "img txt vec pe",
+        "image",
+        modulation=adaln.wan,
+        prompt_keys=_across,
+        positions=("pe", 1),
+        sublayers=("self_attn", "ffn"),
+    ),
 )
 
 FAMILIES = (
     Family(
+        "sd3",
         "SD3 / SD3.5",
         ("modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",),
-        (_stage("double_block", "joint_blocks", "img txt", "img txt vec", modulation=_sd3_modulation, prompt=_before),),
-        words_block=9,
+        (
+            _stage(
+                "double_block",
+                "joint_blocks",
+                "img txt",
+                "img txt vec",
+                modulation=adaln.sd3,
+                prompt_keys=_before,
+                sublayers=("x_block.attn.proj", "x_block.mlp"),
+            ),
+        ),
+        word_grounding_block=9,
     ),
     Family(
+        "flux",
         "Flux / Flux.2",
         ("flux.model.Flux",),
         _FLUX_STAGES,
         behind=("ref_latents",),
-        one_row=_guided_at_time_zero,
-        words_block=12,
-        words_behind=lambda model: not model.params.vec_in_dim,  # Flux.2's prompts are padded before
+        single_row=_guided_at_time_zero,
+        word_grounding_block=12,
+        prompt_comes_last=lambda network: not network.params.vec_in_dim,  # Flux.2's prompts are padded before
     ),
-    Family("Chroma / Chroma Radiance", ("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"), _FLUX_STAGES),
     Family(
+        "chroma",
+        "Chroma / Chroma Radiance",
+        ("chroma.model.Chroma", "chroma_radiance.model.ChromaRadiance"),
+        _FLUX_STAGES,
+    ),
+    Family(
+        "qwen-image",
         "Qwen-Image",
         ("qwen_image.model.QwenImageTransformer2DModel",),
         (
@@ -275,63 +141,73 @@ FAMILIES = (
                 "img txt vec pe",
                 "image",
                 grouped=("vec",),
-                modulation=_qwen_modulation,
-                prompt=_before,
+                modulation=adaln.qwen,
+                prompt_keys=_before,
+                positions=("pe", 1),
+                sublayers=("attn.to_out.0", "img_mlp"),
             ),
         ),
         behind=("ref_latents",),
-        not_together=("attention_mask",),  # it reaches the blocks behind the patches' back
+        unbatchable_conditions=("attention_mask",),  # it reaches the blocks past any block patch
     ),
     Family(
+        "qwen-image-2.1",
         "Qwen-Image 2.1",
         ("qwen_image21.model.QwenImage21Transformer2DModel",),
         (_stage("single_block", "transformer_blocks", "img", "", "image"),),
-        patch=_packed,
+        patch_size=_packed,
         ahead=("context", "ref_latents"),
-        together=False,  # one modulation of the whole forward's rows for all blocks, behind the patches' back
+        batchable=False,  # one modulation of the whole forward's rows for all blocks, past any block patch
         prompt_cache=True,
     ),
     Family(
+        "mage-flow",
         "Mage-Flow",
         ("mage_flow.model.MageFlowTransformer2DModel",),
         (_stage("double_block", "transformer_blocks", "img txt", "img txt vec pe", "image"),),
         behind=("ref_latents",),
-        not_together=("attention_mask",),  # it reaches the blocks behind the patches' back
+        unbatchable_conditions=("attention_mask",),  # it reaches the blocks past any block patch
     ),
     Family(
+        "lens",
         "Lens",
         ("lens.model.LensTransformer2DModel",),
         (_stage("double_block", "transformer_blocks", "img txt", "img txt vec pe attn_mask"),),
-        patch=_packed,
+        patch_size=_packed,
     ),
     Family(
+        "joyimage",
         "JoyImage",
         ("joyimage.model.JoyImageTransformer3DModel",),
         (_stage("double_block", "double_blocks", "img txt", "img txt vec pe", "image"),),
         behind=("ref_latents",),
     ),
     Family(
+        "krea-2",
         "Krea 2",
         ("krea2.model.SingleStreamDiT",),
         (_hooked_stage("block", "blocks", "x", "x vec freqs", "image", grouped=("vec",)),),
-        patch=attrgetter("patch"),
+        patch_size=attrgetter("patch"),
         ahead=("context",),
         behind=("ref_latents",),
     ),
     Family(
+        "ernie-image",
         "Ernie-Image",
         ("ernie.model.ErnieImageModel",),
         (_hooked_stage("layer", "layers", "x", "x rotary_pos_emb temb attention_mask", "image"),),
         behind=("context",),
     ),
     Family(
+        "ideogram-4",
         "Ideogram 4",
         ("ideogram4.model.Ideogram4Transformer2DModel",),
         (_hooked_stage("layer", "layers", "x", "x attn_mask freqs_cis adaln_input", "image"),),
-        patch=_packed,
+        patch_size=_packed,
         ahead=("context",),
     ),
     Family(
+        "boogu",
         "Boogu",
         ("boogu.model.BooguTransformer2DModel",),
         (
@@ -354,6 +230,7 @@ FAMILIES = (
         ahead=("ref_latents",),
     ),
     Family(
+        "cogvideox",
         "CogVideoX",
         ("cogvideo.model.CogVideoXTransformer3DModel",),
         (
@@ -364,9 +241,10 @@ FAMILIES = (
                 "hidden_states encoder_hidden_states temb",
             ),
         ),
-        patch=lambda model: (model.patch_size_t or 1, model.patch_size, model.patch_size),
+        patch_size=lambda network: (network.patch_size_t or 1, network.patch_size, network.patch_size),
     ),
     Family(
+        "kandinsky-5",
         "Kandinsky 5",
         ("kandinsky5.model.Kandinsky5",),
         # The host has a hook for these blocks, but calls them by names that they do not have.
@@ -377,11 +255,13 @@ FAMILIES = (
         ),
     ),
     Family(
+        "pixeldit",
         "PixelDiT / PiD",
         ("pixeldit.model.PixDiT_T2I", "pixeldit.pid.PidNet"),
         (_hooked_stage("patch_block", "patch_blocks", "x y", "x y c"),),
     ),
     Family(
+        "hidream-o1",
         "HiDream-O1",
         ("hidream_o1.model.HiDreamO1Transformer",),
         (_stage("double_block", "language_model.layers", "x", "x", "image"),),
@@ -390,35 +270,40 @@ FAMILIES = (
         prompt_cache=True,
     ),
     Family(
+        "ltx-2",
         "LTX-2",
         ("lightricks.av_model.LTXAVModel",),
         (_stage("double_block", "transformer_blocks", "img", ""),),
-        patch=None,  # masked frames leave the stream
-        together=False,  # its modulations hide their rows
+        patch_size=None,  # masked frames leave the stream
+        batchable=False,  # its modulations hide their rows
     ),
     Family(
+        "minimax-h3",
         "MiniMax H3",
         ("minimax.model.MiniMaxH3Model",),
         (_stage("double_block", "blocks", "img", "", "text image", row_dim={"img": None}),),
-        together=False,  # it takes one row
+        batchable=False,  # it takes one row
     ),
     Family(
+        "wan-humo",
         "Wan HuMo",
         ("wan.model.HumoWanModel",),
         _WAN_STAGES,
         behind=("reference_latent",),
-        not_together=("audio_embed",),  # it reaches the blocks behind the patches' back, with the whole forward's rows
+        unbatchable_conditions=("audio_embed",),  # it reaches the blocks past any block patch, with all rows
     ),
     Family(
+        "wan-reference-frame",
         "Wan with a reference frame",
         _WAN,
         _WAN_STAGES,
-        when=lambda model: getattr(model, "ref_conv", None) is not None,
+        when=lambda network: getattr(network, "ref_conv", None) is not None,
         ahead=("reference_latent",),
         behind=("time_dim_concat", "context_latents"),
     ),
-    Family("Wan", _WAN, _WAN_STAGES, behind=("time_dim_concat", "context_latents")),
+    Family("wan", "Wan", _WAN, _WAN_STAGES, behind=("time_dim_concat", "context_latents")),
     Family(
+        "wan-scail",
         "Wan SCAIL",
         ("wan.model.SCAILWanModel", "wan.model.SCAIL2WanModel"),
         _WAN_STAGES,
@@ -426,20 +311,24 @@ FAMILIES = (
         behind=("time_dim_concat", "pose_latents"),
     ),
     Family(
+        "wan-animate-2",
         "Wan Animate 2",
         ("wan.model_animate2.WanAnimate2Model",),
         _WAN_STAGES,
-        not_together=("pose_latents",),  # their keys and values reach the blocks behind the patches' back
+        unbatchable_conditions=("pose_latents",),  # their keys and values reach the blocks past any block patch
     ),
     Family(
-        "Wan",
+        "wan-s2v",
+        "Wan speech to video",
         ("wan.model.WanModel_S2V",),
         _WAN_STAGES,
+        aliases=("Wan",),
         behind=("reference_latent",),
-        open=True,  # motion follows
-        told=False,
+        uncounted_tail=True,  # motion follows
+        has_transformer_options=False,
     ),
     Family(
+        "hunyuan-video",
         "HunyuanVideo / HunyuanImage",
         ("hunyuan_video.model.HunyuanVideo",),
         (
@@ -449,8 +338,10 @@ FAMILIES = (
                 "img txt",
                 "img txt vec pe attention_mask",
                 "image",
-                modulation=_flux_modulation,
-                prompt=_flux_prompt,
+                modulation=adaln.flux,
+                prompt_keys=_flux_prompt,
+                positions=("pe", 2),
+                sublayers=("img_attn.proj", "img_mlp"),
             ),
             _stage(
                 "single_block",
@@ -458,19 +349,22 @@ FAMILIES = (
                 "img",
                 "img vec pe attention_mask",
                 "text image",
-                modulation=_flux_modulation,
+                modulation=adaln.flux,
+                positions=("pe", 2),
+                sublayers=("linear2",),
             ),
         ),
         ahead=("ref_latent",),
         # The host itself fails with these beside a second row.
-        not_together=("attention_mask", "ref_latent", "guiding_frame_index"),
+        unbatchable_conditions=("attention_mask", "ref_latent", "guiding_frame_index"),
     ),
     Family(
+        "auraflow",
         "AuraFlow",
         ("aura.mmdit.MMDiT",),
         (
             _stage(
-                "double_block", "double_layers", "img txt", "img txt vec", modulation=_aura_modulation, prompt=_before
+                "double_block", "double_layers", "img txt", "img txt vec", modulation=adaln.aura, prompt_keys=_before
             ),
             _stage(
                 "single_block",
@@ -478,13 +372,14 @@ FAMILIES = (
                 "img",
                 "img vec",
                 "text image",
-                modulation=_aura_modulation,
-                prompt=_before,
+                modulation=adaln.aura,
+                prompt_keys=_before,
             ),
         ),
-        words_behind=lambda model: True,  # registers are before it
+        prompt_comes_last=lambda network: True,  # registers are before it
     ),
     Family(
+        "ltx-video",
         "LTX-Video",
         ("lightricks.model.LTXVModel",),
         (
@@ -493,25 +388,28 @@ FAMILIES = (
                 "transformer_blocks",
                 "img",
                 "img txt attention_mask vec pe",
-                modulation=_ltx_modulation,
-                prompt=_across,
+                modulation=adaln.ltx,
+                prompt_keys=_across,
             ),
         ),
-        patch=None,  # masked frames leave the stream
+        patch_size=None,  # masked frames leave the stream
     ),
     Family(
+        "mochi",
         "Mochi",
         ("genmo.joint_model.asymm_models_joint.AsymmDiTJoint",),
         (_stage("double_block", "blocks", "img txt", "img txt vec"),),
     ),
     Family(
+        "hunyuandit",
         "HunyuanDiT",
         ("hydit.models.HunYuanDiT",),
         (_stage("double_block", "blocks", "img", "img txt vec skip"),),
         long_skips=True,
-        told=False,
+        has_transformer_options=False,
     ),
     Family(
+        "lumina-2",
         "Lumina 2 / Z-Image",
         ("lumina.model.NextDiT", "lumina.model.NextDiTPixelSpace"),
         (
@@ -522,7 +420,9 @@ FAMILIES = (
                 "x x_mask freqs_cis adaln_input",
                 "image",
                 grouped=("adaln_input",),
-                modulation=_lumina_modulation,
+                modulation=adaln.lumina,
+                positions=("freqs_cis", 1),
+                sublayers=("attention_norm2", "ffn_norm2"),
             ),
             _hooked_stage(
                 "layer",
@@ -531,15 +431,18 @@ FAMILIES = (
                 "x x_mask freqs_cis adaln_input",
                 "text image",
                 grouped=("adaln_input",),
-                modulation=_lumina_modulation,
+                modulation=adaln.lumina,
+                positions=("freqs_cis", 1),
+                sublayers=("attention_norm2", "ffn_norm2"),
             ),
         ),
-        padded="pad_tokens_multiple",
+        padded_to="pad_tokens_multiple",
         ahead=("ref_latents",),
         behind=("ref_frames",),  # Ming-Image's
-        not_together=("ref_contexts",),  # the host cannot repeat a text that no reference follows
+        unbatchable_conditions=("ref_contexts",),  # the host cannot repeat a text that no reference follows
     ),
     Family(
+        "hidream",
         "HiDream",
         ("hidream.model.HiDreamImageTransformer2DModel",),
         (
@@ -558,9 +461,10 @@ FAMILIES = (
                 "image text",
             ),
         ),
-        mixed=("image_cond",),  # HiDream-E1 puts its reference beside the picture, row by row
+        inseparable_conditions=("image_cond",),  # HiDream-E1 puts its reference beside the picture, row by row
     ),
     Family(
+        "omnigen2",
         "OmniGen2",
         ("omnigen.omnigen2.OmniGen2Transformer2DModel",),
         (
@@ -569,16 +473,14 @@ FAMILIES = (
         ),
     ),
     Family(
+        "pixart",
         "PixArt",
         ("pixart.pixartms.PixArtMS",),
-        (
-            _hooked_stage(
-                "block", "blocks", "x", "x y t", row_dim={"y": 1}, packed=("y",), modulation=_pixart_modulation
-            ),
-        ),
-        told=False,
+        (_hooked_stage("block", "blocks", "x", "x y t", row_dim={"y": 1}, packed=("y",), modulation=adaln.pixart),),
+        has_transformer_options=False,
     ),
     Family(
+        "cosmos",
         "Cosmos",
         ("cosmos.model.GeneralDIT",),
         (
@@ -588,12 +490,13 @@ FAMILIES = (
                 "x",
                 "x emb_B_D crossattn_emb crossattn_mask adaln_lora_B_3D",
                 row_dim={"x": 3, "crossattn_emb": 1},
-                prompt=_across,
+                prompt_keys=_across,
             ),
         ),
-        patch=_cosmos_patch,
+        patch_size=_cosmos_patch,
     ),
     Family(
+        "cosmos-predict2",
         "Cosmos Predict2 / Anima",
         ("cosmos.predict2.MiniTrainDIT", "anima.model.Anima"),
         (
@@ -602,65 +505,10 @@ FAMILIES = (
                 "blocks",
                 "x_B_T_H_W_D",
                 "x_B_T_H_W_D emb_B_T_D crossattn_emb adaln_lora_B_T_3D extra_per_block_pos_emb",
-                modulation=_predict2_modulation,
-                prompt=_across,
+                modulation=adaln.predict2,
+                prompt_keys=_across,
             ),
         ),
-        patch=_cosmos_patch,
+        patch_size=_cosmos_patch,
     ),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Anatomy:
-    """What one model is made of.
-
-    Attributes:
-        network: its diffusion model, without the torch.compile around it.
-        family: its row of the table.
-        blocks: all of them, in execution order.
-    """
-
-    network: Any
-    family: Family
-    blocks: tuple[Block, ...]
-
-    def grid(self, tokens: int, latent: Sequence[int]) -> tuple[int, ...]:
-        """How many frames, of a video, rows and columns of tokens a latent (rows, channels, …, height, width) became.
-
-        Args:
-            tokens: of one picture, where the table does not count them.
-
-        Raises:
-            ValueError: it does not, and no patch size gives so many.
-        """
-        patch = self.family.patch
-        return grid_of(tokens, latent) if patch is None else grid_in(latent, patch(self.network))
-
-
-def anatomy(model: Any) -> Anatomy:
-    """Of a ModelPatcher's model.
-
-    Raises:
-        ValueError: no row of the table fits it.
-    """
-    diffusion_model = model.get_model_object("diffusion_model")
-    network = getattr(diffusion_model, "_orig_mod", diffusion_model)
-    family = family_of(network)
-    return Anatomy(network, family, family.blocks(network))
-
-
-def family_of(model: Any) -> Family:
-    """
-    Raises:
-        ValueError: none of the table.
-    """
-    name = f"{type(model).__module__}.{type(model).__qualname__}".removeprefix("comfy.ldm.")
-    for family in FAMILIES:
-        if name in family.model_classes and family.when(model):
-            return family
-    names = sorted({family.name for family in FAMILIES})
-    raise ValueError(
-        f"Detail Guidance cannot patch this model: its network is {type(model).__name__}. "
-        f"Supported: {', '.join(names)}."
-    )

@@ -1,4 +1,4 @@
-"""One forward of the model under block patches of this pack's."""
+"""One forward of the model under block patches of this pack."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from . import block_hooks
-from .token_layout import Block, Key
+from .family import Block, Key
 
-Args = dict[str, Any]
-Inner = Callable[[Args], Args]  # the rest of the chain at this block: others' patch or the block itself
+Args = dict[str, Any]  # a block's arguments, or what it returns, by name
+Inner = Callable[[Args], Args]  # the rest of the chain at this block: another node's patch or the block itself
 Patch = Callable[[Args, Inner], Args]
 ChunkKey = tuple[UUID, int]
 
@@ -23,8 +23,8 @@ class Chunk:
     """One condition's rows in a forward's batch.
 
     Attributes:
-        uuid: the condition's. Not unique: for areas, the host gives the negative a copy of the positive's.
-        index: of its condition in the host's list.
+        uuid: the condition's id. Not unique: for areas, the host gives the negative a copy of the positive's.
+        index: of the condition's group in the host's list of conditions.
         number: of the chunk in the batch.
         size: rows in a chunk.
     """
@@ -36,20 +36,31 @@ class Chunk:
 
     @property
     def key(self) -> ChunkKey:
-        """Of its condition."""
+        """What identifies the chunk's condition."""
         return self.uuid, self.index
 
     @property
     def rows(self) -> slice:
+        """The chunk's rows in the batch."""
         return slice(self.number * self.size, (self.number + 1) * self.size)
+
+
+def chunks_of(transformer_options: Mapping[str, Any], rows_each: int) -> list[Chunk]:
+    """The chunks of a batch in their order, as transformer_options names them.
+
+    Args:
+        rows_each: rows of each chunk.
+    """
+    named = zip(transformer_options["uuids"], transformer_options["cond_or_uncond"], strict=True)
+    return [Chunk(uuid, index, number, rows_each) for number, (uuid, index) in enumerate(named)]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a forward is given.
+    """What one forward is given.
 
     Attributes:
-        latent: the shape of its picture, (rows, channels, …, height, width).
+        latent: shape of its latent, (rows, channels, …, height, width).
         conditions: model conditions by name, "context" among them.
         transformer_options: the host's.
     """
@@ -58,23 +69,15 @@ class Batch:
     conditions: Mapping[str, Any]
     transformer_options: dict[str, Any]
 
-    def chunks(self, rows_each: int) -> list[Chunk]:
-        """In their order."""
-        uuids, indices = self.transformer_options["uuids"], self.transformer_options["cond_or_uncond"]
-        return [
-            Chunk(uuid, index, number, rows_each)
-            for number, (uuid, index) in enumerate(zip(uuids, indices, strict=True))
-        ]
-
 
 def patched(
-    patches_for: Callable[[Batch], dict[Key, Patch] | None], was_compiled: Callable[[], object] = lambda: None
+    patches_for: Callable[[Batch], dict[Key, Patch] | None], on_uncompiled: Callable[[], object] = lambda: None
 ) -> Callable[..., Tensor]:
-    """A wrapper for the host's `apply_model` that runs each forward with the patches for what it is given.
+    """A wrapper for the host's `apply_model` that runs each forward under the patches for what it is given.
 
     Args:
-        patches_for: None leaves a forward as it is.
-        was_compiled: called where torch.compile around the whole model was set aside.
+        patches_for: the patches of a forward; None leaves the forward as it is.
+        on_uncompiled: called where torch.compile around the whole model was set aside.
     """
 
     def apply_model(
@@ -96,15 +99,15 @@ def patched(
         if patches is None:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conditions)
         options = _chained(transformer_options, patches)
-        with block_hooks.replacing(options), _uncompiled(executor.class_obj, was_compiled):
+        with block_hooks.replacing(options), _uncompiled(executor.class_obj, on_uncompiled):
             return executor(x, t, c_concat, c_crossattn, control, options, **conditions)
 
     return apply_model
 
 
 def by_key(patches: Mapping[int, Patch], blocks: Sequence[Block]) -> dict[Key, Patch]:
-    """Patches of some blocks under the host's keys, from the first of them to the last of all blocks: hosts keep a
-    block's result until the next patched block returns, so each empties the one before."""
+    """Patches by block number under the host's keys, from the first patched block to the last of all: hosts keep a
+    block's result until the next patched block returns, so each patch empties the result of the one before."""
     result: Args = {}
 
     def emptying(patch: Patch) -> Patch:
@@ -121,6 +124,7 @@ def by_key(patches: Mapping[int, Patch], blocks: Sequence[Block]) -> dict[Key, P
 
 
 def unchanged(args: Args, inner: Inner) -> Args:
+    """The patch that changes nothing."""
     return inner(args)
 
 
@@ -143,7 +147,7 @@ def _around(patch: Patch, previous: Callable | None) -> Callable[[Args, dict[str
 
 
 @contextmanager
-def _uncompiled(model: Any, was_compiled: Callable[[], object]) -> Iterator[None]:
+def _uncompiled(model: Any, on_uncompiled: Callable[[], object]) -> Iterator[None]:
     """While it lasts, the host's model runs without torch.compile around the whole of it.
 
     Patches are different functions in every forward. A compiled model would be compiled anew for each, or, in hosts
@@ -152,7 +156,7 @@ def _uncompiled(model: Any, was_compiled: Callable[[], object]) -> Iterator[None
     compiled = model.diffusion_model
     whole = hasattr(compiled, "_orig_mod")
     if whole:
-        was_compiled()
+        on_uncompiled()
         model.diffusion_model = compiled._orig_mod
     try:
         yield

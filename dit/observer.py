@@ -1,26 +1,45 @@
-"""Watching one sampling run: what stands at each block's input, without changing anything."""
+"""Observing one sampling run: what stands at each block's input, without changing anything."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from ..methods.detail_guidance.patch import without
-from ..methods.massive_activations.recording import Sight
-from . import block_hooks
-from .families import anatomy
-from .forward import Args, Batch, Chunk, Inner, Patch, patched
+from .anatomy import anatomy
+from .family import Block, Key, Order, Stage
+from .forward import Args, Batch, Inner, Patch, chunks_of, patched
 from .rows import copied
-from .token_layout import Block, Key, Order, Reading, Stage
+from .run import Wrappers, on_run
+from .token_layout import checked, token_layout
 
-KEY = "massive_activation_probe"
+KEY = "detail_guidance.observer"
 
 
-class Watcher(Protocol):
-    """Something that watches a sampling run.
+@dataclass(frozen=True)
+class BlockInput:
+    """What one block is given at one step, of the positive conditioning. Views: to be looked at, not kept.
+
+    Attributes:
+        step: number of the step in the run, from 0.
+        image: image tokens, (pictures, tokens, …, channels).
+        text: the text's tokens, (pictures, tokens, channels); None where they cannot be told apart.
+        modulation: makes AdaLN's numbers, (pictures, branches, 3, channels): shift, scale and residual gate α, the
+            attention's branch first; None where the family has none in its blocks.
+    """
+
+    step: int
+    image: Tensor
+    text: Tensor | None
+    modulation: Callable[[], Tensor | None]
+
+
+class Observer(Protocol):
+    """Something that observes a sampling run.
 
     Attributes:
         sigmas: noise level of each step so far; the run adds to it.
@@ -28,106 +47,86 @@ class Watcher(Protocol):
 
     sigmas: list[float]
 
-    def see(self, block: int, sight: Sight) -> None:
-        """Told of every block of the first forward of each step with the positive conditioning in it."""
+    def on_block(self, number: int, given: BlockInput) -> None:
+        """Called for every block of the first forward of each step with the positive conditioning in it."""
 
 
-def watched(model: ModelPatcher, watcher: Watcher, last: int | None = None) -> ModelPatcher:
-    """A clone of the model, without Detail Guidance, that samples under the watcher's eyes.
+def observed(model: ModelPatcher, observer: Observer, last: int | None = None) -> ModelPatcher:
+    """A clone of the model whose sampling runs the observer sees.
 
     Args:
-        last: the block whose input is all that is wanted: it and those behind it are not computed, and what is sampled
-            is worth nothing.
+        last: number of the last block whose input is wanted: that block and those behind it are not computed, and what
+            is sampled is worth nothing. All are computed without it.
 
     Raises:
         ValueError: no row of the family table fits the model.
     """
     of_model = anatomy(model)
-    family = of_model.family
-    clone = without(model, family)
-    block_hooks.install(clone, family)
+    family, blocks = of_model.family, of_model.blocks
 
-    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        guider: CFGGuider = executor.class_obj
+    @contextmanager
+    def start(guider: CFGGuider) -> Iterator[Wrappers]:
         positive = {cond["uuid"] for cond in guider.conds["positive"]}
         seen: set[int] = set()  # steps
         orders: dict[str, Order] = {}  # that the streams have shown
 
         def predict_noise(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            watcher.sigmas.append(float(timestep.max()))
+            observer.sigmas.append(float(timestep.max()))
             return executor(x, timestep, *args, **kwargs)
 
-        def passing(block: Block) -> Patch:
-            return _passing(block.stage, copied if block is of_model.blocks[0] else lambda stream: stream)
-
         def patches_for(batch: Batch) -> dict[Key, Patch] | None:
-            chunks = batch.chunks(rows_each=batch.latent[0] // len(batch.transformer_options["uuids"]))
-            shown = [chunk for chunk in chunks if chunk.uuid in positive and chunk.index == 0]
-            step = len(watcher.sigmas) - 1
-            if not shown or step in seen:
-                return None if last is None else {block.key: passing(block) for block in of_model.blocks}
+            chunks = chunks_of(batch.transformer_options, batch.latent[0] // len(batch.transformer_options["uuids"]))
+            rows = [chunk.rows for chunk in chunks if chunk.uuid in positive and chunk.index == 0]
+            step = len(observer.sigmas) - 1
+            if not rows or step in seen:
+                return None if last is None else {block.key: _passing(block, blocks) for block in blocks}
             seen.add(step)
-            reading = family.reading(of_model.network, batch.latent, batch.conditions, orders)
+            layout = token_layout(family, of_model.network, batch.latent, batch.conditions, orders)
 
-            def patch_of(number: int, block: Block) -> Patch:
+            def observing(number: int, block: Block) -> Patch:
+                stage = block.stage
+                passing = None if last is None or number < last else _passing(block, blocks)
                 if last is not None and number > last:
-                    return passing(block)
-                inner = passing(block) if number == last else None
-                return _showing(watcher, number, block, of_model.network, reading, shown[0], step, orders, inner)
+                    return _passing(block, blocks)
 
-            return {block.key: patch_of(number, block) for number, block in enumerate(of_model.blocks)}
+                def patch(args: Args, inner: Inner) -> Args:
+                    orders.update(layout.orders)
+                    image = layout.image_tokens(stage, args, rows[0])
+                    text = layout.text_tokens(stage, args, rows[0])
+                    observer.on_block(number, BlockInput(step, image, text, modulation_of(args)))
+                    return inner(args) if passing is None else passing(args, inner)
 
-        options = guider.model_options
-        add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, options, is_model_options=True)
-        add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, patched(patches_for), options, is_model_options=True)
-        return executor(*args, **kwargs)
+                def modulation_of(args: Args) -> Callable[[], Tensor | None]:
+                    def modulation() -> Tensor | None:
+                        if stage.modulation is None:
+                            return None
+                        made = stage.modulation(of_model.block(number), args)
+                        return None if made is None else made[rows[0]]
 
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
-    return clone
+                    return modulation
+
+                return patch
+
+            patches = {number: observing(number, block) for number, block in enumerate(blocks)}
+            patches = checked(patches, blocks, layout, lambda args, stage: rows[0], last)
+            return {blocks[number].key: patch for number, patch in patches.items()}
+
+        yield {WrappersMP.PREDICT_NOISE: predict_noise, WrappersMP.APPLY_MODEL: patched(patches_for)}
+
+    return on_run(model, KEY, start)
 
 
-def _passing(stage: Stage, handed: Callable[[Any], Any]) -> Patch:
-    """A block patch in whose place nothing is computed: what comes in goes out. `handed`: hosts may keep the first
-    block's input, and write into what it returns."""
+def _passing(block: Block, blocks: tuple[Block, ...]) -> Patch:
+    """A block patch that computes nothing: what comes in goes out."""
+    # Hosts may keep the first block's input, and write into what it returns.
+    handed = copied if block is blocks[0] else _same
+    stage: Stage = block.stage
 
     def patch(args: Args, inner: Inner) -> Args:
-        return {name: handed(args[name]) for name in stage.streams}
+        return {name: handed(args[name]) for name in stage.hidden_states}
 
     return patch
 
 
-def _showing(
-    watcher: Watcher,
-    number: int,
-    block: Block,
-    network: Any,
-    reading: Reading,
-    chunk: Chunk,
-    step: int,
-    orders: dict[str, Order],
-    instead: Patch | None,
-) -> Patch:
-    """A block patch that shows what a block is given and changes nothing, unless another patch is to run instead."""
-    stage, rows = block.stage, chunk.rows
-
-    def show(args: Args, inner: Inner) -> Args:
-        if block.first:
-            reading.count(block, args)
-            reading.follow(block, args, rows)
-            orders.update(reading.orders)
-        picture = reading.picture(stage, args, rows)
-        watcher.see(number, Sight(step, picture, reading.text_of(stage, args, rows), lambda: modulation(args)))
-        if instead is not None:
-            return instead(args, inner)
-        out = inner(args)
-        if block.last:
-            reading.leave(block, out, rows)
-        return out
-
-    def modulation(args: Args) -> Tensor | None:
-        if stage.modulation is None:
-            return None
-        made = stage.modulation(stage.block_in(network, block.key[1]), args)
-        return None if made is None else made[rows]
-
-    return show
+def _same(value: Any) -> Any:
+    return value

@@ -1,4 +1,4 @@
-"""Rows of a forward's batch, in whatever a block is given: tensors, in nested tuples, lists and dataclasses."""
+"""Rows of a forward's batch, in whatever a block is given: tensors, in nested tuples, lists, dicts and dataclasses."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -9,37 +9,38 @@ import torch
 from torch import Tensor
 
 
-def each(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     """The value with every tensor in it replaced by the function's."""
     if isinstance(value, Tensor):
         return function(value)
     if is_dataclass(value) and not isinstance(value, type):
         parts = {item.name: attrgetter(item.name)(value) for item in fields(value)}
-        return replace(value, **{name: each(function, part) for name, part in parts.items()})
+        return replace(value, **{name: map_tensors(function, part) for name, part in parts.items()})
     if isinstance(value, tuple | list):
-        return type(value)(each(function, item) for item in value)
+        return type(value)(map_tensors(function, item) for item in value)
     return value
 
 
 def copied(value: Any) -> Any:
-    return each(torch.clone, value)
+    """A copy: blocks, ControlNets and other packs may change what they are given in place."""
+    return map_tensors(torch.clone, value)
 
 
-def take(
+def take_rows(
     value: Any, chosen: Sequence[slice], total: int, dim: int | None = 0, packed: bool = False, groups: bool = False
 ) -> Any:
-    """The chosen rows, of `total`; a view where they lie beside each other.
+    """The chosen rows of `total`; a view where they lie beside each other.
 
     Args:
-        dim: which dimension the rows are; None where there are none. A tensor of one row holds for all.
+        dim: dimension of the rows; None where there are none. A tensor of one row holds for all.
         packed: each row is many entries of that dimension.
         groups: all rows may come several times over.
 
     Raises:
-        ValueError: a tensor with other rows than the batch.
+        ValueError: a tensor has other rows than the batch.
     """
 
-    def of(tensor: Tensor) -> Tensor:
+    def rows_in(tensor: Tensor) -> Tensor:
         if dim is None or tensor.shape[dim] == 1:
             return tensor
         times, rest = divmod(tensor.shape[dim], total)
@@ -55,7 +56,7 @@ def take(
         parts = [tensor.narrow(dim, start, stop - start) for start, stop in _joined(spans)]
         return torch.cat(parts, dim) if len(parts) > 1 else parts[0]
 
-    return each(of, value)
+    return map_tensors(rows_in, value)
 
 
 def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -67,26 +68,30 @@ def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def rows_of(value: Any, rows: slice, dim: int | None = 0) -> Any:
-    """A copy of some rows: blocks, ControlNets and other packs may change them in place."""
-    return each(lambda tensor: (tensor if dim is None else tensor.movedim(dim, 0)[rows].movedim(0, dim)).clone(), value)
+def copy_rows(value: Any, rows: slice, dim: int | None = 0) -> Any:
+    """A copy of some rows."""
+
+    def copy(tensor: Tensor) -> Tensor:
+        return (tensor if dim is None else tensor.movedim(dim, 0)[rows].movedim(0, dim)).clone()
+
+    return map_tensors(copy, value)
 
 
-def spread(value: Any, chunks: int, sources: Sequence[int], dim: int | None = 0) -> Any:
+def repeat_chunks(value: Any, chunks: int, sources: Sequence[int], dim: int | None = 0) -> Any:
     """Equal chunks of rows → the chunks that `sources` names, in that order."""
 
-    def of(tensor: Tensor) -> Tensor:
+    def repeat(tensor: Tensor) -> Tensor:
         if dim is None:
             return tensor
         parts = tensor.chunk(chunks, dim)
         return torch.cat([parts[source] for source in sources], dim)
 
-    return each(of, value)
+    return map_tensors(repeat, value)
 
 
-def together(values: Sequence[Any], dim: int | None, device: torch.device) -> Any:
+def concatenated(values: Sequence[Any], dim: int | None, device: torch.device) -> Any:
     """Values of one structure, their rows one after another, on a device."""
     first = values[0]
     if isinstance(first, Tensor):
         return first.to(device) if dim is None else torch.cat([value.to(device) for value in values], dim)
-    return type(first)(together(parts, dim, device) for parts in zip(*values, strict=True))
+    return type(first)(concatenated(parts, dim, device) for parts in zip(*values, strict=True))

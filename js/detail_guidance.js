@@ -72,7 +72,7 @@ async function fetchKept() {
     ["presets", keepPreset],
     ["reports", keep],
   ]) {
-    const kept = await api.fetchApi(`/detail_guidance/${route}`);
+    const kept = await api.fetchApi(`/detail_guidance/${route}?${new URLSearchParams({ client_id: api.clientId ?? "" })}`);
     if (kept.ok) (await kept.json()).forEach(take);
   }
   showReports();

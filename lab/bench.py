@@ -205,7 +205,7 @@ def methods(pack: Pack, patcher: ModelPatcher, size: Size, blocks: int) -> list[
         slg = SkipLayerGuidanceDiT.execute(patcher, 3.0, 0.0, 1.0, **size.skip(skipped))[0]
         rows.append(row("slg", slg, 1 + (blocks - len(skipped)) / (2 * blocks)))
     for what, region in regions(pack, patcher, size).items():
-        watched = pack.module("methods.regions.reader").watched_region(patcher, region, lambda maps: None)
+        watched = pack.module("methods.regions.reader").read_each_step(patcher, region, lambda maps: None)
         rows.append(row(what, watched, 1.0))
     for m in (blocks // 4, blocks // 2, 3 * blocks // 4):
         rows += [detail(m, "together"), detail(m, "in turn")]
@@ -216,7 +216,7 @@ def regions(pack: Pack, patcher: ModelPatcher, size: Size) -> dict[str, Any]:
     """What is read while the model samples: two words, where it tells its attention to them; and the foreground."""
     words = pack.module("methods.regions.words").Words(("one", "two"), ((1,), (2, 3), (4, 5)), size.text, None)
     found = {"words": words, "foreground": pack.run("DetailForeground")}
-    if not any(stage.prompt for stage in pack.module("dit.families").anatomy(patcher).family.stages):
+    if not any(stage.prompt for stage in pack.module("dit.anatomy").anatomy(patcher).family.stages):
         del found["words"]
     return found
 

@@ -1,4 +1,4 @@
-"""Puts what the lab works with on the import path: the tools, the tests' models, the reference model, the lab itself."""
+"""Puts on the import path what the lab works with: tools, the tests' models, the reference model, the lab itself."""
 
 import sys
 from pathlib import Path

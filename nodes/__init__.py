@@ -1,5 +1,7 @@
 """What users see: one short file per node, widgets in, one call out."""
 
+from comfy_api.latest import io
+
 from .detail_compare import DetailCompare
 from .detail_foreground import DetailForeground
 from .detail_guidance import DetailGuidance
@@ -18,7 +20,7 @@ from .prompt_word_mask import PromptWordMask
 from .prompt_words import PromptWords
 from .show_features import ShowFeatures
 
-NODES = [
+NODES: list[type[io.ComfyNode]] = [
     DetailGuider,
     DetailGuidance,
     DetailGuidanceOptions,

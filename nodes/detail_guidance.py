@@ -3,7 +3,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from .inputs import CATEGORY, FAMILIES, FOUND_BY, guidance_inputs, guided
+from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided
 
 
 class DetailGuidance(io.ComfyNode):
@@ -22,7 +22,7 @@ class DetailGuidance(io.ComfyNode):
             outputs=[io.Model.Output(tooltip="The model, sampling with Detail Guidance.")],
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,  # another node with these inputs has its own report
-            **FOUND_BY,
+            **SEARCH_ALIASES,
         )
 
     @classmethod

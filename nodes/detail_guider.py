@@ -5,7 +5,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
 from comfy_api.latest import io
 
-from .inputs import CATEGORY, FAMILIES, FOUND_BY, guidance_inputs, guided
+from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided
 
 
 class DetailGuider(io.ComfyNode):
@@ -38,7 +38,7 @@ class DetailGuider(io.ComfyNode):
             outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,  # another node with these inputs has its own report
-            **FOUND_BY,
+            **SEARCH_ALIASES,
         )
 
     @classmethod

@@ -6,7 +6,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..methods.calibration import metrics
-from ..methods.massive_activations.figures import require_matplotlib, spectra
+from ..methods.calibration.figures import spectra
+from ..methods.common.drawing import require_matplotlib
 from .inputs import CATEGORY, require_pairs
 
 

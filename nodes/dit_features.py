@@ -6,15 +6,16 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..dit.families import Anatomy, anatomy
+from ..dit import Anatomy, anatomy
+from ..dit.encoding import encoded, of_whole_tokens, require_one_caption
 from ..methods.common.layers import block_at
 from ..methods.common.numbers import require
+from ..methods.detail_guidance.patch import without
 from ..methods.detail_guidance.settings import AUTO, Options, parse_channels
-from ..methods.features.extraction import features_of
+from ..methods.features.extraction import Extraction, features_of
 from ..methods.features.features import Features
 from ..methods.massive_activations.profile import Profile
 from .inputs import CATEGORY, DetailGuidanceProfile, DiTFeaturesType, finding_inputs, fraction
-from .pictures import encoded, of_whole_tokens, require_one_caption
 
 NONE = "none"
 MODULATED, RAW = "modulated", "raw"
@@ -121,7 +122,7 @@ class DiTFeatures(io.ComfyNode):
         require("draws", draws, 1, 64)
         of_model = anatomy(model)
         if profile is not None:
-            profile.check(of_model.family.name, len(of_model.blocks))
+            profile.check(of_model.family.names, len(of_model.blocks))
         require_one_caption(positive)
         samples, size = _latent_of(of_model, image, vae, latent)
         if samples.ndim == 4 and model.get_model_object("latent_format").latent_dimensions == 3:
@@ -130,27 +131,15 @@ class DiTFeatures(io.ComfyNode):
         listed = () if channels.strip().lower() == NONE else parse_channels(channels)
         options = Options(listed, massive_ratio, max_channels, profile=profile)
         block = block_at(layer, len(of_model.blocks))
-        features = features_of(
-            model,
-            positive,
-            samples,
-            size,
-            block,
-            noise_level,
-            draws,
-            seed,
-            options.rule(block),
-            normalise == MODULATED,
-            maps,
-            bar.update_absolute,
-        )
+        how = Extraction(block, noise_level, draws, seed, options.perturbation(block), normalise == MODULATED, maps)
+        features = features_of(without(model), positive, samples, size, how, bar.update_absolute)
         return io.NodeOutput(features, _report(features, normalise, image))
 
 
 def _latent_of(
     of_model: Anatomy, image: Tensor | None, vae: VAE | None, latent: dict[str, Any] | None
 ) -> tuple[Tensor, tuple[int, int]]:
-    """The latent of whole tokens, and how many pixels they cover from the upper left corner: height and width."""
+    """The latent of whole tokens, and the height and width in pixels that they cover from the upper left corner."""
     if latent is not None and image is not None:
         raise ValueError("latent: there is an image too. Connect one of them.")
     if latent is not None:
@@ -169,7 +158,7 @@ def _report(features: Features, normalise: str, given: Tensor | None) -> str:
         )
     if normalise == MODULATED and not features.modulated:
         lines.append(
-            f"Raw: this pack does not know {features.family}'s AdaLN, or it has other values for each token here."
+            f"Raw: this pack does not know the AdaLN of {features.family}, or it has other values for each token here."
         )
     if not features.dropped:
         lines.append("No channel was dropped: none is massive at this block, or none is listed.")

@@ -7,16 +7,14 @@ from comfy.samplers import KSampler
 from comfy_api.latest import io
 from torch import Tensor
 
-from nodes import common_ksampler
-
-from ..dit.observer import Watcher, watched
-from ..methods.detail_guidance.patch import patch
+from ..dit import KSamplerSettings, Observer, ksample, observed
+from ..methods.detail_guidance.patch import patch, without
 from ..methods.detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options, Settings
 
 CATEGORY = "detail guidance"
 FAMILIES = "SD3, Flux, Qwen-Image, Wan …"
 
-# What people look for who want finer detail; hosts that know no other names have those of the nodes alone.
+# Further words by which the host's search finds a node; older hosts know none.
 ALIASES = [
     "sharpen",
     "texture",
@@ -29,7 +27,9 @@ ALIASES = [
     "PAG",
     "massive activations",
 ]
-FOUND_BY: dict[str, Any] = {"search_aliases": ALIASES} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
+SEARCH_ALIASES: dict[str, Any] = (
+    {"search_aliases": ALIASES} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
+)
 
 DetailGuidanceOptionsType = io.Custom("DG_OPTIONS")
 DetailGuidanceProfile = io.Custom("DG_PROFILE")
@@ -150,21 +150,29 @@ def finding_inputs() -> list[io.Input]:
     ]
 
 
-def sampled(watcher: Watcher, model: Any, **values: Any) -> dict[str, Any]:
-    """What KSampler samples with the values of `sampling_inputs`, under the eyes of a watcher.
+def sampled(
+    observer: Observer,
+    model: ModelPatcher,
+    positive: list,
+    negative: list,
+    latent_image: dict[str, Any],
+    **settings: Any,
+) -> dict[str, Any]:
+    """What KSampler samples with the values of `sampling_inputs`, without Detail Guidance, while an observer looks.
 
     Raises:
         ValueError: names the input, its value and what is allowed.
     """
-    require_something(values["positive"], values["latent_image"])
-    (latent,) = common_ksampler(watched(model, watcher), latent=values.pop("latent_image"), **values)
-    return latent
+    require_something(positive, latent_image)
+    watched = observed(without(model), observer)
+    return ksample(watched, positive, negative, latent_image, KSamplerSettings(**settings)).latent
 
 
 def require_something(positive: list, latent_image: dict[str, Any]) -> None:
-    """
+    """Refuse to sample without a prompt or a latent.
+
     Raises:
-        ValueError: there is nothing to sample.
+        ValueError: the conditioning or the latent is empty.
     """
     if not positive:
         raise ValueError("positive: it is empty. Connect a text encoder's conditioning.")
@@ -174,10 +182,13 @@ def require_something(positive: list, latent_image: dict[str, Any]) -> None:
 
 
 def require_pairs(images: Tensor, reference: Tensor) -> None:
-    """Pictures (n, height, width, channels), and what each is compared with.
+    """Refuse pictures that cannot be compared in pairs.
+
+    Args:
+        images, reference: (pictures, height, width, channels).
 
     Raises:
-        ValueError: they are not as large, or not as many and not one for all.
+        ValueError: the two differ in size, or in number and reference is not one for all.
     """
     if images.shape[1:3] != reference.shape[1:3]:
         sizes = [f"{each.shape[2]} × {each.shape[1]}" for each in (images, reference)]

@@ -3,11 +3,12 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..dit.families import anatomy
+from ..dit import anatomy
+from ..methods.common.drawing import require_matplotlib
 from ..methods.common.layers import block_at
 from ..methods.common.numbers import require
 from ..methods.detail_guidance.settings import LAYER, Options
-from ..methods.massive_activations.figures import maps, require_matplotlib
+from ..methods.massive_activations.figures import maps
 from ..methods.massive_activations.profile import Profile
 from ..methods.massive_activations.recording import MapRecording
 from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, fraction, sampled, sampling_inputs
@@ -54,14 +55,14 @@ class MassiveActivationMap(io.ComfyNode):
         of_model = anatomy(model)
         block = block_at(layer, len(of_model.blocks))
         if profile is not None:
-            profile.check(of_model.family.name, len(of_model.blocks))
+            profile.check(of_model.family.names, len(of_model.blocks))
         options = Options(massive_ratio=massive_ratio, max_channels=max_channels, profile=profile)
-        recording = MapRecording(block, options.rule(block))
+        recording = MapRecording(block, options.perturbation(block))
         latent = sampled(recording, model, **values)
         shape = latent["samples"].shape
         drawn = maps(
             recording,
             f"block {block} ({of_model.blocks[block].name})",
-            lambda tokens: of_model.grid(tokens, shape),
+            lambda tokens: of_model.token_grid(tokens, shape),
         )
         return io.NodeOutput(drawn, recording.report(), latent)

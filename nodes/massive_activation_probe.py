@@ -3,9 +3,10 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..dit.families import anatomy
+from ..dit import anatomy
+from ..methods.common.drawing import require_matplotlib
 from ..methods.detail_guidance.settings import Options
-from ..methods.massive_activations.figures import figures, require_matplotlib
+from ..methods.massive_activations.figures import figures
 from ..methods.massive_activations.recording import Recording
 from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, sampled, sampling_inputs
 
@@ -37,7 +38,7 @@ class MassiveActivationProbe(io.ComfyNode):
         require_matplotlib()
         Options(massive_ratio=massive_ratio, max_channels=max_channels)  # refuses, before sampling
         of_model = anatomy(model)
-        recording = Recording(of_model.family.name, [block.name for block in of_model.blocks])
+        recording = Recording(of_model.family.name, of_model.family.id, of_model.block_names)
         latent = sampled(recording, model, **values)
         profile = recording.profile(massive_ratio, max_channels)
         return io.NodeOutput(profile, figures(recording, profile), recording.report(profile), latent)

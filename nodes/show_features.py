@@ -2,11 +2,12 @@ import torch
 from comfy_api.latest import io
 from torch.nn.functional import interpolate
 
+from ..methods.common.drawing import require_matplotlib
 from ..methods.common.numbers import require
+from ..methods.common.palette import SIXTEEN
 from ..methods.features import matching
 from ..methods.features.features import Features
-from ..methods.features.pictures import PALETTE, colours, heat_picture, label_picture
-from ..methods.massive_activations.figures import require_matplotlib
+from ..methods.features.pictures import colours, heat_picture, label_picture
 from .inputs import CATEGORY, DiTFeaturesType
 
 
@@ -25,7 +26,7 @@ class ShowFeatures(io.ComfyNode):
                     "parts",
                     default=4,
                     min=2,
-                    max=len(PALETTE),
+                    max=len(SIXTEEN),
                     tooltip="Into how many parts the pictures are divided. Raising it finds smaller ones.",
                 ),
                 io.Int.Input("channel", default=0, min=0, max=2**16, tooltip="Which channel is drawn, from 0."),
@@ -43,7 +44,7 @@ class ShowFeatures(io.ComfyNode):
     @classmethod
     def execute(cls, features: Features, parts: int, channel: int) -> io.NodeOutput:
         require_matplotlib()
-        require("parts", parts, 2, len(PALETTE))
+        require("parts", parts, 2, len(SIXTEEN))
         require("channel", channel, 0, features.values.shape[1] - 1)
         size = features.height, features.width
         found = matching.parts(features.values, parts)

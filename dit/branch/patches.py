@@ -1,11 +1,11 @@
-"""The block patches of a guided step.
+"""The block patches of a step with a second prediction.
 
-A forward's batch is made of chunks, one per condition, each with one row per picture. In a guided step some chunks are
-detail rows: copies of a conditional chunk that get weakened. Each forward is patched for what it holds:
+A forward's batch is made of chunks, one per condition, each with one row per picture. Perturbed chunks are copies of a
+conditional chunk. Each forward is patched for what it holds:
 
-    sharing      detail rows beside their conditional rows: blocks before the rules take the latter's outputs
-    recording    conditional rows alone: their state at the first rule's block, and what the rules observe, are kept
-    resuming     detail rows alone: they start from the recorded state
+    share_prefix         perturbed rows beside their conditional rows, whose outputs they take before the branch
+    capture_prefix       conditional rows alone: their state at the branch, and what is observed of them, is kept
+    resume_from_prefix   perturbed rows alone: they start from the captured state
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,166 +15,166 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...methods.massive_activations.channels import peak_ratio
+from ..family import Block, Key, Order
 from ..forward import Args, Chunk, ChunkKey, Inner, Patch, by_key, unchanged
-from ..rows import copied, rows_of, spread, take, together
-from ..token_layout import Block, Key, Order, Reading
-from .request import Task
+from ..rows import concatenated, copied, copy_rows, repeat_chunks, take_rows
+from ..token_layout import TokenLayout, checked
+from .request import StepRequest
 
 Labels = dict[str, list[Any]]  # what transformer_options says of the chunks
 
 
 @dataclass(frozen=True)
-class Handover:
-    """What a chunk leaves: a conditional one for its detail rows, another one where it is to stand beside them again.
+class PrefixState:
+    """What a chunk leaves for a later forward: for its perturbed rows, or to stand beside them.
 
     Attributes:
-        found: what the rules observed, per block; nothing in others.
-        streams: its streams at the first rule's block, where its detail rows come later.
-        outputs: what blocks before that returned, per block; only where later blocks are given it too.
+        statistics: block → what its perturbation observed; empty for other chunks.
+        hidden_states: the chunk's hidden states at the branch, where its perturbed rows come later.
+        outputs: block → what it returned, of blocks before the branch; only where later blocks are given it too.
     """
 
-    found: dict[int, Tensor] = field(default_factory=dict)
-    streams: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[int, Tensor] = field(default_factory=dict)
+    hidden_states: dict[str, Any] = field(default_factory=dict)
     outputs: dict[int, Any] = field(default_factory=dict)
 
 
 @dataclass
-class Trace:
-    """What the forwards of one step leave behind, which may run in several threads: it is only ever added to, and what
-    is not of the whole step has a key for each condition.
+class StepTrace:
+    """What the forwards of one step leave behind. They may run in several threads: a trace is only ever added to, and
+    what is not of the whole step has a key for each condition.
 
     Attributes:
-        handovers: by the chunk's key.
-        weakened: whether any detail chunk was.
-        peak_ratios: per block, of the first conditional chunk that came by, where the task wants them.
-        orders: of kinds of blocks, where the streams show another one than the table's.
-        fingerprints: of the first block's tokens (see layout.py), by the condition and its window; None once two were
-            compared.
-        compiled: whether torch.compile around the whole model was set aside.
+        prefixes: by the chunk's key.
+        perturbed: whether any perturbed chunk was perturbed.
+        measured: block → the request's measure, of the first conditional chunk that came by.
+        orders: kind of block → order that the streams show in place of the table's.
+        token_sums: of the first block's tokens, by condition and window; None once two steps were compared.
+        uncompiled: whether torch.compile around the whole model was set aside.
     """
 
-    handovers: dict[ChunkKey, Handover] = field(default_factory=dict)
-    weakened: bool = False
-    peak_ratios: dict[int, Tensor] = field(default_factory=dict)
+    prefixes: dict[ChunkKey, PrefixState] = field(default_factory=dict)
+    perturbed: bool = False
+    measured: dict[int, Tensor] = field(default_factory=dict)
     orders: dict[str, Order] = field(default_factory=dict)
-    fingerprints: dict[ChunkKey, Tensor | None] = field(default_factory=dict)
-    compiled: bool = False
+    token_sums: dict[ChunkKey, Tensor | None] = field(default_factory=dict)
+    uncompiled: bool = False
 
-    def of(self, chunk: Chunk) -> Handover:
-        """What a chunk leaves."""
-        return self.handovers.setdefault(chunk.key, Handover())
+    def of(self, chunk: Chunk) -> PrefixState:
+        """The prefix state of a chunk, to be added to."""
+        return self.prefixes.setdefault(chunk.key, PrefixState())
 
 
 @dataclass(frozen=True)
-class Forward:
+class StepForward:
     """One forward of a step.
 
     Attributes:
-        reading: where it has its picture.
+        layout: where the forward has its image tokens.
     """
 
-    task: Task
-    reading: Reading
-    trace: Trace
+    request: StepRequest
+    layout: TokenLayout
+    trace: StepTrace
 
     @property
     def blocks(self) -> Sequence[Block]:
-        return self.task.anatomy.blocks
+        """All blocks of the model."""
+        return self.request.anatomy.blocks
 
     @property
     def prefix(self) -> range:
-        """The blocks that detail rows have in common with their conditional rows."""
-        return range(self.task.first)
+        """The blocks that perturbed rows have in common with their conditional rows."""
+        return range(self.request.first)
 
     @property
     def long_skips(self) -> bool:
-        return self.task.anatomy.family.long_skips
+        """Whether later blocks also receive what earlier ones returned."""
+        return self.request.anatomy.family.long_skips
 
-    def picture(self, block: int, args: Args, chunk: Chunk) -> Tensor:
-        """A view of the picture's tokens of a chunk at a block's input."""
-        return self.reading.picture(self.blocks[block].stage, args, chunk.rows)
+    def image_tokens(self, block: int, args: Args, chunk: Chunk) -> Tensor:
+        """A view of a chunk's image tokens at a block's input."""
+        return self.layout.image_tokens(self.blocks[block].stage, args, chunk.rows)
 
-    def observed(self, block: int, args: Args, conditional: Chunk) -> Tensor:
-        """What the rule finds at a block's input; also noted in the trace."""
-        found = self.task.rules[block].observe(self.picture(block, args, conditional))
-        self.trace.of(conditional).found[block] = found
-        return found
+    def observe(self, block: int, args: Args, conditional: Chunk) -> Tensor:
+        """The statistics of a conditional chunk at a block's input; also noted in the trace."""
+        statistics = self.request.perturbations[block].observe(self.image_tokens(block, args, conditional))
+        self.trace.of(conditional).statistics[block] = statistics
+        return statistics
 
-    def weakened(self, block: int, args: Args, found: Mapping[Chunk, Tensor], ours: bool) -> Args:
-        """A block's arguments with these detail chunks weakened by what was found; `ours`: in place, because nobody
-        else holds on to the image stream."""
+    def perturb(self, block: int, args: Args, statistics: Mapping[Chunk, Tensor], ours: bool) -> Args:
+        """A block's arguments with perturbed chunks.
+
+        Args:
+            statistics: perturbed chunk → statistics of its conditional chunk.
+            ours: whether the image stream may be written to, because nobody else holds on to it.
+        """
         name = self.blocks[block].stage.image
         if not ours:
             args = {**args, name: copied(args[name])}
-        for detail, seen in found.items():
-            picture = self.picture(block, args, detail)
-            picture.copy_(self.task.rules[block].weaken(picture, seen, self.task.keep))
-            self.trace.weakened = True
+        for chunk, observed in statistics.items():
+            self.request.perturbations[block].apply(self.image_tokens(block, args, chunk), observed, self.request.keep)
+            self.trace.perturbed = True
         return args
 
     def by_key(self, patches: dict[int, Patch], conditional: Sequence[Chunk] = ()) -> dict[Key, Patch]:
-        """Under the host's keys.
+        """The patches under the host's keys, inside the checks of the layout.
 
         Args:
-            conditional: chunks that are measured and compared with the table, where the task wants it.
+            conditional: chunks that are measured and compared with the table, where the request wants it.
         """
-        return by_key(self._watched(patches, conditional), self.blocks)
+        rows = conditional[0].rows if conditional and self.request.compare_layout else None
+        patches = self._measuring(patches, conditional)
+        if rows is not None or any(block.stage.order != "image only" for block in self.blocks):
+            rows_of = None if rows is None else lambda args, stage: rows
+            patches = checked(patches, self.blocks, self.layout, rows_of)
+        return by_key(patches, self.blocks)
 
-    def _watched(self, patches: dict[int, Patch], conditional: Sequence[Chunk]) -> dict[int, Patch]:
-        """The patches, and around them what is to be seen of the streams."""
-        measured = next(iter(conditional), None) if self.task.measure else None
+    def _measuring(self, patches: dict[int, Patch], conditional: Sequence[Chunk]) -> dict[int, Patch]:
+        """The patches, and around them what the request wants to know of the conditional chunks."""
+        request, trace = self.request, self.trace
+        measured = conditional[0] if conditional and request.measure is not None else None
 
-        def watching(number: int, patch: Patch) -> Patch:
-            block = self.blocks[number]
-
+        def measuring(number: int, patch: Patch) -> Patch:
             def run(args: Args, inner: Inner) -> Args:
-                if block.first:
-                    self._enter(number, args, conditional)
-                if measured is None:
-                    return patch(args, inner)
-                if number not in self.trace.peak_ratios:
-                    self.trace.peak_ratios[number] = peak_ratio(self.picture(number, args, measured))
-                out = patch(args, inner)
-                if block.last:
-                    self.reading.leave(block, out, measured.rows)
-                return out
+                trace.orders.update(self.layout.orders)
+                if number == 0:
+                    for chunk in conditional:
+                        self._compare_steps(args, chunk)
+                if measured is not None and request.measure is not None and number not in trace.measured:
+                    trace.measured[number] = request.measure(self.image_tokens(number, args, measured))
+                return patch(args, inner)
 
             return run
 
-        every = measured is not None
-        alone = all(block.stage.order == "picture" for block in self.blocks)  # nothing to tell apart
-        seen = [n for n, block in enumerate(self.blocks) if every or (block.first and not alone)]
-        return patches | {number: watching(number, patches.get(number, unchanged)) for number in seen}
+        where = range(len(self.blocks)) if measured is not None else [n for n, b in enumerate(self.blocks) if b.first]
+        return patches | {number: measuring(number, patches.get(number, unchanged)) for number in where}
 
-    def _enter(self, number: int, args: Args, conditional: Sequence[Chunk]) -> None:
-        """At the first block of a stage: the streams against the table."""
-        block, task, trace = self.blocks[number], self.task, self.trace
-        self.reading.count(block, args)
-        if number > 0 and task.measure and conditional:
-            self.reading.follow(block, args, conditional[0].rows)
-            trace.orders.update(self.reading.orders)
-        for chunk in conditional if number == 0 else ():
-            key = (chunk.uuid, task.window)
-            earlier = task.fingerprints.get(key)
-            if key in task.fingerprints and earlier is None:
-                continue  # compared before
-            now = self.reading.fingerprint(block, args, chunk.rows)
-            if now is None:
-                continue
-            if earlier is not None and earlier.shape == now.shape:
-                self.reading.compare(block, now, earlier)
-                trace.fingerprints[key] = None
-            else:
-                trace.fingerprints[key] = now
+    def _compare_steps(self, args: Args, chunk: Chunk) -> None:
+        """Compare the first block's tokens with those of an earlier step."""
+        key, block = (chunk.uuid, self.request.window), self.blocks[0]
+        earlier = self.request.token_sums.get(key)
+        if key in self.request.token_sums and earlier is None:
+            return  # compared before
+        now = self.layout.token_sums(block, args, chunk.rows)
+        if now is None:
+            return
+        if earlier is not None and earlier.shape == now.shape:
+            self.layout.check_changes(block, now, earlier)
+            now = None
+        self.trace.token_sums[key] = now
 
 
-def sharing(forward: Forward, chunks: list[Chunk], partner: dict[Chunk, Chunk]) -> dict[Key, Patch]:
-    """Detail rows beside their conditional rows; `partner` maps the ones to the others."""
+def share_prefix(forward: StepForward, chunks: list[Chunk], partner: dict[Chunk, Chunk]) -> dict[Key, Patch]:
+    """Patches for perturbed rows beside their conditional rows.
+
+    Args:
+        partner: perturbed chunk → its conditional one.
+    """
     computed = [chunk for chunk in chunks if chunk not in partner]
     computed_rows, total = [chunk.rows for chunk in computed], sum(chunk.size for chunk in chunks)
     sources = [computed.index(partner.get(chunk, chunk)) for chunk in chunks]
-    # Detail rows are conditional rows to other packs' block and attention patches.
+    # Perturbed rows are conditional rows to other packs' block and attention patches.
     labels: Labels = {"cond_or_uncond": [partner.get(chunk, chunk).index for chunk in chunks]}
     computed_labels: Labels = {
         "cond_or_uncond": [chunk.index for chunk in computed],
@@ -186,7 +186,7 @@ def sharing(forward: Forward, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
 
         def share(args: Args, inner: Inner) -> Args:
             rows = {
-                name: take(
+                name: take_rows(
                     args[name],
                     computed_rows,
                     total,
@@ -194,24 +194,27 @@ def sharing(forward: Forward, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
                     packed=name in stage.packed,
                     groups=name in stage.grouped,
                 )
-                for name in stage.rows
+                for name in stage.row_arguments
                 if name in args
             }
             out = inner(_labelled({**args, **rows}, computed_labels))
-            streams = {
-                name: spread(out[name], len(computed), sources, stage.row_dim_of(name)) for name in stage.streams
+            for_all = {
+                name: repeat_chunks(out[name], len(computed), sources, stage.row_dim_of(name))
+                for name in stage.hidden_states
             }
-            return {**out, **streams}
+            return {**out, **for_all}
 
         return share
 
-    def weaken_at(block: int) -> Patch:
+    def perturb_at(block: int) -> Patch:
         # The stream that the last shared block returned was made here, and nobody keeps it but models with long skips.
         ours = block - 1 in forward.prefix and not forward.long_skips
 
         def patch(args: Args, inner: Inner) -> Args:
-            found = {detail: forward.observed(block, args, conditional) for detail, conditional in partner.items()}
-            return inner(_labelled(forward.weakened(block, args, found, ours), labels))
+            statistics = {
+                perturbed: forward.observe(block, args, conditional) for perturbed, conditional in partner.items()
+            }
+            return inner(_labelled(forward.perturb(block, args, statistics, ours), labels))
 
         return patch
 
@@ -220,32 +223,33 @@ def sharing(forward: Forward, chunks: list[Chunk], partner: dict[Chunk, Chunk]) 
 
     patches: dict[int, Patch] = {block: label for block in range(len(forward.blocks))}
     patches |= {block: share_at(block) for block in forward.prefix}
-    patches |= {block: weaken_at(block) for block in forward.task.rules}
+    patches |= {block: perturb_at(block) for block in forward.request.perturbations}
     return forward.by_key(patches, list(partner.values()))
 
 
-def recording(forward: Forward, conditional: list[Chunk], others: list[Chunk]) -> dict[Key, Patch]:
-    """Conditional rows whose detail rows come later, and others: notes them in the trace, changes nothing."""
+def capture_prefix(forward: StepForward, conditional: list[Chunk], others: list[Chunk]) -> dict[Key, Patch]:
+    """Patches that note in the trace what conditional rows, and others, leave for a later forward; they change
+    nothing."""
     chunks = [*conditional, *others]
 
-    def kept(block: int, streams: Args, name: str, chunk: Chunk) -> Any:
-        return rows_of(streams[name], chunk.rows, forward.blocks[block].stage.row_dim_of(name))
+    def kept(block: int, values: Args, name: str, chunk: Chunk) -> Any:
+        return copy_rows(values[name], chunk.rows, forward.blocks[block].stage.row_dim_of(name))
 
-    def record_at(block: int) -> Patch:
+    def capture_at(block: int) -> Patch:
         stage = forward.blocks[block].stage
 
         def patch(args: Args, inner: Inner) -> Args:
             for chunk in conditional:
-                forward.observed(block, args, chunk)
-            if block == forward.task.first:
+                forward.observe(block, args, chunk)
+            if block == forward.request.first:
                 for chunk in chunks:
-                    streams = {name: kept(block, args, name, chunk) for name in stage.streams}
-                    forward.trace.of(chunk).streams.update(streams)
+                    states = {name: kept(block, args, name, chunk) for name in stage.hidden_states}
+                    forward.trace.of(chunk).hidden_states.update(states)
             return inner(args)
 
         return patch
 
-    def record_output_of(block: int) -> Patch:
+    def capture_output_of(block: int) -> Patch:
         def patch(args: Args, inner: Inner) -> Args:
             out = inner(args)
             for chunk in chunks:
@@ -255,24 +259,26 @@ def recording(forward: Forward, conditional: list[Chunk], others: list[Chunk]) -
 
         return patch
 
-    patches = {block: record_output_of(block) for block in (forward.prefix if forward.long_skips else ())}
-    patches |= {block: record_at(block) for block in forward.task.rules}
+    patches = {block: capture_output_of(block) for block in (forward.prefix if forward.long_skips else ())}
+    patches |= {block: capture_at(block) for block in forward.request.perturbations}
     return forward.by_key(patches, conditional)
 
 
-def resuming(forward: Forward, handovers: dict[Chunk, Handover]) -> dict[Key, Patch]:
-    """Rows that were recorded: blocks before the rules do nothing, the first rule's starts from what was handed over,
-    and the detail rows among them are weakened."""
+def resume_from_prefix(forward: StepForward, prefixes: dict[Chunk, PrefixState]) -> dict[Key, Patch]:
+    """Patches for rows whose prefix was captured: blocks before the branch do nothing, the branch's first block starts
+    from the captured state, and the perturbed rows among them are perturbed."""
 
     def restored(block: int, name: str, parts: list[Any], device: torch.device) -> Any:
-        return together(parts, forward.blocks[block].stage.row_dim_of(name), device)
+        return concatenated(parts, forward.blocks[block].stage.row_dim_of(name), device)
 
     def state(block: int, args: Args, device: torch.device) -> Args:
         stage = forward.blocks[block].stage
-        streams = [each.streams for each in handovers.values()]
-        states = {name: restored(block, name, [each[name] for each in streams], device) for name in stage.streams}
+        captured = [each.hidden_states for each in prefixes.values()]
+        states = {
+            name: restored(block, name, [each[name] for each in captured], device) for name in stage.hidden_states
+        }
         image = states[stage.image]
-        if forward.task.anatomy.family.behind and image.shape[1] > args[stage.image].shape[1]:
+        if forward.request.anatomy.family.behind and image.shape[1] > args[stage.image].shape[1]:
             # A node that keeps the keys and values of references has dropped their tokens in the meantime.
             states[stage.image] = image[:, : args[stage.image].shape[1]]
         return states
@@ -282,28 +288,30 @@ def resuming(forward: Forward, handovers: dict[Chunk, Handover]) -> dict[Key, Pa
 
         def patch(args: Args, inner: Inner) -> Args:
             if forward.long_skips:
-                outputs = [each.outputs[block] for each in handovers.values()]
+                outputs = [each.outputs[block] for each in prefixes.values()]
                 return {stage.image: restored(block, stage.image, outputs, args[stage.image].device)}
             if block == 0:  # hosts may keep the first block's input, and write into what it returns
-                return {name: copied(args[name]) for name in stage.streams}
-            return {name: args[name] for name in stage.streams}
+                return {name: copied(args[name]) for name in stage.hidden_states}
+            return {name: args[name] for name in stage.hidden_states}
 
         return patch
 
-    def weaken_at(block: int) -> Patch:
+    def perturb_at(block: int) -> Patch:
         stage = forward.blocks[block].stage
 
         def patch(args: Args, inner: Inner) -> Args:
-            device = stage.image_of(args, slice(1)).device
-            if block == forward.task.first:
+            device = stage.image_stream(args, slice(1)).device
+            if block == forward.request.first:
                 args = {**args, **state(block, args, device)}
-            found = {chunk: each.found[block].to(device) for chunk, each in handovers.items() if block in each.found}
-            return inner(forward.weakened(block, args, found, ours=block == forward.task.first))
+            statistics = {
+                chunk: each.statistics[block].to(device) for chunk, each in prefixes.items() if block in each.statistics
+            }
+            return inner(forward.perturb(block, args, statistics, ours=block == forward.request.first))
 
         return patch
 
     patches = {block: pass_at(block) for block in forward.prefix}
-    return forward.by_key(patches | {block: weaken_at(block) for block in forward.task.rules})
+    return forward.by_key(patches | {block: perturb_at(block) for block in forward.request.perturbations})
 
 
 def _labelled(args: Args, labels: Labels) -> Args:

@@ -1,14 +1,10 @@
-"""One guided step: two plans to get the detail prediction D_m beside the conditional one, D."""
+"""The two plans of a step to get the perturbed prediction D_m beside the conditional one, D."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from inspect import getsourcefile, isroutine, unwrap
 from itertools import chain
-from pathlib import PurePath
-from traceback import walk_tb
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -17,39 +13,43 @@ from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ...methods.detail_guidance.reuse import Kept
-from ..forward import Batch, Chunk, Patch, patched
-from ..token_layout import Key
-from .patches import Forward, Trace, recording, resuming, sharing
-from .request import Account, Call, Conds, Outcome, Plan, Task
+from ..family import Key
+from ..forward import Batch, Chunk, Patch, chunks_of, patched
+from ..token_layout import token_layout
+from .neighbours import naming_neighbour
+from .patches import StepForward, StepTrace, capture_prefix, resume_from_prefix, share_prefix
+from .request import CondBatchCall, Conds, Plan, StepRequest, StepResult, StepStats
 
-KEY = "detail_guidance"  # of this pack's wrappers
+KEY = "detail_guidance.branch"  # of the wrappers
+NAMESPACE = "detail_guidance"  # of the perturbed conditions' ids
 _ATTENTION_INPUTS = ("attn1_patch", "attn2_patch")
 _ATTENTION_OUTPUTS = ("attn1_output_patch", "attn2_output_patch")
 
 
 @contextmanager
-def asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> Iterator[None]:
-    """While it lasts, these model options of the host's make it ask for D_m when it asks for D: adds the outcome to
-    `outcomes`, once. Where it never asks, there is none.
+def requesting_perturbed(
+    model_options: dict[str, Any], request: StepRequest, results: list[StepResult]
+) -> Iterator[None]:
+    """While it lasts, the host's model options make the host predict D_m whenever it predicts D.
 
-    The options stay the object that they are: other nodes keep their own state in them from step to step.
+    The first answer is added to `results`; where the host never predicts D, there is none. The options stay the object
+    that they are: other nodes keep their own state in them from step to step.
     """
 
     def calc_cond_batch(
         executor: Any, model: Any, conds: list[Conds | None], x: Tensor, timestep: Tensor, model_options: dict[str, Any]
     ) -> list[Tensor]:
-        index = task.index_in(conds)
-        if index is None or outcomes:  # another pack's own call
+        index = request.index_in(conds)
+        if index is None or results:  # another pack's own call
             return executor(model, conds, x, timestep, model_options)
-        if x.shape != task.shape:
-            raise _in_parts(f"predictions for {tuple(x.shape)} of {tuple(task.shape)}")
-        call = Call(executor, model, conds, x, timestep, model_options, index)
-        if task.reuse is not None:
-            outcomes.append(reusing(task.reuse, task.answer_scale, call.predict(conds, model_options), index))
+        if x.shape != request.shape:
+            raise _in_parts(f"predictions for {tuple(x.shape)} of {tuple(request.shape)}")
+        call = CondBatchCall(executor, model, conds, x, timestep, model_options, index)
+        if request.compute:
+            results.append(predict_both(request, call))
         else:
-            outcomes.append(answer(task, call))
-        return outcomes[0].predictions
+            results.append(conditional_only(call.predict(conds, model_options), index))
+        return results[0].predictions
 
     transformer_options = model_options.setdefault("transformer_options", {})
     before = transformer_options.get("wrappers", {})
@@ -61,152 +61,155 @@ def asking(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -
         transformer_options["wrappers"] = before
 
 
-def answer(task: Task, call: Call) -> Outcome:
+def predict_both(request: StepRequest, call: CondBatchCall) -> StepResult:
     """D and D_m, by the plan that is wanted and possible.
 
     Raises:
         ValueError: another node asks for parts of the latent or of the batch, or counts the calls of the model.
-        RuntimeError: the model ignores its block patches, or another node's wrapper fails with the detail rows.
+        RuntimeError: the model ignores its block patches, or another node's wrapper fails with the perturbed rows.
     """
-    with _neighbour_named(call):
-        outcome = together(task, call) if _may_go_together(task, call) else in_turn(task, call)
-    return outcome if outcome.account.source == "computed" else _unseen(task, call, outcome)
+    with naming_neighbour(call.model_options.get("model_function_wrapper")):
+        result = batched(request, call) if _may_be_batched(request, call) else sequential(request, call)
+    return result if result.perturbed is not None else _not_computed(request, call, result)
 
 
-def reusing(kept: Kept, answer_scale: float, predictions: list[Tensor], index: int) -> Outcome:
-    """The host's own predictions, and D_m by the difference of an earlier step: nothing is computed for it."""
+def conditional_only(predictions: list[Tensor], index: int) -> StepResult:
+    """The host's own predictions, and D noted: nothing more is computed."""
     cond = predictions[index].clone()  # pre-CFG functions may write into theirs
-    return Outcome(predictions, cond, kept.disrupted(cond, answer_scale), Account("reused"))
+    return StepResult(predictions, cond, None, StepStats("not requested"))
 
 
-def together(task: Task, call: Call) -> Outcome:
-    """One call with detail rows, copies of the positive condition's, in it. In turn where the host puts them and their
-    conditional rows into different forwards."""
-    trace, partner = Trace(), _partners(call)
+def batched(request: StepRequest, call: CondBatchCall) -> StepResult:
+    """One call with perturbed rows, copies of the positive conditions', in it. Sequential where the host puts them and
+    their conditional rows into different forwards."""
+    trace, partner = StepTrace(), _partners(call)
     apart: list[Batch] = []
 
     def patches_for(batch: Batch) -> dict[Key, Patch]:
-        forward, chunks, conditional = _forward(task, call, batch, trace)
-        detail = [chunk for chunk in chunks if chunk.uuid in partner]
-        if not detail:
+        forward, chunks, conditional = _forward(request, call, batch, trace)
+        perturbed = [chunk for chunk in chunks if chunk.uuid in partner]
+        if not perturbed:
             return {}
-        if any(partner[chunk.uuid] not in conditional for chunk in detail):
+        if any(partner[chunk.uuid] not in conditional for chunk in perturbed):
             apart.append(batch)
             return {}
-        return sharing(forward, chunks, {chunk: conditional[partner[chunk.uuid]] for chunk in detail})
+        return share_prefix(forward, chunks, {chunk: conditional[partner[chunk.uuid]] for chunk in perturbed})
 
     options = _patched(call, patches_for, trace)
-    *predictions, disrupted = call.predict([*call.conds, _detail(call)], options)
+    *predictions, perturbed = call.predict([*call.conds, _perturbed_conds(call)], options)
     if apart:
-        return in_turn(task, call)
-    return _outcome(task, call, predictions, disrupted, "together", trace)
+        return sequential(request, call)
+    return _result(call, predictions, perturbed, "batched", trace)
 
 
-def in_turn(task: Task, call: Call) -> Outcome:
-    """The host's own call, which is recorded, then a call for the detail rows: alone, or in the conditional rows' place
-    among the others, where another node's attention patches look at rows beside each other."""
-    trace, partner = Trace(), _partners(call)
+def sequential(request: StepRequest, call: CondBatchCall) -> StepResult:
+    """The host's own call, whose prefix is captured, then a call for the perturbed rows: alone, or in the conditional
+    rows' place among the others, where another node's attention patches look at rows beside each other."""
+    trace, partner = StepTrace(), _partners(call)
     # Patches of attention's input may keep keys and values by the places of the rows.
-    beside = _rows_look_at_each_other(task, call) or _patched_at(_ATTENTION_INPUTS, call)
+    beside = _rows_look_at_each_other(request, call) or _patched_at(_ATTENTION_INPUTS, call)
 
-    def noting(batch: Batch) -> dict[Key, Patch]:
-        forward, chunks, conditional = _forward(task, call, batch, trace)
-        if any(chunk.key in trace.handovers for chunk in conditional.values()):
+    def capturing(batch: Batch) -> dict[Key, Patch]:
+        forward, chunks, conditional = _forward(request, call, batch, trace)
+        if any(chunk.key in trace.prefixes for chunk in conditional.values()):
             raise _in_parts("several forwards of one condition in one step")
         others = [chunk for chunk in chunks if beside and chunk not in conditional.values()]
-        return recording(forward, list(conditional.values()), others)
+        return capture_prefix(forward, list(conditional.values()), others)
 
-    def resumed(batch: Batch) -> dict[Key, Patch]:
-        forward, chunks, _ = _forward(task, call, batch, trace)
+    def resuming(batch: Batch) -> dict[Key, Patch]:
+        forward, chunks, _ = _forward(request, call, batch, trace)
         keys = {chunk: (partner.get(chunk.uuid, chunk.uuid), chunk.index) for chunk in chunks}
-        # Nothing is left where a cache answered in the model's place.
-        left = {chunk: trace.handovers[key] for chunk, key in keys.items() if key in trace.handovers}
-        return resuming(forward, left) if len(left) == len(chunks) else {}
+        # Nothing was captured where a cache answered in the model's place.
+        captured = {chunk: trace.prefixes[key] for chunk, key in keys.items() if key in trace.prefixes}
+        return resume_from_prefix(forward, captured) if len(captured) == len(chunks) else {}
 
-    predictions = call.predict(call.conds, _patched(call, noting, trace))
-    disrupted = predictions[call.index]
-    if trace.handovers:
+    predictions = call.predict(call.conds, _patched(call, capturing, trace))
+    perturbed = predictions[call.index]
+    if trace.prefixes:
         # In the positive's place of the list: other packs' patches go by it.
         others = call.conds if beside else [None] * len(call.conds)
-        conds = [*others[: call.index], _detail(call), *(others[call.index + 1 :] if beside else [])]
-        disrupted = call.predict(conds, _patched(call, resumed, trace))[call.index]
-    return _outcome(task, call, predictions, disrupted, "in turn", trace)
+        conds = [*others[: call.index], _perturbed_conds(call), *(others[call.index + 1 :] if beside else [])]
+        perturbed = call.predict(conds, _patched(call, resuming, trace))[call.index]
+    return _result(call, predictions, perturbed, "sequential", trace)
 
 
-def _outcome(task: Task, call: Call, predictions: list[Tensor], disrupted: Tensor, plan: Plan, trace: Trace) -> Outcome:
-    channels: dict[int, list[Tensor]] = defaultdict(list)
-    for handover in trace.handovers.values():
-        for block, found in handover.found.items():
-            meant = task.rules[block].channels(found)
-            if meant is not None:
-                channels[block].append(meant)
-    account = Account(
-        source="computed" if trace.weakened else "nothing",
+def _result(
+    call: CondBatchCall, predictions: list[Tensor], perturbed: Tensor, plan: Plan, trace: StepTrace
+) -> StepResult:
+    statistics: dict[int, list[Tensor]] = defaultdict(list)
+    for prefix in trace.prefixes.values():
+        for block, observed in prefix.statistics.items():
+            statistics[block].append(observed)
+    stats = StepStats(
+        source="computed" if trace.perturbed else "cache",
         plan=plan,
-        channels=channels,
-        peak_ratios=trace.peak_ratios,
+        statistics=statistics,
+        measured=trace.measured,
         orders=trace.orders,
-        fingerprints=trace.fingerprints,
-        uncompiled=trace.compiled,
+        token_sums=trace.token_sums,
+        uncompiled=trace.uncompiled,
     )
     cond = predictions[call.index].clone()  # pre-CFG functions may write into theirs
-    return Outcome(predictions, cond, disrupted, account)
+    return StepResult(predictions, cond, perturbed if trace.perturbed else None, stats)
 
 
-def _unseen(task: Task, call: Call, outcome: Outcome) -> Outcome:
-    """Where no detail row was weakened: no positive is active in this step, or another node's cache answered in the
-    model's place. A cache keeps what the model last answered, a noise or velocity; so does this."""
-    cond = outcome.cond
-    if not cond.any():  # all zero where no positive is active
-        return replace(outcome, disrupted=cond)
-    if task.kept is not None:
-        account = replace(outcome.account, source="cached")
-        return replace(outcome, disrupted=task.kept.disrupted(cond, task.answer_scale), account=account)
-    if _others_around_the_model(call.model_options):
-        return replace(outcome, disrupted=cond)  # the report says so
+def _not_computed(request: StepRequest, call: CondBatchCall, result: StepResult) -> StepResult:
+    """Why no row was perturbed: no positive is active in this step, or another node's cache answered in the model's
+    place.
+
+    Raises:
+        RuntimeError: neither: the model ignores its block patches.
+    """
+    if not result.cond.any():  # all zero where no positive is active
+        return replace(result, stats=replace(result.stats, source="inactive"))
+    if request.computed_before or _others_around_the_model(call.model_options):
+        return result
     raise RuntimeError(
-        f"Detail Guidance had no effect: {type(task.anatomy.network).__name__} ran without calling its block patches, "
-        "so nothing could be disrupted. Either the engine that loaded this model ignores them: load it with ComfyUI's "
-        "own loader. Or a caching node answered in the model's place at the first guided step: remove it, or let it "
-        "start later."
+        f"Detail Guidance had no effect: {type(request.anatomy.network).__name__} ran without calling its block "
+        "patches, so nothing could be disrupted. Either the engine that loaded this model ignores them: load it with "
+        "ComfyUI's own loader. Or a caching node answered in the model's place at the first guided step: remove it, or "
+        "let it start later."
     )
 
 
 # Conditions and forwards of a step
 
 
-def _detail(call: Call) -> Conds:
+def _perturbed_conds(call: CondBatchCall) -> Conds:
     """Copies of the positive conditions. Each has an id of its own, the same at every step: caches keyed by it must not
     mix the two up."""
-    return [{**cond, "uuid": uuid5(cond["uuid"], KEY)} for cond in call.positive]
+    return [{**cond, "uuid": uuid5(cond["uuid"], NAMESPACE)} for cond in call.positive]
 
 
-def _partners(call: Call) -> dict[UUID, UUID]:
-    """Detail condition → its conditional one."""
-    return {detail["uuid"]: cond["uuid"] for detail, cond in zip(_detail(call), call.positive, strict=True)}
+def _partners(call: CondBatchCall) -> dict[UUID, UUID]:
+    """Id of a perturbed condition → id of the condition that it is a copy of."""
+    copies = zip(_perturbed_conds(call), call.positive, strict=True)
+    return {perturbed["uuid"]: cond["uuid"] for perturbed, cond in copies}
 
 
-def _forward(task: Task, call: Call, batch: Batch, trace: Trace) -> tuple[Forward, list[Chunk], dict[UUID, Chunk]]:
+def _forward(
+    request: StepRequest, call: CondBatchCall, batch: Batch, trace: StepTrace
+) -> tuple[StepForward, list[Chunk], dict[UUID, Chunk]]:
     """A forward, its chunks, and those of the positive conditions by id."""
-    chunks = batch.chunks(rows_each=task.shape[0])
+    chunks = chunks_of(batch.transformer_options, rows_each=request.shape[0])
     rows = sum(chunk.size for chunk in chunks)
     if batch.latent[0] != rows:
         raise _in_parts(f"a forward of {batch.latent[0]} rows where the host's batch has {rows}")
-    orders = {**task.orders, **trace.orders}
-    reading = task.anatomy.family.reading(task.anatomy.network, batch.latent, batch.conditions, orders)
+    orders = {**request.orders, **trace.orders}
+    layout = token_layout(request.anatomy.family, request.anatomy.network, batch.latent, batch.conditions, orders)
     wanted = {cond["uuid"] for cond in call.positive}
     conditional = {chunk.uuid: chunk for chunk in chunks if chunk.index == call.index and chunk.uuid in wanted}
-    return Forward(task, reading, trace), chunks, conditional
+    return StepForward(request, layout, trace), chunks, conditional
 
 
-def _patched(call: Call, patches_for: Callable[[Batch], dict[Key, Patch]], trace: Trace) -> dict[str, Any]:
+def _patched(call: CondBatchCall, patches_for: Callable[[Batch], dict[Key, Patch]], trace: StepTrace) -> dict[str, Any]:
     """A copy of the call's model options with which forwards are patched."""
 
-    def was_compiled() -> None:
-        trace.compiled = True
+    def on_uncompiled() -> None:
+        trace.uncompiled = True
 
     options = create_model_options_clone(call.model_options)
-    wrapper = patched(patches_for, was_compiled)
+    wrapper = patched(patches_for, on_uncompiled)
     add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, wrapper, options, is_model_options=True)
     return options
 
@@ -218,80 +221,46 @@ def _in_parts(what: str) -> ValueError:
     )
 
 
-# What other packs call the caches of theirs that keep a state for the positive and for the negative, call by call.
-_COUNTERS = ("teacache", "fbcache", "fb_cache", "firstblockcache", "magcache")
-
-
-@contextmanager
-def _neighbour_named(call: Call) -> Iterator[None]:
-    """Errors of another node's wrapper around the model say whose they are; one that counts calls is refused."""
-    wrapper = call.model_options.get("model_function_wrapper")
-    if wrapper is None:
-        yield
-        return
-    while isinstance(wrapper, partial):
-        wrapper = wrapper.func
-    function = wrapper if isroutine(wrapper) else type(wrapper).__call__
-    # The host names a pack's modules by the path of its folder.
-    name = f"{PurePath(function.__module__).name}.{function.__qualname__.removesuffix('.__call__')}"
-    remedy = "Remove that node, or Detail Guidance."
-    if any(counter in name.lower() for counter in _COUNTERS):
-        raise ValueError(
-            f"Detail Guidance cannot work beside {name}: it keeps a state for the positive and one for the negative, "
-            f"from call to call, and the detail rows are neither. {remedy}"
-        )
-    try:
-        yield
-    except (LookupError, TypeError, RuntimeError) as error:
-        (*_, (deepest, _)) = walk_tb(error.__traceback__)
-        if deepest.f_code.co_filename != getsourcefile(unwrap(function)):
-            raise
-        raise RuntimeError(
-            f"{name}, another node's wrapper around the model, failed beside Detail Guidance: "
-            f"{type(error).__name__}: {error}. {remedy}"
-        ) from error
-
-
 # Which plan
 
 
-def _may_go_together(task: Task, call: Call) -> bool:
-    if task.batching == "in turn" or _others_around_the_model(call.model_options):
+def _may_be_batched(request: StepRequest, call: CondBatchCall) -> bool:
+    if request.batching == "sequential" or _others_around_the_model(call.model_options):
         return False
-    if _rows_look_at_each_other(task, call):
+    if _rows_look_at_each_other(request, call):
         return False
-    if not task.always_computed and _patched_at(_ATTENTION_INPUTS, call):
-        return False  # what they keep from a batch with detail rows is not for one without
+    if not request.every_step and _patched_at(_ATTENTION_INPUTS, call):
+        return False  # what they keep from a batch with perturbed rows is not for one without
     for cond in call.positive:
         conditions = {name: value.cond for name, value in cond["model_conds"].items()}
-        if not task.anatomy.family.shares_rows(task.anatomy.network, conditions):
+        if not request.anatomy.family.shares_rows(request.anatomy.network, conditions):
             return False
-    return task.batching == "together" or _fit_together(call)
+    return request.batching == "batched" or _fit_in_one_forward(call)
 
 
-def _rows_look_at_each_other(task: Task, call: Call) -> bool:
+def _rows_look_at_each_other(request: StepRequest, call: CondBatchCall) -> bool:
     """Whether another node changes attention's output, which it may do by the places of the conditions in the batch (as
     guidance within attention does), or has put a forward of its own into the blocks."""
     if _patched_at(_ATTENTION_OUTPUTS, call):
         return True
-    lists = tuple(f"diffusion_model.{stage.blocks}." for stage in task.anatomy.family.stages)
+    lists = tuple(f"diffusion_model.{stage.blocks}." for stage in request.anatomy.family.stages)
     objects = call.model.current_patcher.object_patches
     return any(name.startswith(lists) and name.endswith(".forward") for name in objects)
 
 
-def _patched_at(kinds: tuple[str, ...], call: Call) -> bool:
+def _patched_at(kinds: tuple[str, ...], call: CondBatchCall) -> bool:
     patches = call.model_options["transformer_options"].get("patches", {})
     return any(patches.get(kind) for kind in kinds)
 
 
 def _others_around_the_model(model_options: dict[str, Any]) -> bool:
-    """Whether other nodes stand between the host's batch and the blocks. Caches do; one that answers for detail rows
+    """Whether other nodes stand between the host's batch and the blocks. Caches do; one that answers for perturbed rows
     which it has never seen fails."""
     wrappers = model_options["transformer_options"].get("wrappers", {})
     return any(wrappers.get(WrappersMP.DIFFUSION_MODEL, {}).values())
 
 
-def _fit_together(call: Call) -> bool:
+def _fit_in_one_forward(call: CondBatchCall) -> bool:
     """Whether the host would run all these conditions as one forward: its own test, on the whole picture."""
     every = list(chain.from_iterable(group or () for group in (*call.conds, call.positive)))
     shapes = defaultdict(list)

@@ -1,31 +1,60 @@
-"""What one guided step is asked for, and what it answers. Both are values: they know nothing of each other, of the run
-or of the step that stands between them."""
+"""What a step with a second prediction is asked for, and what it answers.
+
+A branch is a second conditional prediction that departs from the first one at a block: blocks before it are computed
+once, and from it on a copy of the positive's rows runs through the model in a perturbed form. Request and result are
+values: they know nothing of each other, of the method that asks or of the plan that stands between them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import torch
 from torch import Tensor
 
-from ...methods.detail_guidance.reuse import Kept
-from ...methods.detail_guidance.settings import Batching
-from ...methods.massive_activations.perturbation import Rule
-from ..families import Anatomy
-from ..token_layout import Order
+from ..anatomy import Anatomy
+from ..family import Order
 
-Conds = list[dict[str, Any]]
-Plan = Literal["together", "in turn"]
-Source = Literal["computed", "reused", "cached", "nothing"]
+Conds = list[dict[str, Any]]  # one group of the host's conditions: the positive's, say
+Plan = Literal["batched", "sequential"]
+Batching = Literal["auto", "batched", "sequential"]
+TokenSums = Mapping[tuple[UUID, int], Tensor | None]
+
+# Where a step's perturbed prediction is from: computed in this step; not wanted; another node's cache has answered in
+# the model's place; or the positive is not active in this step.
+Source = Literal["computed", "not requested", "cache", "inactive"]
+
+
+class Perturbation(Protocol):
+    """One way to perturb a prediction at one place of the model: the image tokens at a block's input."""
+
+    def observe(self, hidden_states: Tensor) -> Tensor:
+        """The statistics of a condition's unperturbed image tokens that `apply` needs.
+
+        Args:
+            hidden_states: image tokens at a block's input, (rows, tokens, …, channels).
+
+        Returns:
+            A tensor on the same device, computed without waiting for the device.
+        """
+
+    def apply(self, hidden_states: Tensor, statistics: Tensor, keep: float) -> None:
+        """Perturb image tokens in place.
+
+        Args:
+            hidden_states: the perturbed rows' image tokens, (rows, tokens, …, channels), a view that may be written to.
+            statistics: what `observe` returned for the condition that these rows are copies of.
+            keep: ρ, 0 to 1: how much is kept of what the perturbation takes away; 0 is the whole perturbation.
+        """
 
 
 @dataclass(frozen=True)
-class Call:
-    """What the host asks to predict: its `calc_cond_batch` and the arguments of it.
+class CondBatchCall:
+    """One call of the host's `calc_cond_batch`, with its arguments.
 
     Attributes:
-        index: of the positive condition in `conds`.
+        index: of the positive conditions in `conds`.
     """
 
     calc_cond_batch: Callable[..., list[Tensor]]
@@ -38,61 +67,62 @@ class Call:
 
     @property
     def positive(self) -> Conds:
+        """The positive conditions."""
         return self.conds[self.index] or []
 
     def predict(self, conds: list[Conds | None], model_options: dict[str, Any]) -> list[Tensor]:
+        """The host's predictions for other conditions or options than the call's own."""
         return self.calc_cond_batch(self.model, conds, self.x, self.timestep, model_options)
 
 
 @dataclass(frozen=True)
-class Task:
-    """One guided step.
+class StepRequest:
+    """What one step is asked for.
 
     Attributes:
         anatomy: of the model.
-        rules: block → what weakens the detail prediction at its input; successive blocks.
-        keep: ρ of this step.
+        perturbations: block → what perturbs the second prediction at its input; successive blocks.
+        keep: ρ of this step, 0 to 1.
         shape: of what is predicted, (pictures, …).
-        positive: the ids of the guider's positive conditions.
-        batching: which plan is wanted.
-        always_computed: whether the run computes D_m in all of its steps.
-        measure: whether it is wanted how far massive activations stand out at each block, and whether the streams are
-            what the table says.
-        orders: of kinds of blocks, where an earlier step has shown another one than the table's.
-        window: number of the part of the latent that this is, where the host cuts it.
-        fingerprints: of an earlier step's tokens (see layout.py), by the condition and its window; None where two steps
-            were compared.
-        answer_scale: b of this step (detail_guidance/reuse.py).
-        kept: of the last step that computed D_m; None before it.
-        reuse: the same, where it is to take the place of this step's own D − D_m; else None.
+        positive: ids of the guider's positive conditions.
+        compute: whether the perturbed prediction is wanted; False notes the positive's prediction only.
+        batching: the plan that is wanted.
+        every_step: whether the run computes the perturbed prediction in all of its steps.
+        computed_before: whether an earlier step of this run computed one.
+        measure: applied to the image tokens at every block's input, of one condition; None measures nothing.
+        compare_layout: whether the order of the streams is compared with the table, which waits for the device.
+        orders: kind of block → order that an earlier step has shown in place of the table's.
+        window: number of the part of the latent that this is, where the host cuts the latent.
+        token_sums: of an earlier step, by condition and window (token_layout.py); None where two steps were compared.
     """
 
     anatomy: Anatomy
-    rules: Mapping[int, Rule]
+    perturbations: Mapping[int, Perturbation]
     keep: float
     shape: torch.Size
     positive: Sequence[UUID]
-    batching: Batching
-    always_computed: bool
-    measure: bool
-    orders: Mapping[str, Order]
-    window: int
-    fingerprints: Mapping[tuple[UUID, int], Tensor | None]
-    answer_scale: float
-    kept: Kept | None
-    reuse: Kept | None
+    compute: bool = True
+    batching: Batching = "auto"
+    every_step: bool = True
+    computed_before: bool = False
+    measure: Callable[[Tensor], Tensor] | None = None
+    compare_layout: bool = True
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    window: int = 0
+    token_sums: TokenSums = field(default_factory=dict)
 
     @property
     def first(self) -> int:
         """The block from which on the two predictions differ."""
-        return min(self.rules)
+        return min(self.perturbations)
 
     def index_in(self, conds: list[Conds | None]) -> int | None:
+        """Where in the host's list of conditions the positive ones are; None where they are not in it."""
         return index_of(self.positive, conds)
 
 
 def index_of(positive: Sequence[UUID], conds: list[Conds | None]) -> int | None:
-    """Which of the host's conditions is the positive one, whatever place the guider gives it."""
+    """Which group of the host's conditions has these ids, whatever place a guider gives it; None where none has."""
     for index, group in enumerate(conds):
         if positive and [cond.get("uuid") for cond in group or ()] == list(positive):
             return index
@@ -100,41 +130,40 @@ def index_of(positive: Sequence[UUID], conds: list[Conds | None]) -> int | None:
 
 
 @dataclass(frozen=True)
-class Account:
-    """What is told of a step.
+class StepStats:
+    """What happened in a step.
 
     Attributes:
-        source: where D − D_m is from: a weakened prediction of this step; an earlier step, because the task says so, or
-            because another node's cache answered in the model's place; or nowhere.
-        plan: None where there was nothing to compute.
-        partly: whether parts of the latent have no D_m, because a cache answered for them.
-        channels: per block of the task's rules, the channels that were weakened in each condition: bool (channels,);
-            empty where the rule is not about channels.
-        peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, (); empty where
-            it was not wanted.
-        orders, fingerprints: what the task's are, of this step.
+        source: where the perturbed prediction is from.
+        plan: None where nothing had to be computed.
+        partly: whether parts of the latent have no perturbed prediction, because a cache answered for them.
+        statistics: block → what its perturbation observed, one for each condition.
+        measured: block → the request's `measure` of it; empty where the request has none.
+        orders, token_sums: of this step, as in the request.
         uncompiled: whether torch.compile around the whole model was set aside.
     """
 
     source: Source
     plan: Plan | None = None
     partly: bool = False
-    channels: Mapping[int, Sequence[Tensor]] = field(default_factory=dict)
-    peak_ratios: Mapping[int, Tensor] = field(default_factory=dict)
+    statistics: Mapping[int, Sequence[Tensor]] = field(default_factory=dict)
+    measured: Mapping[int, Tensor] = field(default_factory=dict)
     orders: Mapping[str, Order] = field(default_factory=dict)
-    fingerprints: Mapping[tuple[UUID, int], Tensor | None] = field(default_factory=dict)
+    token_sums: TokenSums = field(default_factory=dict)
     uncompiled: bool = False
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """
+class StepResult:
+    """What a step answers.
+
     Attributes:
         predictions: what the host asked for.
-        cond, disrupted: D and D_m.
+        cond: D, the positive's prediction.
+        perturbed: D_m, the perturbed prediction; None where none was computed.
     """
 
     predictions: list[Tensor]
     cond: Tensor
-    disrupted: Tensor
-    account: Account
+    perturbed: Tensor | None
+    stats: StepStats

@@ -13,7 +13,7 @@ import comfy.conds
 import comfy.samplers
 import plain_modules  # noqa: F401
 import torch
-from pack.methods.massive_activations.perturbation import ListedChannels, Rule
+from pack.methods.massive_activations.perturbations import ListedChannels, Rule
 from torch import Tensor, nn
 
 Channels = dict[int, Sequence[int]]  # block → channels

@@ -155,7 +155,7 @@ class Reader:
         step alone, and of the mean of the steps so far."""
         words, positive = self.region(scene, layer, False)
         seen: list[Tensor] = []
-        watched = self.pack.module("methods.regions.reader").watched_region(self.model, words, seen.append)
+        watched = self.pack.module("methods.regions.reader").read_each_step(self.model, words, seen.append)
         self.sampled_anew(scene, watched, positive)
         hard = self.pack.module("methods.regions.masks").soft_masks
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import drawings
 import numpy as np
 import torch
-from comfy_classes import DEVICE, HALF, initialise
+from comfy_classes import DEVICE, HALF, initialise  # first: the others are found by it
 from muon import Muon
+from patch_pca import CHANNELS, fit_crops, write_into
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
@@ -26,10 +27,9 @@ from comfy.taesd.taesd import TAESD  # isort: skip
 CROP = 64
 BATCH = 8
 LEARNING_RATE = 1e-3
-MUON_RATE = 1e-2
+MUON_RATE = 3e-3
 AVERAGING = 0.998
-CHANNELS = 16
-LATENT_NOISE = 0.05  # the diffusion model's latents are not exact; their deviation is held at 1
+LATENT_NOISE = 0.05  # the diffusion model's latents are not exact; their deviation is held below 1
 
 
 def crops(count: int, files: list[str], random: np.random.Generator) -> Tensor:
@@ -65,6 +65,8 @@ def main(arguments: argparse.Namespace) -> None:
     files = drawings.unnamed()[0] + list(drawings.THINGS.values())
     model = TAESD(latent_channels=CHANNELS).to(DEVICE, memory_format=torch.channels_last)
     initialise(model)
+    # The encoder starts as a principal component analysis of patches, so that every colour passes from the first step.
+    write_into(model.taesd_encoder, fit_crops(crops(512, files, np.random.default_rng(1))), trainable=True)
     networks = nn.ModuleList([model.taesd_encoder, model.taesd_decoder])
     average = copy.deepcopy(networks).requires_grad_(False)
     hidden = [p for p in networks.parameters() if p.ndim == 4 and min(p.shape[:2]) == 64 and arguments.muon]
@@ -92,10 +94,10 @@ def main(arguments: argparse.Namespace) -> None:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=HALF):
             latent = model.taesd_encoder(picture)
             decoded = model.taesd_decoder(latent + LATENT_NOISE * torch.randn_like(latent))
-        spread = latent.float().square().mean(dim=(0, 2, 3))
+        too_wide = nn.functional.relu(latent.float().square().mean(dim=(0, 2, 3)) - 1).mean()
         loss = reconstruction_loss(decoded.float(), picture)
         networks.zero_grad()
-        (loss + 1e-2 * (spread - 1).abs().mean()).backward()
+        (loss + 1e-2 * too_wide).backward()
         nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
         for optimizer in optimizers.values():
             optimizer.step()

@@ -30,8 +30,13 @@ class PatchPCA:
 
 
 def fit(pictures: dict[str, Tensor]) -> PatchPCA:
+    """The PCA of photographs' crops."""
     generator = torch.Generator().manual_seed(3)
-    crops = torch.cat([photographs.crops(picture, 48, generator) for picture in pictures.values()])
+    return fit_crops(torch.cat([photographs.crops(picture, 48, generator) for picture in pictures.values()]))
+
+
+def fit_crops(crops: Tensor) -> PatchPCA:
+    """The PCA of the patches of crops (n, 3, height, width)."""
     patches = unfold(crops, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
     mean = patches.mean(dim=0)
     _, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
@@ -43,15 +48,25 @@ def fit(pictures: dict[str, Tensor]) -> PatchPCA:
 
 
 @torch.no_grad()
-def write_into(encoder: nn.Sequential, pca: PatchPCA) -> None:
-    """Make TAESD's encoder compute `pca.encode` exactly.
+def write_into(encoder: nn.Sequential, pca: PatchPCA, trainable: bool = False) -> None:
+    """Make TAESD's encoder compute `pca.encode` exactly; a trainable one keeps what it has in channels that this leaves
+    free.
 
     Its three strided convolutions gather 2 × 2 neighbours each; its residual blocks pass non-negative numbers on when
     their last convolution is zero. Components may be negative and travel as a pair of non-negative channels.
     """
-    for parameter in encoder.parameters():
-        parameter.zero_()
     first, *strided, last = [layer for layer in encoder if isinstance(layer, nn.Conv2d)]
+    if not trainable:
+        for parameter in encoder.parameters():
+            parameter.zero_()
+    else:
+        for block in (layer for layer in encoder if hasattr(layer, "conv")):  # residual: nothing is added at first
+            block.conv[-1].weight.zero_()
+            block.conv[-1].bias.zero_()
+        for layer, outputs in zip([first, *strided, last], (3, 12, 48, 2 * CHANNELS, CHANNELS), strict=True):
+            layer.weight[:outputs] = 0
+            if layer.bias is not None:
+                layer.bias[:outputs] = 0
     first.weight[range(3), range(3), 1, 1] = 1
     for layer, channels in zip(strided[:2], (3, 12), strict=True):
         for channel, dy, dx in itertools.product(range(channels), range(2), range(2)):

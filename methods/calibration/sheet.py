@@ -7,11 +7,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..common.palette import ORANGE, rgb
 from .recommendation import Cell
 
 LEAST, MOST = 256, 512  # pixels of a tile: smaller pictures are enlarged, larger ones cut to their middle, never scaled
 GAP, LINE, FRAME, FONT = 8, 18, 4, 14
-INK, GROUND, MARK = (20, 20, 20), (245, 245, 245), (230, 159, 0)  # the mark is Okabe and Ito's orange
+INK, GROUND, MARK = (20, 20, 20), (245, 245, 245), rgb(ORANGE)
 
 
 def contact_sheet(

@@ -1,20 +1,22 @@
-"""Putting Detail Guidance on a model."""
+"""Putting Detail Guidance on a model, and taking it off."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy.patcher_extension import CallbacksMP
+from comfy.samplers import CFGGuider
 
-from ...dit import block_hooks
-from ...dit.branch.plans import KEY
-from ...dit.families import Family, anatomy
+from ...dit import Anatomy, Wrappers, anatomy, has_run, on_run, without_run
+from ..common.layers import block_range
 from ..regions.reader import require_readable
 from .report import Report
-from .run import Run, unasked
+from .run import Run
 from .settings import Settings
+
+KEY = "detail_guidance"  # of its wrappers on a model
 
 log = logging.getLogger(KEY)
 
@@ -34,51 +36,71 @@ def patch(
     carries none: it costs nothing and samples as if this pack were not there.
 
     Args:
-        node_id: the execution id of the node that asked, to which the report is addressed.
-        tell: is given the report of each run.
+        node_id: execution id of the node that asked, to which the report is addressed.
+        tell: called with the report of each run.
 
     Raises:
         ValueError: no row of the family table fits the model, or the settings' profile or words do not.
     """
     of_model = anatomy(model)
-    family = of_model.family
     if settings.options.profile is not None:
-        settings.options.profile.check(family.name, len(of_model.blocks))
+        settings.options.profile.check(of_model.family.names, len(of_model.blocks))
     if settings.options.words is not None:
         require_readable(settings.options.words, of_model)
-    replaces = bool(model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY))
-    clone = without(model, family)
+    replaces = has_run(model, KEY)
     if settings.off:
         if replaces:
             log.warning("Detail Guidance: this model carried one; a later node with dg_scale = 0 has switched it off.")
-        return clone
-    block_hooks.install(clone, family)
+        return without(model)
 
-    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        run = Run(settings, executor.class_obj, replaces)
-        run.install()
+    @contextmanager
+    def start(guider: CFGGuider) -> Iterator[Wrappers]:
+        run = Run(settings, guider, replaces)
         token = _guided.set(True)
         try:
-            samples = executor(*args, **kwargs)
+            yield run.wrappers
         finally:
             _guided.reset(token)
         tell(run.report(node_id))
-        return samples
 
     def before_run(model: ModelPatcher) -> None:
         if not _guided.get():
             tell(unasked(of_model, settings, node_id))
 
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    clone = on_run(without(model), KEY, start)
     clone.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, before_run)
     return clone
 
 
-def without(model: ModelPatcher, family: Family) -> ModelPatcher:
+def without(model: ModelPatcher) -> ModelPatcher:
     """A clone of the model that carries no Detail Guidance."""
-    clone = model.clone()
-    if clone.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
-        clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-        clone.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
-        block_hooks.remove(clone, family)
+    clone = without_run(model, KEY)
+    clone.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
     return clone
+
+
+def unasked(of_model: Anatomy, settings: Settings, node_id: str | None) -> Report:
+    """The report of a run that loads the model, but does not predict the positive with it."""
+    layers = block_range(settings.layer_start, settings.layer_end, len(of_model.blocks))
+    return Report(
+        node=node_id,
+        fingerprint="",
+        family=of_model.family.name,
+        block_count=len(of_model.blocks),
+        block_names=of_model.block_names,
+        first_block=layers.start,
+        last_block=layers.stop - 1,
+        channels={},
+        peak_ratios={},
+        steps=0,
+        steps_guided=0,
+        steps_fired=0,
+        steps_reused=0,
+        plan="together",
+        relative_strength=0.0,
+        made_with=settings.numbers,
+        warnings=[
+            "nothing was guided: the guider loads this model, but does not ask it for the positive in a way that this "
+            "pack extends. If it has two models, as DualModelGuider, put the node on the positive's."
+        ],
+    )

@@ -2,14 +2,14 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from aiohttp import web
 from server import PromptServer
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from ..common import page
 
 EVENT = "detail_guidance.report"
 ROUTE = "/detail_guidance/reports"
@@ -27,7 +27,8 @@ log = logging.getLogger("detail_guidance")
 
 @dataclass(frozen=True)
 class Report:
-    """
+    """What one sampling run did.
+
     Attributes:
         node: execution id of the node whose settings these were; "1:2" is node 2 in subgraph node 1.
         fingerprint: of the model's weights, by which its preset is known; empty where the model was not asked.
@@ -38,17 +39,17 @@ class Report:
         channels: massive channels found (or given) at each of the layers, over the whole run.
         peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, when the
             guidance started.
-        steps: predictions of the run that Detail Guidance saw.
-        steps_guided: those inside the window.
-        steps_fired: guided ones whose detail rows were computed and really disrupted.
-        steps_reused: guided ones that took the difference of an earlier step, as `every` says.
+        steps: predictions of the run.
+        steps_guided: steps inside the window in which the guider predicted the positive.
+        steps_fired: guided steps whose perturbed rows were computed and really perturbed.
+        steps_reused: guided steps that took the difference of an earlier step, as `every` says.
         plan: "together" or "in turn".
         relative_strength: mean of ‖w(c − d)‖ / ‖x − c‖ over guided steps and pictures: the detail term as a share of
             the model's own update.
-        made_with: the node's inputs that are numbers, by name: whether they have changed since.
-        covered: of each word the share of the pictures that its mask covers, 0 to 1; empty where there are no words.
-        mask: of all words, of the first picture (a video's first frame), in percent: rows of at most SMALL cells; None
-            where nothing was read.
+        made_with: the node's inputs that are numbers, by name, so that the page sees whether they have changed since.
+        covered: word → the share of the pictures that its mask covers, 0 to 1; empty where there are no words.
+        mask: all words' mask over the first picture (a video's first frame), in percent: rows of at most SMALL cells;
+            None where nothing was read.
         warnings: what the user should know, in full sentences.
     """
 
@@ -73,6 +74,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
     def line(self) -> str:
+        """The run in one line, for the log."""
         blocks = f"block {self.first_block}"
         if self.last_block > self.first_block:
             blocks = f"blocks {self.first_block} to {self.last_block}"
@@ -88,11 +90,12 @@ class Report:
         )
 
     def summary(self) -> dict[str, Any]:
-        """What is worth keeping with a picture."""
+        """The part of the report that is kept in a saved picture's metadata."""
         left_out = ("block_names", "peak_ratios", "mask")
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     def publish(self) -> None:
+        """Tell the log and the page."""
         global _of_prompt
         log.info(self.line())
         for warning in self.warnings:
@@ -114,7 +117,7 @@ class Report:
 
 
 def small(mask: Tensor) -> list[list[int]]:
-    """Of a mask (pictures, …, rows, columns) the first picture's, as the page shows it."""
+    """The first picture's part of a mask (pictures, …, rows, columns), as the page shows it: percent, in rows."""
     first = mask.flatten(0, -3)[:1, None]
     scale = min(1.0, SMALL / max(first.shape[-2:]))
     size = [max(1, round(scale * side)) for side in first.shape[-2:]]
@@ -122,26 +125,15 @@ def small(mask: Tensor) -> list[list[int]]:
 
 
 def reports_of_this_prompt() -> list[Report]:
-    """Of the sampling runs so far of the prompt that is running, in their order."""
+    """The reports of the prompt that is running, in the order of its sampling runs so far."""
     server = getattr(PromptServer, "instance", None)
     prompt, reports = _of_prompt
     return reports if server is not None and prompt == server.last_prompt_id else []
 
 
-def offer(route: str, values: Callable[[], list[dict[str, Any]]]) -> None:
-    """Values for the page to ask for, where there is a server."""
-    server = getattr(PromptServer, "instance", None)
-    if server is None or any(getattr(each, "path", None) == route for each in server.routes):
-        return  # a second copy of the pack may have been installed
-
-    @server.routes.get(route)
-    async def answer(request: web.Request) -> web.Response:
-        return web.json_response(values())
-
-
 def serve() -> None:
     """Offer the kept reports to the page."""
-    offer(ROUTE, lambda: list(_kept.values()))
+    page.offer(ROUTE, lambda user: list(_kept.values()))
 
 
 def _workflow(server: PromptServer) -> str | None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 # Guided steps at a run's beginning that never reuse: predictions change most there, and two are needed to compare the
-# model's streams with the family table.
+# model's hidden states with the family table.
 ALWAYS_COMPUTED = 2
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What a guided step has computed of D_m, for the steps after it.
+class CachedDifference:
+    """The difference D − D_m of a guided step, kept for the steps after it.
 
     Of the forms in which a difference can be kept, that of what the network itself answers, a velocity or a noise,
     changes least from step to step (docs/EVIDENCE.md, section 11). D is a x + b F of its answer F: b is −σ for
@@ -21,7 +21,7 @@ class Kept:
     Attributes:
         difference: (D − D_m) / b, (pictures, …).
         conditions: what D and D_m were predictions of.
-        age: guided steps since.
+        age: guided steps since it was computed.
     """
 
     difference: Tensor
@@ -29,22 +29,28 @@ class Kept:
     age: int = 0
 
     @classmethod
-    def of(cls, cond: Tensor, disrupted: Tensor, b: float, conditions: Hashable) -> "Kept":
+    def of(cls, cond: Tensor, disrupted: Tensor, b: float, conditions: Hashable) -> "CachedDifference":
+        """The difference of a step's predictions D and D_m, with that step's b."""
         return cls((cond - disrupted) / b, conditions)
 
     def disrupted(self, cond: Tensor, b: float) -> Tensor:
-        """D_m of another step, by its D and b."""
+        """D_m of another step by this difference, from that step's D and b."""
         return cond - b * self.difference
 
-    def older(self) -> "Kept":
-        """One guided step later, which has not computed D_m."""
+    def aged(self) -> "CachedDifference":
+        """This difference after one more guided step that has not computed D_m."""
         return replace(self, age=self.age + 1)
 
-    def may_serve(self, every: int, conditions: Hashable) -> bool:
-        """Whether the next guided step may take it, where D_m is computed at every so many (≥ 1) at the latest."""
+    def is_fresh(self, every: int, conditions: Hashable) -> bool:
+        """Whether the next guided step may take this difference.
+
+        Args:
+            every: ≥ 1; D_m is computed at every so many guided steps at the latest.
+            conditions: of that step.
+        """
         return self.age + 1 < every and self.conditions == conditions
 
 
 def computed_steps(steps: int, every: int) -> int:
-    """How many of so many guided steps compute D_m."""
+    """How many of `steps` guided steps compute D_m."""
     return min(steps, ALWAYS_COMPUTED) + max(steps - ALWAYS_COMPUTED, 0) // every

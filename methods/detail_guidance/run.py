@@ -1,36 +1,45 @@
-"""One sampling run under Detail Guidance."""
+"""One sampling run under Detail Guidance: which steps are guided, the formula, and the report's figures."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from math import inf, isfinite
-from typing import Any
+from collections.abc import Mapping
+from contextlib import nullcontext
+from math import inf
+from typing import Any, Literal
 from uuid import UUID
 
 import torch
-from comfy.model_patcher import create_model_options_clone
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider
-from comfy.utils import repeat_to_batch_size
 from torch import Tensor
 
-from ...dit.branch.plans import KEY, asking
-from ...dit.branch.request import Outcome, Source, Task
-from ...dit.branch.windows import DetailedWindows
-from ...dit.families import Anatomy, anatomy
-from ...dit.token_layout import Order
-from ..calibration.presets import fingerprint
+from ...dit import (
+    StepRequest,
+    StepResult,
+    StepStats,
+    Wrappers,
+    anatomy,
+    model_fingerprint,
+    requesting_perturbed_in_windows,
+)
+from ...dit.branch.request import Batching
+from ...dit.family import Order
 from ..common.layers import block_range
-from ..regions.provider import WordMasks
+from ..massive_activations.channels import peak_ratio
+from ..regions.provider import mask_provider
 from .formula import detail_guidance
 from .report import Report, small
-from .reuse import ALWAYS_COMPUTED, Kept
-from .settings import Batching, Settings
+from .reuse import ALWAYS_COMPUTED, CachedDifference
+from .settings import Settings
+from .warnings import RunFacts, warnings_of
 from .window import Window, keep_factor
 
-# Relative strength from which on the reference models lose the layout and move away from real pictures
-# (docs/DEFAULTS.md).
-TOO_STRONG = 0.6
+# The widget's words in the code's: saved workflows hold them.
+PLANS: Mapping[str, Batching] = {"auto": "auto", "together": "batched", "in turn": "sequential"}
+PLAN_WORDS = {plan: word for word, plan in PLANS.items()}
+
+# Where a guided step's D − D_m is from: a perturbed prediction of this step; an earlier step, because `every` says so;
+# an earlier step, because another node's cache answered in the model's place; or nowhere.
+DifferenceSource = Literal["computed", "reused", "cached", "nothing"]
 
 
 class Run:
@@ -40,81 +49,72 @@ class Run:
         settings: valid settings that are not off.
         guider: the host's guider, inside its `sample`.
         replaces: whether the model carried another Detail Guidance, which this one has replaced.
+
+    Attributes:
+        wrappers: of the host's kinds, for this run.
     """
 
     def __init__(self, settings: Settings, guider: CFGGuider, replaces: bool):
         self.settings = settings
         self.replaces = replaces
         self.guider = guider
-        self.anatomy = anatomy(guider.model_patcher)
-        self.fingerprint = fingerprint(guider.model_patcher)
-        self.layers = block_range(settings.layer_start, settings.layer_end, len(self.anatomy.blocks))
-        self.rules = {block: settings.options.rule(block) for block in self.layers}
-        sampling = self.sampling = guider.model_patcher.get_model_object("model_sampling")
-        self.window = Window(
-            start=float(sampling.percent_to_sigma(settings.start_percent)) if settings.start_percent > 0 else inf,
-            end=float(sampling.percent_to_sigma(settings.end_percent)),
-            noisiest=float(sampling.sigma_max),
-        )
-        self.batching: Batching = settings.options.batching  # in turn, once a step had to
-        self.kept: Kept | None = None  # of the last step that computed D_m
         options = settings.options
-        self.words = None
-        if options.words is not None:
-            self.words = WordMasks(options.words, options.words_soft, self.anatomy)
+        model = guider.model_patcher
+        self.anatomy = anatomy(model)
+        self.model_fingerprint = model_fingerprint(model)
+        self.layers = block_range(settings.layer_start, settings.layer_end, len(self.anatomy.blocks))
+        self.perturbations = {block: options.perturbation(block) for block in self.layers}
+        self.sampling = model.get_model_object("model_sampling")
+        self.window = Window.of(settings.start_percent, settings.end_percent, self.sampling)
+        self.masks = mask_provider(options.mask, options.words, options.words_soft, self.anatomy)
+        self.wrappers: Wrappers = {**self.masks.wrappers, WrappersMP.PREDICT_NOISE: self.predict_noise}
 
+        self.batching = PLANS[options.batching]  # sequential, once a step had to be
+        self.cached: CachedDifference | None = None  # of the last step that computed D_m
         self.orders: dict[str, Order] = {}
-        self.fingerprints: dict[tuple[UUID, int], Tensor | None] = {}
+        self.token_sums: dict[tuple[UUID, int], Tensor | None] = {}
 
         self.schedule = torch.zeros(1)  # the run's noise levels
-        self.steps = self.inside = self.guided = self.pictures = 0
-        self.sources: Counter[Source] = Counter()  # of the guided steps' D − D_m
+        self.steps = self.inside = self.guided = 0
+        self.sources: Counter[DifferenceSource] = Counter()
         self.uncompiled = False
         self.strengths: list[Tensor] = []
         self.channels: dict[int, list[Tensor]] = defaultdict(list)
         self.peak_ratios: dict[int, Tensor] = {}
 
-    def install(self) -> None:
-        """Hook into this run's steps: the guider's model options are a copy that the host drops after the run."""
-        add_wrapper_with_key(
-            WrappersMP.PREDICT_NOISE, KEY, self.predict_noise, self.guider.model_options, is_model_options=True
-        )
-        if self.words is not None:
-            self.words.watch.install(self.guider.model_options)
-
     def predict_noise(
         self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: Any = None
     ) -> Tensor:
-        """D̂ for one step: the guider's own prediction plus the detail term."""
+        """D̂ of one step: the guider's own prediction plus the detail term."""
         self.steps += 1
-        self.pictures = len(x)
         self.schedule = model_options["transformer_options"].get("sample_sigmas", self.schedule)
         sigma = float(timestep.max())
         if sigma not in self.window:
             return executor(x, timestep, model_options, seed)
         self.inside += 1
-        if self.kept is not None and self.kept.difference.shape != x.shape:
-            self.kept = None  # some samplers change the latent's size
-        outcomes: list[Outcome] = []
-        task = self._task(x, sigma)
+        if self.cached is not None and self.cached.difference.shape != x.shape:
+            self.cached = None  # some samplers change the latent's size
+        request = self._request(x, sigma)
+        results: list[StepResult] = []
         shape = self._picture_shape(x)
-        with self._reading(task, shape), asking_in_windows(model_options, task, outcomes):
+        positive = self.guider.conds.get("positive", [])
+        reading = self.masks.reading(positive, shape) if request.compute else nullcontext()
+        with reading, requesting_perturbed_in_windows(model_options, request, results):
             base = executor(x, timestep, model_options, seed)
-        if not outcomes:
+        if not results:
             return base  # the report says so
-        (outcome,) = outcomes
-        self._note(outcome, sigma, task.answer_scale)
+        (result,) = results
+        disrupted = self._take(result, sigma)
+        self.masks.end_step(self._active_at(sigma), result.stats.source == "computed", x.device)
+        x, picture, cond, disrupted = (_picture(each, shape) for each in (x, base, result.cond, disrupted))
         options = self.settings.options
-        if self.words is not None:
-            self.words.end(self._active_at(sigma), outcome.account.source == "computed", x.device)
-        x, picture, cond, disrupted = (_picture(each, shape) for each in (x, base, outcome.cond, outcome.disrupted))
         guided, strength = detail_guidance(
             x,
             picture,
             cond,
             disrupted,
             self.settings.dg_scale,
-            mask=self._mask(picture),
+            mask=self.masks.mask(picture),
             limit=options.limit,
             rescale=options.rescale,
             as_strength=options.scale_is == "strength",
@@ -124,46 +124,60 @@ class Run:
             return guided
         return torch.cat([guided.flatten(1), base.flatten(1)[:, guided[0].numel() :]], dim=1).view_as(base)
 
-    def _reading(self, task: Task, latent: torch.Size) -> AbstractContextManager[None]:
-        """Where the words are is read in steps that compute D_m: one that reuses costs nothing."""
-        if self.words is None or task.reuse is not None:
-            return nullcontext()
-        return self.words.watch.reading(self.guider.conds.get("positive", []), latent)
-
-    def _mask(self, picture: Tensor) -> Tensor | None:
-        """Where detail is added; None is everywhere."""
-        mask = self.settings.options.mask
-        mask = None if mask is None else _mask_like(mask, picture)
-        if self.words is None:
-            return mask
-        words = self.words.over(picture)
-        return words if mask is None else mask * words
-
-    def _picture_shape(self, x: Tensor) -> torch.Size:
-        """Of the pictures' part in x. Models of pictures and sound take both as one row of numbers, the picture first;
-        the sound is left as it is."""
-        conds = self.guider.conds.get("positive") or [{}]
-        shapes = conds[0].get("model_conds", {}).get("latent_shapes")
-        return x.shape if shapes is None else torch.Size([len(x), *shapes.cond[0][1:]])
-
-    def _task(self, x: Tensor, sigma: float) -> Task:
+    def _request(self, x: Tensor, sigma: float) -> StepRequest:
         options = self.settings.options
-        return Task(
+        first = not self.computed  # once a run is enough to measure and to compare with the table
+        return StepRequest(
             self.anatomy,
-            self.rules,
+            self.perturbations,
             keep=keep_factor(options.keep_start, options.keep_end, self.window.progress(sigma)),
             shape=x.shape,
             positive=[cond["uuid"] for cond in self.guider.conds.get("positive", [])],
+            compute=not self._may_reuse(sigma),
             batching=self.batching,
-            always_computed=self.settings.in_all_steps,
-            measure=not self.computed,  # once a run is enough to see where they are
+            every_step=self.settings.in_all_steps,
+            computed_before=self.cached is not None,
+            measure=peak_ratio if first else None,
+            compare_layout=first,
             orders=self.orders,
-            window=0,
-            fingerprints=self.fingerprints,
-            answer_scale=self._answer_scale(sigma),
-            kept=self.kept,
-            reuse=self.kept if self._may_reuse(sigma) else None,
+            token_sums=self.token_sums,
         )
+
+    def _take(self, result: StepResult, sigma: float) -> Tensor:
+        """Note a step's result; returns its D_m, computed or by the difference of an earlier step."""
+        stats, scale = result.stats, self._answer_scale(sigma)
+        source, disrupted = self._disrupted(result, scale)
+        self.guided += 1
+        self.sources[source] += 1
+        self.uncompiled |= stats.uncompiled
+        self.orders.update(stats.orders)
+        if source == "computed":
+            self.token_sums.update(stats.token_sums)
+            # At b = 0 nothing can be kept: D is x whatever the network answers.
+            whole = scale != 0 and not stats.partly
+            conditions = self._active_at(sigma)
+            self.cached = CachedDifference.of(result.cond, disrupted, scale, conditions) if whole else None
+        elif self.cached is not None:
+            self.cached = self.cached.aged()
+        if stats.plan == "sequential":
+            self.batching = "sequential"
+        self._note_channels(stats)
+        return disrupted
+
+    def _disrupted(self, result: StepResult, scale: float) -> tuple[DifferenceSource, Tensor]:
+        if result.perturbed is not None:
+            return "computed", result.perturbed
+        source = result.stats.source
+        # A cache keeps what the network last answered, a noise or velocity; so does this.
+        if self.cached is not None and source in ("not requested", "cache"):
+            return "reused" if source == "not requested" else "cached", self.cached.disrupted(result.cond, scale)
+        return "nothing", result.cond
+
+    def _note_channels(self, stats: StepStats) -> None:
+        for block, observed in stats.statistics.items():
+            told = (self.perturbations[block].channels(each) for each in observed)
+            self.channels[block] += [channels for channels in told if channels is not None]
+        self.peak_ratios = {**stats.measured, **self.peak_ratios}
 
     @property
     def computed(self) -> int:
@@ -171,12 +185,13 @@ class Run:
         return self.sources["computed"]
 
     def _may_reuse(self, sigma: float) -> bool:
-        if self.kept is None or self.computed < ALWAYS_COMPUTED:
+        if self.cached is None or self.computed < ALWAYS_COMPUTED:
             return False
-        return self.kept.may_serve(self.settings.options.every, self._active_at(sigma))
+        return self.cached.is_fresh(self.settings.options.every, self._active_at(sigma))
 
     def _active_at(self, sigma: float) -> tuple[UUID, ...]:
-        """The positive conditions that the host predicts at a noise level: each may have a part of the schedule."""
+        """Ids of the positive conditions that the host predicts at a noise level: each may have a part of the
+        schedule."""
         level = torch.tensor(sigma)  # the host compares in float32, where doubles next to each other are equal
         return tuple(
             cond["uuid"]
@@ -189,174 +204,73 @@ class Run:
         answer = torch.ones(1, 1)
         return float(self.sampling.calculate_denoised(torch.tensor([sigma]), answer, torch.zeros_like(answer)))
 
-    def _note(self, outcome: Outcome, sigma: float, scale: float) -> None:
-        account = outcome.account
-        self.guided += 1
-        self.sources[account.source] += 1
-        self.uncompiled |= account.uncompiled
-        self.orders.update(account.orders)
-        if account.source == "computed":
-            self.fingerprints.update(account.fingerprints)
-            # At b = 0 nothing can be kept: D is x whatever the network answers.
-            whole = scale != 0 and not account.partly
-            self.kept = Kept.of(outcome.cond, outcome.disrupted, scale, self._active_at(sigma)) if whole else None
-        elif self.kept is not None:
-            self.kept = self.kept.older()
-        if account.plan == "in turn":
-            self.batching = "in turn"
-        for block, found in account.channels.items():
-            self.channels[block] += found
-        self.peak_ratios = {**account.peak_ratios, **self.peak_ratios}
+    def _picture_shape(self, x: Tensor) -> torch.Size:
+        """Shape of the picture's part in x. Models of pictures and sound take both as one row of numbers, the picture
+        first; the sound is left as it is."""
+        conds = self.guider.conds.get("positive") or [{}]
+        shapes = conds[0].get("model_conds", {}).get("latent_shapes")
+        return x.shape if shapes is None else torch.Size([len(x), *shapes.cond[0][1:]])
 
     def report(self, node_id: str | None) -> Report:
-        channels = {block: _true_indices(self.channels[block]) for block in self.layers}
-        peak_ratios = {block: ratio.item() for block, ratio in sorted(self.peak_ratios.items())}
-        peak_ratios = {block: ratio for block, ratio in peak_ratios.items() if isfinite(ratio)}  # the page reads JSON
-        strength = torch.cat(self.strengths).nanmean().item() if self.strengths else 0.0
-        masks = {} if self.words is None else self.words.by_name()
+        """What the run did, for the log and the page."""
+        facts = self._facts()
+        masks = self.masks.by_name()
         return Report(
             node=node_id,
-            fingerprint=self.fingerprint,
+            fingerprint=self.model_fingerprint,
             family=self.anatomy.family.name,
             block_count=len(self.anatomy.blocks),
-            block_names=[block.name for block in self.anatomy.blocks],
+            block_names=self.anatomy.block_names,
             first_block=self.layers.start,
             last_block=self.layers.stop - 1,
-            channels=channels,
-            peak_ratios=peak_ratios,
+            channels=facts.channels,
+            peak_ratios=_finite(self.peak_ratios),
             steps=self.steps,
             steps_guided=self.guided,
             steps_fired=self.computed,
             steps_reused=self.sources["reused"],
-            plan="in turn" if self.batching == "in turn" else "together",
-            relative_strength=strength if isfinite(strength) else 0.0,
+            plan="in turn" if self.batching == "sequential" else "together",
+            relative_strength=facts.strength if abs(facts.strength) < inf else 0.0,
             made_with=self.settings.numbers,
             covered={name: mask.mean().item() for name, mask in masks.items()},
             mask=small(torch.stack([*masks.values()]).amax(dim=0)) if masks else None,
-            warnings=list(self._warnings(channels, strength)),
+            warnings=[*warnings_of(facts)],
         )
 
-    def _warnings(self, channels: dict[int, list[int]], strength: float) -> Iterator[str]:
-        guider = type(self.guider).__name__
-        if self.replaces:
-            yield "this model already carries one; the later node has replaced it. Remove one of the two."
-        # A stage of several may well lie outside; its node's other stages may not.
-        from_noise_to_picture = float(self.schedule[0]) >= 0.99 * self.window.noisiest and float(self.schedule[-1]) == 0
-        if self.steps and not self.inside and from_noise_to_picture:
-            yield (
-                f"no step lies between start_percent {self.settings.start_percent:g} and end_percent "
-                f"{self.settings.end_percent:g}: nothing was guided. Widen them, or take more steps."
-            )
-        if self.steps == 0:
-            yield f"nothing was guided: {guider} does not predict through the host's guider, which this pack extends."
-        elif self.inside > self.guided:
-            yield (
-                f"{self.inside - self.guided} steps were not guided: {guider} did not ask for a prediction of its "
-                "positive conditioning. Use a guider that does, or remove the cache that answers in its place."
-            )
-        if cached := self.sources["cached"]:
-            yield (
-                f"{cached} of {self.guided} guided steps took the detail of an earlier step: another node's cache "
-                "answered in the model's place."
-            )
-        if without := self.sources["nothing"]:
-            yield (
-                f"{without} of {self.guided} guided steps added nothing: no positive "
-                "condition was active then, or another node's cache answered in the model's place."
-            )
-        if isfinite(strength) and strength > TOO_STRONG:
-            yield (
-                f"the added detail is {strength:.0%} of the step that the model itself takes: pictures come apart at "
-                "such strengths. Lower dg_scale, or set limit in the options."
-            )
-        if not isfinite(strength):
-            yield "predictions are not finite numbers (NaN or infinite). Try other weights, or more precision."
-        if self.anatomy.family.prompt_cache and self.computed:
-            yield (
-                "this model keeps what it has computed of the prompt from step to step, but not under block patches: "
-                "steps that compute the detail compute it again."
-            )
-        if self.uncompiled:
-            yield (
-                "steps that compute the detail ran without torch.compile around the whole model. Compile its blocks "
-                "instead."
-            )
-        if self.settings.options.batching == "together" and self.computed and self.batching == "in turn":
-            yield "batching: together was not possible here; the detail rows ran in a forward of their own (in turn)."
-        mask = self.settings.options.mask
-        if mask is not None and self.guided:
-            if len(mask) not in (1, self.pictures):
-                yield (
-                    f"mask: there are {len(mask)}, for a batch of {self.pictures}: its pictures take them in turn, a "
-                    "video one for all its frames. Give one, or one for each."
-                )
-            if not mask[: self.pictures].any():
-                yield "mask: it is black everywhere, so no detail was added. Paint where it shall be, or unplug it."
-        if self.words is not None and self.guided:
-            yield from self.words.warnings()
-        nothing = ", ".join(str(block) for block, found in channels.items() if not found)
-        if self.computed and nothing:
-            if self.settings.options.profile:
-                yield f"the profile has no channel for block {nothing}. Choose layers that it has, or unplug it."
-            else:
-                yield (
-                    f"no massive channel at block {nothing}: no channel exceeds "
-                    f"{self.settings.options.massive_ratio:g} times the median. Choose other layers, lower "
-                    "massive_ratio, or list the channels."
-                )
+    def _facts(self) -> RunFacts:
+        schedule = self.schedule
+        whole = float(schedule[0]) >= 0.99 * self.window.noisiest and float(schedule[-1]) == 0
+        return RunFacts(
+            settings=self.settings,
+            family=self.anatomy.family,
+            guider=type(self.guider).__name__,
+            replaces=self.replaces,
+            whole_schedule=whole,
+            steps=self.steps,
+            inside=self.inside,
+            guided=self.guided,
+            computed=self.computed,
+            cached=self.sources["cached"],
+            without=self.sources["nothing"],
+            strength=torch.cat(self.strengths).nanmean().item() if self.strengths else 0.0,
+            uncompiled=self.uncompiled,
+            sequential=self.batching == "sequential",
+            channels={block: _true_indices(self.channels[block]) for block in self.layers},
+            of_masks=[*self.masks.warnings()] if self.guided else [],
+        )
 
 
-def unasked(of_model: Anatomy, settings: Settings, node_id: str | None) -> Report:
-    """Of a run that loads the model, but does not predict the positive with it."""
-    layers = block_range(settings.layer_start, settings.layer_end, len(of_model.blocks))
-    return Report(
-        node=node_id,
-        fingerprint="",
-        family=of_model.family.name,
-        block_count=len(of_model.blocks),
-        block_names=[block.name for block in of_model.blocks],
-        first_block=layers.start,
-        last_block=layers.stop - 1,
-        channels={},
-        peak_ratios={},
-        steps=0,
-        steps_guided=0,
-        steps_fired=0,
-        steps_reused=0,
-        plan="together",
-        relative_strength=0.0,
-        made_with=settings.numbers,
-        warnings=[
-            "nothing was guided: the guider loads this model, but does not ask it for the positive in a way that this "
-            "pack extends. If it has two models, as DualModelGuider, put the node on the positive's."
-        ],
-    )
-
-
-@contextmanager
-def asking_in_windows(model_options: dict[str, Any], task: Task, outcomes: list[Outcome]) -> Iterator[None]:
-    windows = model_options.get("context_handler")
-    if windows is not None:
-        options = create_model_options_clone(model_options)
-        model_options["context_handler"] = DetailedWindows(windows, task, options, outcomes)
-    try:
-        with asking(model_options, task, outcomes):
-            yield
-    finally:
-        if windows is not None:
-            model_options["context_handler"] = windows
+def _finite(ratios: Mapping[int, Tensor]) -> dict[int, float]:
+    """Numbers that JSON can hold, in the blocks' order."""
+    numbers = {block: ratio.item() for block, ratio in sorted(ratios.items())}
+    return {block: number for block, number in numbers.items() if abs(number) < inf}
 
 
 def _picture(packed: Tensor, shape: torch.Size) -> Tensor:
+    """The picture's part of a latent that may have sound behind it."""
     if packed.shape == shape:
         return packed
     return packed.flatten(1)[:, : shape[1:].numel()].unflatten(1, shape[1:])
-
-
-def _mask_like(mask: Tensor, x: Tensor) -> Tensor:
-    """A mask (pictures, height, width) for latents (pictures, channels, …, height, width)."""
-    resized = torch.nn.functional.interpolate(mask.unsqueeze(1), x.shape[-2:], mode="bilinear").to(x)
-    return repeat_to_batch_size(resized, len(x)).view(len(x), *[1] * (x.ndim - 3), *x.shape[-2:])
 
 
 def _true_indices(masks: list[Tensor]) -> list[int]:

@@ -7,7 +7,12 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from ..common.numbers import parse_numbers, require
-from ..massive_activations.perturbation import ListedChannels, MassiveActivations, ProfiledChannels, Rule
+from ..massive_activations.perturbations import (
+    ChannelPerturbation,
+    ListedChannels,
+    MassiveActivations,
+    ProfiledChannels,
+)
 from ..massive_activations.profile import Profile
 from ..regions.masks import Region
 from .formula import MOST_W
@@ -24,7 +29,7 @@ MAX_CHANNELS = 4
 WORDS_SOFT = 0.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Options:
     """What few users change.
 
@@ -77,8 +82,8 @@ class Options:
             require("mask", self.mask.min().item(), 0.0, 1.0)
             require("mask", self.mask.max().item(), 0.0, 1.0)
 
-    def rule(self, block: int) -> Rule:
-        """What makes the weaker prediction at a block."""
+    def perturbation(self, block: int) -> ChannelPerturbation:
+        """What perturbs the second prediction at a block's input."""
         if self.profile is not None:
             return ProfiledChannels(self.profile, block)
         if self.channels is not None:
@@ -86,7 +91,7 @@ class Options:
         return MassiveActivations(self.massive_ratio, self.max_channels)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Settings:
     """One Detail Guidance.
 

@@ -1,18 +1,40 @@
-"""A model's features of pictures: they are noised, shown to it up to one block, and what stands there is kept."""
+"""A model's features of pictures: they are noised, forwarded up to one block, and the block's input is kept."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...dit.families import anatomy
-from ...dit.noised import shown
-from ...dit.observer import watched
-from ..calibration.presets import fingerprint
-from ..massive_activations.perturbation import Rule
-from .features import FeatureRecording, Features, on_grid
+from ...dit import BlockInput, anatomy, forward_noised, model_fingerprint, observed
+from ..massive_activations.perturbations import ChannelPerturbation
+from ..massive_activations.recording import NOTHING
+from .features import Features, features, on_grid
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How features are made.
+
+    Attributes:
+        block: number of the block whose input the features are; it and those behind it are not computed.
+        noise_level: between 0 and 1, the noise's share in what the model is given.
+        draws: of noise, ≥ 1; the features are their mean ([DiTF], section 4.3).
+        seed: of the first draw.
+        finder: finds the massive channels, which are dropped.
+        modulate: whether features are modulated by the block's own AdaLN, where it has one.
+        maps: whether the massive channels' own maps follow the features.
+    """
+
+    block: int
+    noise_level: float
+    draws: int
+    seed: int
+    finder: ChannelPerturbation
+    modulate: bool
+    maps: bool
 
 
 def features_of(
@@ -20,52 +42,93 @@ def features_of(
     positive: list[list[Any]],
     latent: Tensor,
     size: tuple[int, int],
-    block: int,
-    noise_level: float,
-    draws: int,
-    seed: int,
-    rule: Rule,
-    modulate: bool,
-    maps: bool,
+    how: Extraction,
     progress: Callable[[int], object],
 ) -> Features:
-    """Averaged over draws of noise ([DiTF], section 4.3).
+    """Features of pictures.
 
     Args:
+        model: without anything that guides its sampling.
         positive: one condition, what the pictures show.
         latent: (pictures, channels, …, height, width), as a VAE gives them, of whole tokens.
         size: height and width of the pictures, in pixels.
-        block: whose input the features are; it and those behind it are not computed.
-        noise_level: between 0 and 1, the noise's share in what the model is given.
-        draws: of noise, ≥ 1.
-        progress: told how many of the draws of all pictures were shown.
+        progress: called with the number of draws of all pictures so far.
 
     Raises:
-        ValueError: no row of the family table fits the model, or it was never asked.
+        ValueError: no row of the family table fits the model, it was never asked, or its states are not finite.
     """
     of_model = anatomy(model)
-    recording = FeatureRecording(block, rule, modulate, maps)
+    recording = FeatureRecording(how.block, how.finder, how.modulate, how.maps)
     sums: list[Any] = [0] * len(latent)
     done = 0
-    for pictures in shown(watched(model, recording, block), positive, latent, noise_level, draws, seed):
+    watched = observed(model, recording, how.block)
+    for pictures in forward_noised(watched, positive, latent, how.noise_level, how.draws, how.seed):
         for picture, seen in zip(pictures, recording.taken(), strict=True):
             sums[picture] = sums[picture] + seen
         done += len(pictures)
         progress(done)
-    grid = of_model.grid(len(sums[0]), latent.shape)
-    values = torch.cat([on_grid(total / draws, grid) for total in sums])
+    grid = of_model.token_grid(len(sums[0]), latent.shape)
+    values = torch.cat([on_grid(total / how.draws, grid) for total in sums])
     if not values.isfinite().all():
         raise ValueError("features: they are not finite numbers. Try other weights, or more precision.")
     massive = () if recording.massive is None else tuple(recording.massive.nonzero().flatten().tolist())
     return Features(
         values.contiguous(),
         *size,
-        of_model.family.name,
-        fingerprint(model),
-        block,
+        of_model.family.id,
+        model_fingerprint(model),
+        how.block,
         len(of_model.blocks),
         massive,
         modulated=bool(recording.modulated),
-        maps=len(massive) if maps else 0,
-        noise_level=noise_level,
+        maps=len(massive) if how.maps else 0,
+        noise_level=how.noise_level,
     )
+
+
+@dataclass
+class FeatureRecording:
+    """Observes one block, and keeps the features of every row that it is given.
+
+    Attributes:
+        block: number of the block.
+        finder: finds massive channels: once, in the first row, so that pictures can be compared.
+        modulate: whether features are modulated by the block's own AdaLN, where it has one.
+        maps: whether the massive channels' own maps follow the features.
+        massive: the channels that were found, bool (channels,); None before any row.
+        modulated: whether the last rows were modulated; None before any row.
+        seen: features of each row, (tokens, channels).
+    """
+
+    block: int
+    finder: ChannelPerturbation
+    modulate: bool
+    maps: bool
+    sigmas: list[float] = field(default_factory=list)
+    massive: Tensor | None = None
+    modulated: bool | None = None
+    seen: list[Tensor] = field(default_factory=list)
+
+    def on_block(self, number: int, given: BlockInput) -> None:
+        if number != self.block:
+            return
+        z = given.image.flatten(1, -2)
+        if self.massive is None:
+            self.massive = self.finder.observe(z[:1])
+        modulation = given.modulation() if self.modulate else None
+        self.modulated = modulation is not None
+        # Row by row: no second hidden state of the whole batch.
+        for row, hidden in enumerate(z):
+            of_attention = None if modulation is None else modulation[row, 0, :2].float()
+            self.seen.append(features(hidden.float(), self.massive, of_attention, self.maps).cpu())
+
+    def taken(self) -> list[Tensor]:
+        """The features of the rows since the last call.
+
+        Raises:
+            ValueError: there were no rows.
+        """
+        if not self.seen:
+            raise ValueError(NOTHING)
+        seen, self.seen = self.seen, []
+        return seen

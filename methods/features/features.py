@@ -13,25 +13,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from ..massive_activations.perturbation import Rule
-from ..massive_activations.recording import NOTHING, Sight
-
 FORMAT = "detail_guidance.features"
 EPSILON = 1e-6  # of the LayerNorm in the blocks of SD3, Flux and their kin
 
 
 @dataclass(frozen=True)
 class Features:
-    """Of pictures, one vector for each token.
+    """Features of pictures: one vector for each token.
 
     Attributes:
         values: float32 (pictures, channels, rows, columns), on the CPU; of a video one entry for each latent frame.
-        height, width: of the pictures, in pixels: as far as whole tokens reach.
-        family: of the model.
-        fingerprint: of its weights.
-        block, blocks: whose input, of how many.
+        height, width: of the pictures, in pixels, as far as whole tokens reach.
+        family: id of the model's family.
+        fingerprint: of the model's weights.
+        block, blocks: number of the block whose input the features are, and how many blocks there are.
         dropped: massive channels that were zeroed.
-        modulated: whether the block's own AdaLN has scaled and shifted them.
+        modulated: whether the block's own AdaLN has scaled and shifted the values.
         maps: how many maps of massive channels follow the model's own channels.
         noise_level: between 0 and 1, the noise's share in what the model was shown.
     """
@@ -49,16 +46,17 @@ class Features:
     noise_level: float
 
     def of(self, picture: int) -> Tensor:
-        """One picture's, (channels, rows, columns)."""
+        """One picture's features, (channels, rows, columns)."""
         return self.values[picture]
 
     def require_like(self, other: "Features", name: str) -> None:
-        """
+        """Refuse features that cannot be compared with these.
+
         Args:
-            name: the other's, for the message.
+            name: of the other features' input, for the message.
 
         Raises:
-            ValueError: they cannot be compared.
+            ValueError: they are of another model, block, noise level or form.
         """
         for attribute, what in (
             ("family", "model"),
@@ -86,53 +84,9 @@ class Features:
         )
 
 
-@dataclass
-class FeatureRecording:
-    """Watches one block, and keeps the features of every row that it is shown.
-
-    Attributes:
-        rule: which channels are massive: seen once, in the first row, and kept, so that pictures can be compared.
-        modulate: with the block's own AdaLN, where it has one.
-        maps: whether the massive channels' own maps follow.
-        modulated: whether the last rows were; None before any.
-    """
-
-    block: int
-    rule: Rule
-    modulate: bool
-    maps: bool
-    sigmas: list[float] = field(default_factory=list)
-    massive: Tensor | None = None
-    modulated: bool | None = None
-    seen: list[Tensor] = field(default_factory=list)  # (tokens, channels) of each row
-
-    def see(self, block: int, sight: Sight) -> None:
-        if block != self.block:
-            return
-        z = sight.image.flatten(1, -2)
-        if self.massive is None:
-            self.massive = self.rule.observe(z[:1])
-        modulation = sight.modulation() if self.modulate else None
-        self.modulated = modulation is not None
-        # Row by row: no second hidden state of the whole batch.
-        for row, hidden in enumerate(z):
-            of_attention = None if modulation is None else modulation[row, 0, :2].float()
-            self.seen.append(features(hidden.float(), self.massive, of_attention, self.maps).cpu())
-
-    def taken(self) -> list[Tensor]:
-        """What was seen since the last time.
-
-        Raises:
-            ValueError: nothing.
-        """
-        if not self.seen:
-            raise ValueError(NOTHING)
-        seen, self.seen = self.seen, []
-        return seen
-
-
 def features(z: Tensor, massive: Tensor, modulation: Tensor | None, maps: bool) -> Tensor:
-    """[DiTF]: massive channels are zeroed, the rest is normalised as in front of the block's attention.
+    """Features of a hidden state ([DiTF]): massive channels are zeroed, the rest is normalised as in front of the
+    block's attention.
 
     Args:
         z: a block's input, float32 (tokens, channels).
@@ -154,10 +108,17 @@ def features(z: Tensor, massive: Tensor, modulation: Tensor | None, maps: bool) 
 
 
 def on_grid(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Features (tokens, channels) that lie in (frames …, rows, columns): (frames, channels, rows, columns).
+    """Lay features out as pictures.
+
+    Args:
+        tokens: (tokens, channels).
+        grid: frames (of a video), rows and columns of the tokens.
+
+    Returns:
+        (frames, channels, rows, columns).
 
     Raises:
-        ValueError: they are not so many.
+        ValueError: the grid has another number of tokens.
     """
     if len(tokens) != prod(grid):
         raise ValueError(
@@ -175,7 +136,8 @@ def save(features: Features, file: Path, about: dict[str, str]) -> None:
 
 
 def load(file: Path) -> Features:
-    """
+    """Read a file of features.
+
     Raises:
         ValueError: the file is damaged, or holds no features.
     """

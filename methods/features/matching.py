@@ -17,7 +17,7 @@ RADIUS = 12  # tokens
 
 @dataclass(frozen=True)
 class Match:
-    """Of one point.
+    """Where one point of a picture lies in another.
 
     Attributes:
         x, y: in the other picture, in pixels.
@@ -113,6 +113,7 @@ def follow(features: Tensor, labels: Tensor, earlier: int) -> Tensor:
         (frames, labels, rows, columns); the first frame's as they were.
     """
     rows, columns = features.shape[2:]
+    unit = normalize(features, dim=1)  # once, not for every row's band
     far = (torch.arange(columns)[:, None] - torch.arange(columns)).abs() > RADIUS
     known = [labels]
     for frame in range(1, len(features)):
@@ -120,7 +121,7 @@ def follow(features: Tensor, labels: Tensor, earlier: int) -> Tensor:
         found = torch.empty_like(labels)
         for row in range(rows):  # of which only a band of the sources is within reach
             band = slice(max(0, row - RADIUS), row + RADIUS + 1)
-            alike = [likeness(features[frame, :, row], features[source][:, band]) for source in sources]
+            alike = [torch.einsum("cn,crm->nrm", unit[frame, :, row], unit[source][:, band]) for source in sources]
             near = torch.cat([each.masked_fill(far[:, None], -torch.inf).flatten(1) for each in alike], dim=1)
             votes = torch.cat([known[source][:, band].flatten(1) for source in sources], dim=1)
             found[:, row] = _voted(near, votes)

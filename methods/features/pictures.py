@@ -8,27 +8,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..common.palette import SIXTEEN, rgb
 from .matching import Match
 
-# Okabe and Ito's palette, then lighter and darker ones: 16 that can be told apart.
-PALETTE = (
-    "#e69f00",
-    "#56b4e9",
-    "#009e73",
-    "#f0e442",
-    "#0072b2",
-    "#d55e00",
-    "#cc79a7",
-    "#999999",
-    "#ffd27f",
-    "#b5e0f7",
-    "#66c5ab",
-    "#8f8a00",
-    "#66aad1",
-    "#7f3800",
-    "#ebc9dc",
-    "#4d4d4d",
-)
 GAP = 8  # pixels between two pictures
 
 
@@ -57,13 +39,13 @@ def overlay(pictures: Tensor, masks: Tensor) -> Tensor:
     over = pictures
     for number in range(masks.shape[1]):
         strength = 0.5 * masks[:, number, ..., None]
-        over = over + strength * (_palette()[number % len(PALETTE)] - over)
+        over = over + strength * (_palette()[number % len(SIXTEEN)] - over)
     return over
 
 
 def _palette() -> Tensor:
     """The colours, (colours, 3)."""
-    return torch.tensor([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in PALETTE]) / 255
+    return torch.tensor([rgb(colour) for colour in SIXTEEN]) / 255
 
 
 def lines_picture(
@@ -80,7 +62,7 @@ def lines_picture(
     for number, (x, y) in enumerate(points):
         if (x, y) not in found:
             continue
-        match, colour = found[x, y], PALETTE[number % len(PALETTE)]
+        match, colour = found[x, y], SIXTEEN[number % len(SIXTEEN)]
         ends = [(x, y), (across + match.x, match.y)]
         draw.line(ends, fill=colour, width=2 * unit if match.mutual else unit)
         for at_x, at_y in ends:

@@ -62,12 +62,16 @@ def listed_channels(channels: Sequence[int], like: Tensor) -> Tensor:
     return chosen
 
 
-def disrupt(z: Tensor, channels: Tensor, keep: float = 0.0) -> Tensor:
-    """Multiply the given channels of every token by `keep`: ρ = 0 zeroes them ([DG]), 0 < ρ < 1 softens that ([EMA]).
+def disrupt_(z: Tensor, channels: Tensor, keep: float = 0.0) -> None:
+    """Multiply the given channels of every token by `keep`, in place: ρ = 0 zeroes them ([DG]), 0 < ρ < 1 softens that
+    ([EMA]). Nothing but one number per channel is allocated: a video's hidden state has gigabytes.
 
     Args:
-        z: hidden state of image tokens, (…, channels); left as it is.
+        z: hidden state of image tokens, (…, channels).
         channels: bool (channels,).
         keep: ρ, 0 to 1.
     """
-    return torch.where(channels, keep * z, z)
+    if keep == 0:
+        z.masked_fill_(channels, 0)
+    else:
+        z.mul_(torch.where(channels, keep, 1.0))

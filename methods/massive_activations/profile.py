@@ -1,6 +1,7 @@
 """A profile: massive channels measured before, and its file."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,9 @@ class Profile:
     """Massive channels per block, of a model of one family, depth and width.
 
     Attributes:
-        channels: per block that has any.
+        family: id of the model's family; a family's display name in files of version 0.12 and before.
+        blocks, width: of the model: number of blocks, channels of its hidden state.
+        channels: block → its massive channels, where it has any.
         magnitudes: mean of |z| over image tokens, pictures and steps, float32 (blocks, width).
     """
 
@@ -27,21 +30,27 @@ class Profile:
     channels: dict[int, tuple[int, ...]]
     magnitudes: Tensor = field(compare=False)
 
-    def check(self, family: str, blocks: int) -> None:
-        """
+    def check(self, names: Sequence[str], blocks: int) -> None:
+        """Refuse a model that the profile was not measured on.
+
+        Args:
+            names: by which files know the model's family, the one for people first.
+            blocks: of the model.
+
         Raises:
-            ValueError: a model of another family or depth.
+            ValueError: the model is of another family or depth.
         """
-        if (self.family, self.blocks) != (family, blocks):
+        if self.family not in names or self.blocks != blocks:
             raise ValueError(
-                f"profile: it was measured on {self.family} with {self.blocks} blocks, this model is {family} with "
+                f"profile: it was measured on {self.family} with {self.blocks} blocks, this model is {names[0]} with "
                 f"{blocks}. Measure this model, or unplug the profile."
             )
 
     def check_width(self, width: int) -> None:
-        """
+        """Refuse a hidden state of another number of channels.
+
         Raises:
-            ValueError: a model whose hidden state has another number of channels.
+            ValueError: the width differs from the profile's.
         """
         if self.width != width:
             raise ValueError(
@@ -64,7 +73,8 @@ def save(profile: Profile, file: Path, about: dict[str, str]) -> None:
 
 
 def load(file: Path) -> Profile:
-    """
+    """Read a profile's file.
+
     Raises:
         ValueError: the file is damaged, or no profile.
     """

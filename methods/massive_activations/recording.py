@@ -1,15 +1,13 @@
-"""What a probe records of a sampling run, and what it says of massive activations."""
+"""What is recorded of massive activations in a sampling run, and what it says: observers of dit/observer.py."""
 
-import itertools
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import ceil, prod
 
 import torch
 from torch import Tensor
 
+from ...dit import BlockInput
 from .channels import most_massive
-from .perturbation import Rule
+from .perturbations import ChannelPerturbation
 from .profile import Profile
 
 Where = tuple[int, int]  # step, block
@@ -21,60 +19,59 @@ NOTHING = (
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of |z| over rows and tokens, per channel: float32 (channels,)."""
+    """Statistics of |z| over rows and tokens, for each channel: float32 (channels,)."""
 
     mean: Tensor
     peak: Tensor
 
 
 def statistics(z: Tensor) -> Statistics:
-    """Of a hidden state (rows, tokens, …, channels), on its device, without waiting for it."""
+    """Statistics of a hidden state (rows, tokens, …, channels), on its device, without waiting for it."""
     magnitude = z.abs().flatten(0, -2)
     return Statistics(magnitude.mean(dim=0, dtype=torch.float32), magnitude.amax(dim=0).float())
 
 
-@dataclass(frozen=True)
-class Sight:
-    """What one block is given at one step, of the positive conditioning. Views: to be looked at, not kept.
-
-    Attributes:
-        image: the picture's tokens, (pictures, tokens, …, channels).
-        text: (pictures, tokens, channels); None where the block's text cannot be told apart.
-        modulation: makes AdaLN's numbers, (pictures, branches, 3, channels): shift, scale and residual gate α, the
-            attention's branch first; None where the family has none in its blocks.
-    """
-
-    step: int
-    image: Tensor
-    text: Tensor | None
-    modulation: Callable[[], Tensor | None]
-
-
 @dataclass
 class Recording:
-    """What a probe keeps of one sampling run: filled on the model's device, read on the CPU after it.
+    """What a probe keeps of one sampling run. A step's statistics are made on the model's device and leave it when the
+    next step begins: by then they are ready, so that nothing waits for them.
 
     Attributes:
+        family, family_id: of the model, for people and for files.
+        block_names: for people.
         sigmas: noise level of each step.
-        image, text: statistics of a block's input.
-        gates: mean of |α|, float32 (channels,).
+        image, text: (step, block) → statistics of the block's input.
+        gates: (step, block) → mean of |α|, float32 (channels,).
     """
 
     family: str
+    family_id: str
     block_names: list[str]
     sigmas: list[float] = field(default_factory=list)
     image: dict[Where, Statistics] = field(default_factory=dict)
     text: dict[Where, Statistics] = field(default_factory=dict)
     gates: dict[Where, Tensor] = field(default_factory=dict)
 
-    def see(self, block: int, sight: Sight) -> None:
-        where = (sight.step, block)
-        self.image[where] = statistics(sight.image)
-        if sight.text is not None and sight.text.shape[1]:
-            self.text[where] = statistics(sight.text)
-        modulation = sight.modulation()
+    def on_block(self, number: int, given: BlockInput) -> None:
+        where = (given.step, number)
+        if number == 0:
+            self._leave_the_device(given.step)
+        self.image[where] = statistics(given.image)
+        if given.text is not None and given.text.shape[1]:
+            self.text[where] = statistics(given.text)
+        modulation = given.modulation()
         if modulation is not None:
             self.gates[where] = modulation[..., 2, :].abs().flatten(0, 1).mean(dim=0).float()
+
+    def _leave_the_device(self, before: int) -> None:
+        """Move the statistics of the step before this one to the CPU."""
+        for kind in (self.image, self.text):
+            for where, each in kind.items():
+                if where[0] == before - 1:
+                    kind[where] = Statistics(each.mean.cpu(), each.peak.cpu())
+        for where, gate in self.gates.items():
+            if where[0] == before - 1:
+                self.gates[where] = gate.cpu()
 
     def image_means(self) -> Tensor:
         """Mean of |z|, float32 (blocks, steps, channels); NaN where a cache answered in the model's place.
@@ -94,14 +91,18 @@ class Recording:
         return result
 
     def profile(self, ratio: float, at_most: int) -> Profile:
-        """The channels that are massive on average over the steps; arguments as of `massive_channels`."""
+        """The channels that are massive on average over the steps.
+
+        Args:
+            ratio, at_most: as of `massive_channels`.
+        """
         magnitudes = self.image_means().nanmean(dim=1)
         found = {block: most_massive(magnitude, ratio, at_most) for block, magnitude in enumerate(magnitudes)}
         channels = {block: tuple(mask.nonzero().flatten().tolist()) for block, mask in found.items() if mask.any()}
-        return Profile(self.family, len(self.block_names), magnitudes.shape[1], channels, magnitudes)
+        return Profile(self.family_id, len(self.block_names), magnitudes.shape[1], channels, magnitudes)
 
     def report(self, profile: Profile) -> str:
-        """What was seen, a line for each block, for people."""
+        """The massive activations in words, a line for each block."""
         means = self.image_means()
         first, last = self.sigmas[0], self.sigmas[-1]
         blocks, steps, width = means.shape
@@ -134,7 +135,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Map:
-    """Where over the picture a block's massive activations lie, at one step.
+    """Where over the picture a block's massive activations lie at one step.
 
     Attributes:
         magnitude: mean of |z| over the massive channels, or of the largest channel where none is massive, (tokens,).
@@ -161,23 +162,24 @@ class MapRecording:
     """The maps of one block over one sampling run, of its first picture; filled and read as `Recording`.
 
     Attributes:
-        rule: finds them, in image tokens (1, tokens, …, channels).
+        block: number of the block.
+        finder: finds its massive channels in image tokens (1, tokens, …, channels).
     """
 
     block: int
-    rule: Rule
+    finder: ChannelPerturbation
     sigmas: list[float] = field(default_factory=list)
     maps: dict[int, Map] = field(default_factory=dict)
 
-    def see(self, block: int, sight: Sight) -> None:
-        if block != self.block:
+    def on_block(self, number: int, given: BlockInput) -> None:
+        if number != self.block:
             return
-        z = sight.image[:1]
-        found = self.rule.observe(z)
+        z = given.image[:1]
+        found = self.finder.observe(z)
         magnitude = z.abs().flatten(0, -2).float()
         largest = torch.zeros_like(found).scatter(0, magnitude.mean(dim=0).argmax(dim=0, keepdim=True), True)
         channels = torch.where(found.any(), found, largest)
-        self.maps[sight.step] = Map(magnitude @ channels.float() / channels.sum(), channels, found.any())
+        self.maps[given.step] = Map(magnitude @ channels.float() / channels.sum(), channels, found.any())
 
     def report(self) -> str:
         """How uniform the maps are, a line for each step.
@@ -195,17 +197,3 @@ class MapRecording:
             f"step {step} (σ {self.sigmas[step]:.3g}): {seen}; mean |z| {float(seen.magnitude.mean()):.3g}, "
             f"from {low:.3g} to {high:.3g} over tokens, standard deviation / mean {seen.variation:.2f}"
         )
-
-
-def grid_of(tokens: int, latent: Sequence[int]) -> tuple[int, ...]:
-    """How many frames (for video), rows and columns of tokens a latent (rows, channels, …, height, width) became.
-
-    Raises:
-        ValueError: no patch size gives so many.
-    """
-    *frames, height, width = latent[2:]
-    for patch, in_time in itertools.product((1, 2, 4, 8), (1, 2, 4)):
-        grid = *(ceil(each / in_time) for each in frames), ceil(height / patch), ceil(width / patch)
-        if prod(grid) == tokens:
-            return grid
-    raise ValueError(f"Where {tokens} tokens lie in a latent of {tuple(latent[2:])} cannot be told: there is no map.")

@@ -120,7 +120,7 @@ def test_without_references_only_how_far_one_can_go(pack):
 @pytest.mark.parametrize("cfg, start", [(1.0, {}), (4.0, {}), (4.0, {"start_percent": 0.5})])
 def test_its_pictures_are_those_of_the_nodes(pack, vae, calibrated, monkeypatch, cfg, start):
     seen = {}
-    calibrate = pack.module("nodes.detail_guidance_calibrate")
+    calibrate = pack.module("methods.calibration.run")
     sheet = calibrate.contact_sheet
 
     def watched(cells, pictures, without, chosen):
@@ -182,7 +182,7 @@ def clip_vision(tmp_path):
 
 
 def test_likeness_is_the_cosine_with_the_mean_of_the_real_ones(pack, clip_vision):
-    node, calibration = pack.module("nodes.detail_guidance_calibrate"), pack.module("methods.calibration.sampling")
+    node, calibration = pack.module("methods.calibration.run"), pack.module("methods.calibration.grid")
     with torch.inference_mode():
         real, pictures = (
             np.random.default_rng(0).random((2, 3, 64, 64, 3)),
@@ -202,7 +202,7 @@ def test_likeness_is_the_cosine_with_the_mean_of_the_real_ones(pack, clip_vision
 def test_a_list_of_prompts_is_several(pack, calibrated, clip_vision, vae, monkeypatch):
     """Each has pictures of its own, and is compared with its own real ones."""
     calibration, metrics, references = (
-        pack.module("methods.calibration.sampling"),
+        pack.module("methods.calibration.grid"),
         pack.module("methods.calibration.metrics"),
         [],
     )

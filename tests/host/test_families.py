@@ -225,7 +225,9 @@ def test_every_family_of_the_table_is_tried(pack):
     """Those that a host lacks are listed, so that a family cannot go missing unseen."""
     families = pack.module("dit.families")
     here = [name for name, case in CASES.items() if case.lacking is None]
-    tried = {"SD3 / SD3.5"} | {families.family_of(load(name).model.diffusion_model).name for name in here}
+    tried = {"SD3 / SD3.5"} | {
+        pack.module("dit.anatomy").family_of(load(name).model.diffusion_model).name for name in here
+    }
     lacking = {family.name for family in families.FAMILIES} - tried
     later = {name for name in ("Qwen-Image 2.1",) if CASES[name].lacking}  # 0.37
     assert lacking == later | (LACKING_IN_2025 if families_of_2025() else set())

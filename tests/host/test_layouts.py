@@ -24,15 +24,15 @@ def wrong_order(family):
 
 def wrong_count(family):
     """Tokens of twice the sides."""
-    if family.patch is None:
+    if family.patch_size is None:
         return family
-    sides = family.patch
+    sides = family.patch_size
 
     def doubled(model):
         patch = sides(model)
         return patch * 2 if isinstance(patch, int) else [side * 2 for side in patch]
 
-    return replace(family, patch=doubled)
+    return replace(family, patch_size=doubled)
 
 
 def wrong_offset(family):
@@ -48,7 +48,7 @@ def missing_neighbours(family):
 def nothing_beside(family):
     """The picture is taken to be alone in its first stream."""
     first, *others = family.stages
-    return replace(family, stages=(replace(first, order="picture"), *others))
+    return replace(family, stages=(replace(first, order="image only"), *others))
 
 
 # The sound's tokens stand before the picture's and change with them; how many there are before those, nothing tells.
@@ -60,7 +60,7 @@ UNSEEN = {("MiniMax H3", wrong_count), ("MiniMax H3 with a reference", wrong_cou
 def test_a_wrong_row_is_never_wrong_in_silence(pack, monkeypatch, name, wrong):
     case, patcher, batch, inputs = setting(name)
     families = pack.module("dit.families")
-    right = families.family_of(patcher.model.diffusion_model)
+    right = pack.module("dit.anatomy").family_of(patcher.model.diffusion_model)
     rows = [wrong(family) if family is right else family for family in families.FAMILIES]
     if rows == list(families.FAMILIES):
         pytest.skip("this row has nothing of the kind")
@@ -83,7 +83,7 @@ def test_another_order_is_followed(pack, monkeypatch, name, batching):
     """What stands in one kind of block is found again in the next."""
     case, patcher, batch, inputs = setting(name)
     families = pack.module("dit.families")
-    right = families.family_of(patcher.model.diffusion_model)
+    right = pack.module("dit.anatomy").family_of(patcher.model.diffusion_model)
     monkeypatch.setattr(families, "FAMILIES", (wrong_order(right),))
     noise, layers = case.noise(batch), (case.depth - 1,)
     expected = sample(plain(case, patcher, **inputs, layers=layers), noise=noise)
@@ -95,7 +95,7 @@ def test_another_order_is_followed(pack, monkeypatch, name, batching):
 def test_the_wrong_end_is_an_error(pack, monkeypatch, name):
     case, patcher, batch, inputs = setting(name)
     families = pack.module("dit.families")
-    right = families.family_of(patcher.model.diffusion_model)
+    right = pack.module("dit.anatomy").family_of(patcher.model.diffusion_model)
     monkeypatch.setattr(families, "FAMILIES", (wrong_offset(right),))
     guider = guided(pack, patcher, case.depth, (1,), **inputs)
     with pytest.raises(ValueError, match="other tokens change from step to step than the picture's"):
@@ -112,7 +112,7 @@ def test_the_wrong_end_in_context_windows_is_an_error(pack, monkeypatch, batchin
     """Of one window, from step to step."""
     case, patcher, _, inputs = setting("Wan with a reference frame")
     families = pack.module("dit.families")
-    right = families.family_of(patcher.model.diffusion_model)
+    right = pack.module("dit.anatomy").family_of(patcher.model.diffusion_model)
     windowed = with_context_windows(patcher, frames=3)
     noise = normal(5, 1, 16, 7, 8, 8)
     sample(guided(pack, windowed, case.depth, (1,), batching, **inputs), noise=noise)
@@ -124,7 +124,7 @@ def test_the_wrong_end_in_context_windows_is_an_error(pack, monkeypatch, batchin
 def test_the_wrong_end_of_a_reference_that_comes_later_is_an_error(pack, monkeypatch):
     case, patcher, batch, inputs = setting("Flux Kontext")
     families = pack.module("dit.families")
-    right = families.family_of(patcher.model.diffusion_model)
+    right = pack.module("dit.anatomy").family_of(patcher.model.diffusion_model)
     early = [[inputs["positive"][0][0], {**inputs["positive"][0][1], "end_percent": 0.4}]]
     del early[0][1]["reference_latents"]
     late = [[inputs["positive"][0][0], {**inputs["positive"][0][1], "start_percent": 0.4}]]
@@ -303,3 +303,22 @@ def test_guidance_within_attention(pack, name, batching):
     actual, report = reported(pack, guided(pack, patcher, case.depth, (2,), batching, **inputs), noise=noise)
     assert report.plan == "in turn"
     assert relative_error(actual, sample(expected, noise=noise)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "latent, tokens, grid",
+    [
+        ((1, 16, 16, 16), 64, (8, 8)),
+        ((2, 16, 128, 96), 64 * 48, (64, 48)),
+        ((1, 16, 17, 15), 9 * 8, (9, 8)),  # odd sides are padded
+        ((1, 16, 5, 16, 24), 5 * 8 * 12, (5, 8, 12)),
+        ((1, 4, 12, 12), 144, (12, 12)),
+    ],
+)
+def test_where_tokens_lie_that_the_table_does_not_count(pack, latent, tokens, grid):
+    families, anatomies = pack.module("dit.families"), pack.module("dit.anatomy")
+    uncounted = next(family for family in families.FAMILIES if family.patch_size is None)
+    of_model = anatomies.Anatomy(None, uncounted, ())
+    assert of_model.token_grid(tokens, latent) == grid
+    with pytest.raises(ValueError, match="Where 63 tokens lie"):
+        of_model.token_grid(63, (1, 16, 16, 16))

@@ -58,6 +58,6 @@ def test_peak_memory_of_reading_where_something_is(pack, name, block):
     regions = [pack.run("DetailForeground", layer=layer), words_of(pack, case.text, layer)]
     for region in regions[: 1 if name == "Lumina 2" else 2]:  # which does not tell its attention
         guider = stock_guider(patcher, **inputs)
-        guider.model_patcher = pack.module("methods.regions.reader").watched_region(patcher, region, lambda maps: None)
+        guider.model_patcher = pack.module("methods.regions.reader").read_each_step(patcher, region, lambda maps: None)
         tokens = noise[0, 0].numel() // 4 + case.text
         assert peak(guider, noise) <= plain + batch * tokens * 64 * 4

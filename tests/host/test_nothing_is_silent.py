@@ -300,11 +300,11 @@ def test_where_a_cache_answers_in_the_models_place_the_last_detail_is_used_again
     patcher.set_model_unet_function_wrapper(cache_odd_calls)
     strengths = []
     run = pack.module("methods.detail_guidance.run").Run
-    install, run.install = run.install, lambda self: (strengths.append(self.strengths), install(self))[1]
+    report, run.report = run.report, lambda self, node: (strengths.append(self.strengths), report(self, node))[1]
     try:
         _, text = warnings_of(caplog, detail_guider(pack, patcher, {"batching": "in turn"}))
     finally:
-        run.install = install
+        run.report = report
     assert "1 of 2 guided steps took the detail of an earlier step" in text
     first, second = torch.cat(strengths[0])
     assert first > 0 and second > 0
@@ -370,7 +370,7 @@ def test_the_report_says_where_massive_activations_are(pack, batching):
 
 def test_the_report_is_json_that_a_page_can_read(pack, monkeypatch):
     # The median channel may be 0: JSON has no word for what comes of it.
-    monkeypatch.setattr(pack.module("dit.branch.patches"), "peak_ratio", lambda z: z.new_tensor(float("inf")))
+    monkeypatch.setattr(pack.module("methods.detail_guidance.run"), "peak_ratio", lambda z: z.new_tensor(float("inf")))
     _, report = reported(pack, detail_guider(pack, model()))
     assert report.peak_ratios == {} and report.steps_fired == 2
     json.dumps(asdict(report), allow_nan=False)

@@ -91,7 +91,7 @@ async def calibrated():
         told = []
 
         def on_event(kind, data):
-            if kind in ("progress", "executed", "methods.calibration.preset"):
+            if kind in ("progress", "executed", "detail_guidance.preset"):
                 told.append((kind, data))
 
         def node(kind, **inputs):
@@ -120,7 +120,7 @@ async def calibrated():
         assert "At layer 0.5 pictures keep their layout up to scale 0.1" in report
         steps = [data["value"] for kind, data in told if kind == "progress" and data["node"] == "4"]
         assert steps == [1, 2, 3, 4, 5, 6], "one bar over all: without, and two settings, of two steps"
-        (preset,) = [data for kind, data in told if kind == "methods.calibration.preset"]
+        (preset,) = [data for kind, data in told if kind == "detail_guidance.preset"]
         assert await server.get("/detail_guidance/presets") == [preset]
 
 

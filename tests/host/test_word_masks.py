@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from comfy.model_patcher import create_model_options_clone
+from comfy.patcher_extension import add_wrapper_with_key
 from comfy_extras.nodes_easycache import EasyCacheNode
 from comparison import PLANS, with_context_windows
 from family_models import CASES, load
@@ -61,18 +62,19 @@ def expected_masks(seen):
 
 def masked(pack, plain_guider, words):
     """A plain guider that first reads an undisturbed forward of the positive, and weights the detail term with it."""
-    of_model = pack.module("dit.families").anatomy(plain_guider.model_patcher)
+    of_model = pack.module("dit.anatomy").anatomy(plain_guider.model_patcher)
     plain_guider.model_patcher = plain_guider.model_patcher.clone()
     pack.module("dit.block_hooks").install(plain_guider.model_patcher, of_model.family)
-    watch, seen = pack.module("methods.regions.reader").RegionWatch(words, of_model), []
+    reader, seen = pack.module("methods.regions.reader").RegionReader(words, of_model), []
 
     class Masked(type(plain_guider)):
         def predict_noise(self, x, timestep, model_options={}, seed=None):
             watched = create_model_options_clone(model_options)
-            watch.install(watched)
-            with watch.reading(self.conds["positive"], x.shape):
+            for kind, wrapper in reader.wrappers.items():
+                add_wrapper_with_key(kind, "test", wrapper, watched, is_model_options=True)
+            with reader.reading(self.conds["positive"], x.shape):
                 self.predict(self.conds["positive"], x, timestep, watched)
-            seen.append(watch.taken())
+            seen.append(reader.taken())
             self.mask = expected_masks(seen)[-1]
             guided = super().predict_noise(x, timestep, model_options, seed)
             w, self.w = self.w, 0.0
@@ -121,15 +123,15 @@ def test_foreground_against_the_plain_implementation(pack, name, batching):
 def test_largest_channels_by_an_ordinary_hook(pack, name):
     case, patcher, batch, inputs = setting(name)
     block, shown = 2, []
-    of_model = pack.module("dit.families").anatomy(patcher)
-    read = pack.module("methods.regions.largest_channels").reading_foreground
+    of_model = pack.module("dit.anatomy").anatomy(patcher)
+    read = pack.module("methods.regions.reader").foreground_patches
     sought = foreground(pack, layer=(block + 0.5) / case.depth, max_channels=3)
     guider = stock_guider(patcher, inputs["positive"], inputs["negative"], cfg=inputs["cfg"])
 
     def patches_for(batch):
-        reading = of_model.family.reading(of_model.network, batch.latent, batch.conditions, {})
+        layout = pack.module("dit").token_layout(of_model.family, of_model.network, batch.latent, batch.conditions, {})
         wanted = {cond["uuid"] for cond in guider.conds["positive"]}
-        return read(sought, of_model, reading, wanted, lambda *seen: shown.append(seen), follow=True)
+        return read(sought, of_model, layout, wanted, lambda *seen: shown.append(seen), compare_order=True)
 
     clone = patcher.clone()
     pack.module("dit.block_hooks").install(clone, of_model.family)
@@ -169,9 +171,9 @@ def test_with_a_mask_both_count(pack):
 
 
 def test_a_step_that_reuses_reads_nothing(pack, monkeypatch):
-    calls, read = [], pack.module("methods.regions.attention").word_attention
+    calls, read = [], pack.module("methods.regions.reader").word_attention
     monkeypatch.setattr(
-        pack.module("methods.regions.attention"), "word_attention", lambda *args: calls.append(1) or read(*args)
+        pack.module("methods.regions.reader"), "word_attention", lambda *args: calls.append(1) or read(*args)
     )
     guider = detail_guider(pack, model(), {"words": words_of(pack, 7, 0.4), "every": 3})
     _, report = reported(pack, guider, steps=8)
@@ -179,9 +181,9 @@ def test_a_step_that_reuses_reads_nothing(pack, monkeypatch):
 
 
 def test_steps_that_a_cache_answers_keep_the_mask(pack, monkeypatch):
-    calls, read = [], pack.module("methods.regions.attention").word_attention
+    calls, read = [], pack.module("methods.regions.reader").word_attention
     monkeypatch.setattr(
-        pack.module("methods.regions.attention"), "word_attention", lambda *args: calls.append(1) or read(*args)
+        pack.module("methods.regions.reader"), "word_attention", lambda *args: calls.append(1) or read(*args)
     )
     case, patcher, _, inputs = setting("Flux")
     cached = EasyCacheNode.execute(patcher, 1e6, 0.15, 0.95, False)[0]
@@ -196,7 +198,7 @@ def test_outside_the_window_and_off_nothing_is_read(pack, monkeypatch):
     def never(*_):
         raise AssertionError("it was read")
 
-    monkeypatch.setattr(pack.module("methods.regions.attention"), "word_attention", never)
+    monkeypatch.setattr(pack.module("methods.regions.reader"), "word_attention", never)
     patcher, options = model(), {"words": words_of(pack, 7, 0.4)}
     with counted(patcher) as stock_rows:
         expected = sample(stock_guider(patcher))
@@ -248,12 +250,12 @@ def conditioning_of(reference, text):  # noqa: F811
 )
 def test_found_nothing_and_covers_all(pack, share, message):
     patcher, words = model(), replace(words_of(pack, 7, 0.4), names=("one",), places=((1,), (0, 3)))
-    masks = pack.module("methods.regions.provider").WordMasks(words, 0.2, pack.module("dit.families").anatomy(patcher))
-    masks.maps, masks.steps = torch.full((2, 2, 4, 4), 0.5), 1
-    masks.maps[0] = torch.tensor([share, 1 - share]).view(2, 1, 1)
-    masks.maps[1, 0, 0] = 0.9  # of the second picture a part
-    masks.maps[1, 1, 0] = 0.1
-    masks.maps[1, 0, 1:] = 0.1
+    masks = pack.module("methods.regions.provider").RegionMasks(words, 0.2, pack.module("dit.anatomy").anatomy(patcher))
+    masks._maps, masks._steps = torch.full((2, 2, 4, 4), 0.5), 1
+    masks._maps[0] = torch.tensor([share, 1 - share]).view(2, 1, 1)
+    masks._maps[1, 0, 0] = 0.9  # of the second picture a part
+    masks._maps[1, 1, 0] = 0.1
+    masks._maps[1, 0, 1:] = 0.1
     (warning,) = masks.warnings()
     assert pytest.approx(masks.by_name()["one"][1].mean().item(), abs=0.2) == 0.25
     assert re.search(message, warning)
@@ -335,7 +337,7 @@ def test_the_first_answer_of_a_step_counts(pack):
     skipping = SkipLayerGuidanceDiT.execute(patcher, 3.0, 0.0, 1.0, double_layers="1", single_layers="")[0]
     for each in (patcher, skipping):
         seen = []
-        watched = pack.module("methods.regions.reader").watched_region(each, words, seen.append)
+        watched = pack.module("methods.regions.reader").read_each_step(each, words, seen.append)
         sample(stock_guider(watched), steps=1)
         found.append(seen)
     assert torch.equal(*(seen[0] for seen in found)) and [len(seen) for seen in found] == [1, 1]
@@ -403,18 +405,18 @@ def test_context_windows_are_refused(pack):
 
 def test_an_engine_that_keeps_its_attention_to_itself(pack, monkeypatch):
     """Nothing is read where the words are: an error at the first guided step, and not detail everywhere."""
-    monkeypatch.setattr(pack.module("methods.regions.attention"), "_place", lambda *_: None)
+    monkeypatch.setattr(pack.module("dit.attention"), "_slices", lambda *_: None)
     with pytest.raises(ValueError, match="words: nothing was read"):
         sample(detail_guider(pack, model(), {"words": words_of(pack, 7, 0.4)}))
 
 
 def test_a_sampler_that_changes_the_latents_size(pack):
-    of_model = pack.module("dit.families").anatomy(model())
-    masks = pack.module("methods.regions.provider").WordMasks(foreground(pack), 0.2, of_model)
+    of_model = pack.module("dit.anatomy").anatomy(model())
+    masks = pack.module("methods.regions.provider").RegionMasks(foreground(pack), 0.2, of_model)
     for size in (8, 16):
-        masks.watch.taken = lambda size=size: torch.rand(1, 2, size, size)
-        masks.end([], True, torch.device("cpu"))
-    assert masks.steps == 1 and masks.over(torch.zeros(1, 16, 16, 16)).shape == (1, 1, 16, 16)
+        masks._reader.taken = lambda size=size: torch.rand(1, 2, size, size)
+        masks.end_step([], True, torch.device("cpu"))
+    assert masks._steps == 1 and masks.mask(torch.zeros(1, 16, 16, 16)).shape == (1, 1, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -444,7 +446,7 @@ def test_reading_a_picture_is_no_run_of_detail_guidance(pack, reference):  # noq
 def test_each_videos_frames_have_its_own_masks(pack):
     """Of two videos, two latent frames each, with five decoded frames each."""
     attention = torch.arange(4.0).view(2, 1, 2, 1, 1).expand(2, 3, 2, 2, 2)
-    large = pack.module("nodes.prompt_word_mask")._as_large(attention, 10, (2, 2))
+    large = pack.module("methods.regions.word_masks")._as_large(attention, 10, (2, 2))
     assert large.shape == (10, 3, 2, 2) and large[:, 0, 0, 0].tolist() == [0, 1, 1, 1, 1, 2, 3, 3, 3, 3]
 
 

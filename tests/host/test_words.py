@@ -51,13 +51,13 @@ def words_of(pack, length, layer):
 
 def read(pack, patcher, words, guider, noise):
     """What the pack reads of every forward: [(id, index, attention)], and what was sampled."""
-    module, forwards = pack.module("methods.regions.attention"), pack.module("dit.forward")
-    of_model, shown = pack.module("dit.families").anatomy(patcher), []
+    module, forwards = pack.module("methods.regions.reader"), pack.module("dit.forward")
+    of_model, shown = pack.module("dit.anatomy").anatomy(patcher), []
 
     def patches_for(batch):
-        reading = of_model.family.reading(of_model.network, batch.latent, batch.conditions, {})
+        layout = pack.module("dit").token_layout(of_model.family, of_model.network, batch.latent, batch.conditions, {})
         wanted = {cond["uuid"] for cond in guider.conds["positive"]}
-        return module.reading_words(words, of_model, batch, reading, wanted, lambda *seen: shown.append(seen))
+        return module.words_patches(words, of_model, batch, layout, wanted, lambda *seen: shown.append(seen), True)
 
     clone = patcher.clone()
     pack.module("dit.block_hooks").install(clone, of_model.family)
@@ -156,7 +156,7 @@ def test_sd3_equals_attention_in_full(pack, variant, block):
 def watched(pack, patcher, words, positive, negative=None, cfg=1.0, batch=1, steps=1):
     """What is shown of each step, and what was sampled."""
     shown = []
-    model = pack.module("methods.regions.reader").watched_region(patcher, words, shown.append)
+    model = pack.module("methods.regions.reader").read_each_step(patcher, words, shown.append)
     samples = sample(stock_guider(model, positive, negative, cfg=cfg), batch, steps=steps)
     return shown, samples
 
@@ -170,13 +170,13 @@ def test_detail_guidance_beside_it(pack, name, block, batching):
     words = words_of(pack, case.text, (block + 0.5) / case.depth)
     inputs = {"positive": case.conditioning(1), "negative": case.conditioning(2)}
     expected, plain = [], stock_guider(patcher, **inputs)
-    plain.model_patcher = pack.module("methods.regions.reader").watched_region(patcher, words, expected.append)
+    plain.model_patcher = pack.module("methods.regions.reader").read_each_step(patcher, words, expected.append)
     sample(plain, noise=case.noise(2), steps=1)
     options = pack.run("DetailGuidanceOptions", batching=batching, massive_ratio=1.0)
     layer = 2.5 / case.depth
     guided = pack.run("DetailGuidance", model=patcher, layer_start=layer, layer_end=layer, options=options)
     found, guider = [], stock_guider(patcher, **inputs)
-    guider.model_patcher = pack.module("methods.regions.reader").watched_region(guided, words, found.append)
+    guider.model_patcher = pack.module("methods.regions.reader").read_each_step(guided, words, found.append)
     sample(guider, noise=case.noise(2), steps=1)
     assert len(found) == len(expected) == 1 and relative_error(found[0], expected[0]) <= 1e-5
 
@@ -256,7 +256,7 @@ def test_context_windows_are_refused(pack):
     case, patcher = CASES["Wan text to video"], load("Wan text to video")
     windowed = with_context_windows(patcher, 2)
     guider = stock_guider(windowed, case.conditioning(1), case.conditioning(2))
-    guider.model_patcher = pack.module("methods.regions.reader").watched_region(
+    guider.model_patcher = pack.module("methods.regions.reader").read_each_step(
         windowed, words_of(pack, case.text, 0.5), print
     )
     with pytest.raises(ValueError, match="words: they cannot be read in context windows"):
@@ -272,14 +272,14 @@ def test_context_windows_are_refused(pack):
 )
 def test_models_that_do_not_tell(pack, name, layer, message):
     with pytest.raises(ValueError, match=message):
-        pack.module("methods.regions.reader").watched_region(load(name), words_of(pack, 5, layer), print)
+        pack.module("methods.regions.reader").read_each_step(load(name), words_of(pack, 5, layer), print)
 
 
 @pytest.mark.parametrize("name, block", [("HunyuanVideo", 1), ("Flux.2", 2), ("Wan text to video", 2)])
 def test_the_block_where_none_was_published(pack, name, block):
     """The one nearest 0.4 of the depth that can be read; of Flux.2 not FLUX.1's."""
-    of_model = pack.module("dit.families").anatomy(load(name))
-    assert pack.module("methods.regions.attention").words_block(words_of(pack, 5, None), of_model) == block
+    of_model = pack.module("dit.anatomy").anatomy(load(name))
+    assert pack.module("methods.regions.reader").grounding_block(words_of(pack, 5, None), of_model) == block
 
 
 # The nodes

@@ -1,4 +1,4 @@
-"""Who imports whom: one direction between the rooms, no circle inside them, and no ComfyUI below `host/`."""
+"""Who imports whom: docs/DEVELOPMENT.md has the picture. Imports for types alone count too."""
 
 import ast
 import subprocess
@@ -11,53 +11,143 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("dit", "methods", "nodes")
 
+# Which methods a method may stand on; what those stand on, it may too.
+STANDS_ON = {
+    "massive_activations": set(),
+    "regions": set(),
+    "detail_guidance": {"massive_activations", "regions"},
+    "calibration": {"detail_guidance"},
+    "features": {"massive_activations"},
+}
+HOST = {"comfy", "comfy_api", "comfy_extras", "comfyui_version", "folder_paths", "latent_preview", "nodes", "server"}
 
-def imports():
-    """Module → the pack's modules that it imports, for types alone too, by their names below the root."""
-    modules = {
+# Modules that are mathematics alone, by name: neither these nor what they import knows ComfyUI or `dit`.
+MATHEMATICS = {
+    "methods.common.layers",
+    "methods.common.numbers",
+    "methods.common.palette",
+    "methods.common.drawing",
+    "methods.massive_activations.channels",
+    "methods.massive_activations.perturbations",
+    "methods.massive_activations.profile",
+    "methods.detail_guidance.formula",
+    "methods.detail_guidance.reuse",
+    "methods.detail_guidance.settings",
+    "methods.detail_guidance.window",
+    "methods.regions.foreground",
+    "methods.regions.masks",
+    "methods.regions.words",
+    "methods.calibration.figures",
+    "methods.calibration.metrics",
+    "methods.calibration.preset",
+    "methods.calibration.recommendation",
+    "methods.calibration.sheet",
+    "methods.features.features",
+    "methods.features.matching",
+    "methods.features.pictures",
+    "methods.features.search",
+}
+
+
+def modules():
+    """Module → its file, by names below the root."""
+    return {
         ".".join(file.relative_to(ROOT).with_suffix("").parts): file
         for room in ROOMS
         for file in (ROOT / room).rglob("*.py")
     }
-    found = {name: set() for name in modules}
-    for name, file in modules.items():
+
+
+def imports():
+    """Module → the pack's modules that it imports, and the host's packages."""
+    every = modules()
+    found = {name: set() for name in every}
+    for name, file in every.items():
         for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found[name] |= {alias.name.split(".")[0] for alias in node.names} & HOST
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                found[name] |= {node.module.split(".")[0]} & HOST
             if isinstance(node, ast.ImportFrom) and node.level:
                 base = ".".join(name.split(".")[: -node.level])  # `from .x` of a.b is a.x
                 module = ".".join(filter(None, [base, node.module]))
                 for alias in node.names:
                     target = f"{module}.{alias.name}"
-                    found[name].add(target if target in modules else module)
-    return {name: {each if each in modules else f"{each}.__init__" for each in found[name]} for name in modules}
+                    found[name].add(target if target in every else module)
+    known = every.keys() | HOST
+    return {name: {each if each in known else f"{each}.__init__" for each in found[name]} for name in every}
+
+
+def method_of(module):
+    room, _, rest = module.partition(".")
+    return rest.split(".")[0] if room == "methods" else None
+
+
+def allowed(method):
+    """A method, what it stands on, and what is common to all."""
+    return {method, "common"}.union(*(allowed(each) for each in STANDS_ON.get(method, ())))
 
 
 def test_no_module_is_in_an_import_circle():
     graph = imports()
-    assert {"methods.detail_guidance.formula", "dit.families", "methods.massive_activations.perturbation"} <= graph[
-        "methods.detail_guidance.run"
-    ] | graph["dit.branch.request"]
+    assert "dit.families" in graph["dit.anatomy"] and "dit.__init__" in graph["methods.detail_guidance.run"]
+    assert "comfy" in graph["dit.run"], "the host's packages count"
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-def test_the_rooms_have_one_direction():
-    allowed = {
-        "detail_guidance": {"detail_guidance"},
-        "instruments": {"instruments", "detail_guidance"},
-        "host": {"host", "instruments", "detail_guidance"},
-        "nodes": set(ROOMS),
-    }
+def test_dit_imports_no_method():
     for module, imported in imports().items():
-        assert {each.split(".")[0] for each in imported} <= allowed[module.split(".")[0]], module
+        if module.startswith("dit."):
+            assert not {each for each in imported - HOST if not each.startswith("dit.")}, module
 
 
-@pytest.mark.parametrize("room", ["detail_guidance", "instruments"])
-def test_it_does_not_import_comfyui(room):
-    """Each of its modules, in a Python that has nothing of ComfyUI on its path."""
+def test_a_method_imports_dit_and_only_the_methods_it_stands_on():
+    methods = {method_of(module) for module in modules() if method_of(module)} - {"common", "__init__"}
+    assert methods == STANDS_ON.keys()
+    for module, imported in imports().items():
+        if (method := method_of(module)) is None:
+            continue
+        others = {method_of(each) for each in imported - HOST if method_of(each)}
+        assert others <= allowed(method), module
+        assert not {each for each in imported - HOST if each.startswith("nodes.")}, module
+
+
+def test_nothing_imports_the_lab():
+    for file in [
+        *ROOT.glob("*.py"),
+        *(file for room in (*ROOMS, "tools", "tests") for file in (ROOT / room).rglob("*.py")),
+    ]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] in ("lab", "paths", "laboratory", "judge")], file
+
+
+def test_tools_import_no_test():
+    tests = {file.stem for folder in ("host", "browser") for file in (ROOT / "tests" / folder).glob("*.py")}
+    for file in (ROOT / "tools").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not tests & set(names), file
+
+
+def test_mathematics_imports_neither_comfyui_nor_dit():
+    graph = imports()
+    assert graph.keys() >= MATHEMATICS
+    for module in MATHEMATICS:
+        assert not [each for each in graph[module] if each in HOST or each.startswith("dit.")], module
+        own = {each for each in graph[module] - HOST if not each.endswith("__init__")}
+        assert own <= MATHEMATICS, module
+
+
+@pytest.mark.parametrize("module", sorted(MATHEMATICS))
+def test_mathematics_runs_without_comfyui(module):
+    """Each module, in a Python that has nothing of ComfyUI on its path."""
     code = (
-        "import sys; sys.path.insert(0, 'tools'); import rooms, importlib, pathlib;"
-        f"[importlib.import_module('pack.{room}.' + p.stem) for p in pathlib.Path('{room}').glob('*.py')];"
-        "own = ('comfy', 'comfy_api', 'nodes', 'server', 'folder_paths');"
-        "sys.exit(', '.join(n for n in sys.modules if n.split('.')[0] in own) or 0)"
+        "import sys; sys.path.insert(0, 'tools'); import plain_modules, importlib;"
+        f"importlib.import_module('pack.{module}');"
+        f"sys.exit(', '.join(n for n in sys.modules if n.split('.')[0] in {sorted(HOST)!r}) or 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,13 +1,10 @@
 """Sampling a model over a grid of layers and scales, every cell from the same noise."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from inspect import signature
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
-import comfy.sample
 import numpy as np
 import torch
 from comfy.clip_vision import ClipVisionModel
@@ -15,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...dit.families import anatomy
+from ...dit import KSamplerSettings, anatomy, ksample
 from ..common.layers import block_at
 from ..detail_guidance.patch import patch
 from ..detail_guidance.report import Report
@@ -28,91 +25,60 @@ Conditioning = list[list[Any]]
 
 @dataclass(frozen=True)
 class Sampling:
-    """What KSampler is given.
+    """What every cell of a grid samples.
 
     Attributes:
-        positive, negative: of each prompt.
-        latent: its batch is how many pictures each gets.
+        positive, negative: one conditioning for each prompt.
+        latent: the host's LATENT; its batch is how many pictures each prompt gets.
+        settings: KSampler's; each prompt has a seed of its own, from this one on.
         on_step: called after every step of a run.
     """
 
     positive: Sequence[Conditioning]
     negative: Sequence[Conditioning]
     latent: dict[str, Any]
-    seed: int
-    steps: int
-    cfg: float
-    sampler_name: str
-    scheduler: str
+    settings: KSamplerSettings
     on_step: Callable[[], object]
 
     @property
     def pictures(self) -> int:
+        """Pictures of all prompts together."""
         return len(self.positive) * len(self.latent["samples"])
 
     @property
     def conditions(self) -> int:
-        """Of a forward: the positive, and with CFG the negative."""
-        return 1 if self.cfg == 1 else 2
-
-    def latents(self, model: ModelPatcher, prompt: int) -> tuple[Tensor, float]:
-        """Of one prompt's pictures, and the seconds that its steps take, without loading the model where
-        that can be told apart."""
-        # Newer hosts' empty latents say what they were made for, and are cut to the model's measure; as in KSampler.
-        made_for = [self.latent.get("downscale_ratio_spacial"), self.latent.get("downscale_ratio_temporal")]
-        fix = comfy.sample.fix_empty_latent_channels
-        start = fix(model, self.latent["samples"], *made_for[: len(signature(fix).parameters) - 2])
-        seed = (self.seed + prompt) % 2**64
-        begun, ended = time.perf_counter(), []
-
-        def after_step(*_: Any) -> None:
-            ended.append(time.perf_counter())
-            self.on_step()
-
-        samples = comfy.sample.sample(
-            model,
-            comfy.sample.prepare_noise(start, seed, self.latent.get("batch_index")),
-            self.steps,
-            self.cfg,
-            self.sampler_name,
-            self.scheduler,
-            self.positive[prompt],
-            self.negative[prompt],
-            start,
-            noise_mask=self.latent.get("noise_mask"),
-            callback=after_step,
-            disable_pbar=True,
-            seed=seed,
-        )
-        if len(ended) < 2:  # one step, or a sampler that does not tell them
-            return samples, time.perf_counter() - begun
-        return samples, (ended[-1] - ended[0]) * len(ended) / (len(ended) - 1)
+        """Conditions of a forward: the positive, and with CFG the negative."""
+        return 1 if self.settings.cfg == 1 else 2
 
 
 def sampled(model: ModelPatcher, vae: VAE, sampling: Sampling) -> tuple[np.ndarray, float]:
-    """All prompts' pictures, one prompt's after another's, (n, height, width, 3), 0 to 1, and the seconds of sampling
-    for each."""
+    """All prompts' pictures, one prompt's after another's, (pictures, height, width, 3), 0 to 1; and seconds of
+    sampling for each picture."""
     decoded, seconds = [], 0.0
-    for prompt in range(len(sampling.positive)):
-        latents, took = sampling.latents(model, prompt)
-        seconds += took
-        decoded.append(as_pictures(vae.decode(latents)))
+    for number, (positive, negative) in enumerate(zip(sampling.positive, sampling.negative, strict=True)):
+        settings = replace(sampling.settings, seed=(sampling.settings.seed + number) % 2**64)
+        result = ksample(model, positive, negative, sampling.latent, settings, sampling.on_step)
+        seconds += result.seconds
+        decoded.append(as_pictures(vae.decode(result.latent["samples"])))
     return np.concatenate(decoded), seconds / sampling.pictures
 
 
 def as_pictures(decoded: Tensor) -> np.ndarray:
-    """What a VAE gives, as (n, height, width, 3) of doubles, 0 to 1; of a video the middle frame."""
+    """What a VAE gives, as (pictures, height, width, 3) of doubles, 0 to 1; of a video the middle frame."""
     if decoded.ndim == 5:
         decoded = decoded[:, decoded.shape[1] // 2]
     return decoded[..., :3].clamp(0, 1).cpu().double().numpy()
 
 
 def through(vae: VAE, pictures: Tensor, height: int, width: int) -> np.ndarray:
-    """Crops of this size of pictures (n, height, width, 3), side by side, as the VAE gives them back: what it cannot
-    draw is not to be charged to the model.
+    """Crops of pictures, side by side, as the VAE gives them back: what it cannot draw is not charged to the model.
+
+    Args:
+        pictures: (pictures, height, width, 3), 0 to 1.
+        height, width: of a crop, in pixels.
 
     Raises:
-        ValueError: pictures that are smaller.
+        ValueError: the pictures are smaller than a crop.
     """
     down, across = pictures.shape[1] // height, pictures.shape[2] // width
     if not down * across:
@@ -130,7 +96,7 @@ def through(vae: VAE, pictures: Tensor, height: int, width: int) -> np.ndarray:
 
 
 def features(clip_vision: ClipVisionModel, pictures: np.ndarray) -> np.ndarray:
-    """Of each picture (n, height, width, 3), of length one, (n, features)."""
+    """CLIP's embedding of each picture (pictures, height, width, 3), of length one, (pictures, features)."""
     images = torch.from_numpy(pictures).float()
     embedded = torch.cat([clip_vision.encode_image(image[None])["image_embeds"] for image in images])
     return torch.nn.functional.normalize(embedded.flatten(1).float().cpu(), dim=1).numpy()
@@ -149,8 +115,8 @@ def cells(
 
     Args:
         without: the pictures without Detail Guidance.
-        references: of each picture, the mean of its real pictures' log spectra.
-        likeness: of pictures with their real pictures, (n,).
+        references: for each picture, the mean of its real pictures' log spectra.
+        likeness: pictures → likeness with their real pictures, (pictures,).
     """
     blocks = len(anatomy(model).blocks)
     for each in settings:
@@ -164,13 +130,20 @@ def cells(
 
 
 def grid(layers: Sequence[float], scales: Sequence[float], start_percent: float, options: Options) -> list[Settings]:
+    """The settings of every layer with every scale."""
     return [Settings(scale, layer, layer, start_percent, options=options) for layer in layers for scale in scales]
 
 
 def cost(settings: Settings, blocks: int, steps: int, conditions: int) -> float:
-    """Of a run with these settings, as a multiple of one without, in rows through blocks: (L − m)/L of a conditional
-    forward more in each step that computes D_m. Where the schedule is not even, `start_percent` leaves out a few steps
-    more or less than it says."""
+    """The cost of a run as a multiple of one without Detail Guidance, in rows through blocks: (L − m)/L of a
+    conditional forward more in each step that computes D_m. Where the schedule is not even, `start_percent` leaves out
+    a few steps more or less than it says.
+
+    Args:
+        blocks: L.
+        steps: of the run.
+        conditions: of a forward.
+    """
     m = block_at(settings.layer_start, blocks)
     guided = steps - ceil(steps * settings.start_percent)
     share = computed_steps(guided, settings.options.every) / steps

@@ -1,4 +1,4 @@
-"""The engine takes any rule, also one that is not about channels."""
+"""The branch takes any perturbation, also one that is not about channels."""
 
 import pytest
 import torch
@@ -14,10 +14,10 @@ class MeanToken:
     def observe(self, z):
         return z.mean(dim=1, keepdim=True)
 
-    def weaken(self, z, found, keep):
-        return found + keep * (z - found)
+    def apply(self, z, statistics, keep):
+        z.sub_(statistics).mul_(keep).add_(statistics)
 
-    def channels(self, found):
+    def channels(self, statistics):
         return None
 
 
@@ -36,9 +36,9 @@ class PlainMeanToken(PlainDetailGuider):
 
 @PLANS
 @pytest.mark.parametrize("keep", [0.0, 0.5])
-def test_a_rule_that_is_not_about_channels(pack, monkeypatch, batching, keep):
+def test_a_perturbation_that_is_not_about_channels(pack, monkeypatch, batching, keep):
     monkeypatch.setattr(
-        pack.module("methods.detail_guidance.settings").Options, "rule", lambda self, block: MeanToken()
+        pack.module("methods.detail_guidance.settings").Options, "perturbation", lambda self, block: MeanToken()
     )
     options = {"batching": batching, "keep_start": keep, "keep_end": keep}
     actual, report = reported(pack, detail_guider(pack, model(), options), batch=2)

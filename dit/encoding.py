@@ -1,4 +1,4 @@
-"""Pictures that are shown to a model: their latent, of whole tokens, and their caption."""
+"""Pictures that a model is given to read: their latent, of whole tokens, and their caption."""
 
 from typing import Any
 
@@ -6,13 +6,14 @@ import torch
 from comfy.sd import VAE
 from torch import Tensor
 
-from ..dit.families import Anatomy
+from .anatomy import Anatomy
 
 
 def require_one_caption(positive: list) -> None:
-    """
+    """Refuse a conditioning that is not one caption for whole pictures.
+
     Raises:
-        ValueError: not one condition, or one for a part of the picture.
+        ValueError: there are several conditions, or one for a part of the picture.
     """
     if len(positive) != 1:
         raise ValueError(
@@ -25,11 +26,16 @@ def require_one_caption(positive: list) -> None:
 
 
 def encoded(of_model: Anatomy, vae: VAE | None, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """The latent of pictures (n, height, width, channels), one by one, as far as whole tokens reach; and how many
-    pixels that is from the upper left corner: height and width.
+    """Encode pictures one by one, as far as whole tokens reach.
+
+    Args:
+        image: (pictures, height, width, channels), 0 to 1.
+
+    Returns:
+        The latent, and the height and width in pixels that it covers from the upper left corner.
 
     Raises:
-        ValueError: there is no vae, or nothing that fills a token.
+        ValueError: there is no vae, a picture has fewer than three channels, or fills no token.
     """
     if vae is None:
         raise ValueError("vae: there is none. Connect the model's own, it encodes the image.")
@@ -46,10 +52,13 @@ def encoded(of_model: Anatomy, vae: VAE | None, image: Tensor) -> tuple[Tensor, 
 
 
 def of_whole_tokens(of_model: Anatomy, vae: VAE | None, latent: dict[str, Any]) -> tuple[Tensor, tuple[int, int]]:
-    """The same of a latent.
+    """Cut a latent to whole tokens.
+
+    Returns:
+        The latent, and the height and width in pixels that it covers from the upper left corner.
 
     Raises:
-        ValueError: nothing fills a token, or how many pixels it has is not known.
+        ValueError: it fills no token, has sound beside the picture, or does not say how many pixels it has.
     """
     samples = latent["samples"]
     if samples.is_nested:
@@ -63,9 +72,9 @@ def of_whole_tokens(of_model: Anatomy, vae: VAE | None, latent: dict[str, Any]) 
 
 
 def _sides(of_model: Anatomy) -> tuple[int, int]:
-    """Of a token, in the latent's rows and columns."""
-    patch = of_model.family.patch
-    sides = 1 if patch is None else patch(of_model.network)
+    """Rows and columns of the latent that become one token."""
+    patch_size = of_model.family.patch_size
+    sides = 1 if patch_size is None else patch_size(of_model.network)
     return (sides, sides) if isinstance(sides, int) else (sides[-2], sides[-1])
 
 

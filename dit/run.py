@@ -1,0 +1,57 @@
+"""Doing something in every sampling run of a model: the one wrapper around a run."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.samplers import CFGGuider
+
+from . import block_hooks
+from .anatomy import anatomy
+
+Wrappers = Mapping[str, Callable[..., Any]]  # the host's WrappersMP kind → wrapper
+Start = Callable[[CFGGuider], AbstractContextManager[Wrappers]]
+
+
+def on_run(model: ModelPatcher, key: str, start: Start) -> ModelPatcher:
+    """A clone of the model that calls `start` at the beginning of each of its sampling runs.
+
+    `start` is given the guider and returns a context manager: what it yields are wrappers for this run (of the host's
+    kinds PREDICT_NOISE, CALC_COND_BATCH, APPLY_MODEL), which the host drops after it; its exit is the run's end. State
+    of a run lives in `start`'s own variables, so that two runs share nothing.
+
+    Args:
+        key: of the wrappers; a second call with the same key takes the first one's place.
+
+    Raises:
+        ValueError: no row of the family table fits the model.
+    """
+    clone = without_run(model, key)
+    block_hooks.install(clone, anatomy(model).family)
+
+    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        guider: CFGGuider = executor.class_obj
+        with start(guider) as wrappers:
+            for kind, wrapper in wrappers.items():
+                add_wrapper_with_key(kind, key, wrapper, guider.model_options, is_model_options=True)
+            return executor(*args, **kwargs)
+
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, outer_sample)
+    return clone
+
+
+def has_run(model: ModelPatcher, key: str) -> bool:
+    """Whether `on_run` was called on this model with this key."""
+    return bool(model.get_wrappers(WrappersMP.OUTER_SAMPLE, key))
+
+
+def without_run(model: ModelPatcher, key: str) -> ModelPatcher:
+    """A clone of the model without what `on_run` put on it under this key."""
+    clone = model.clone()
+    if has_run(clone, key):
+        clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, key)
+        if not clone.get_all_wrappers(WrappersMP.OUTER_SAMPLE):
+            block_hooks.remove(clone, anatomy(model).family)
+    return clone

@@ -1,0 +1,71 @@
+"""Perturbing a prediction at its massive channels: objects of the `Perturbation` protocol (dit/branch/request.py).
+
+Each multiplies channels of the image tokens by the keep factor ρ: 0 is the paper's own [DG], more is softer [EMA].
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from .channels import disrupt_, listed_channels, massive_channels
+from .profile import Profile
+
+
+class ChannelPerturbation(Protocol):
+    """A perturbation whose statistics are the channels it multiplies, bool (channels,)."""
+
+    def observe(self, hidden_states: Tensor) -> Tensor:
+        """The channels to be multiplied, bool (channels,), of image tokens (rows, tokens, …, channels)."""
+
+    def apply(self, hidden_states: Tensor, statistics: Tensor, keep: float) -> None:
+        """Multiply these channels of image tokens (rows, tokens, …, channels) by `keep`, in place."""
+
+    def channels(self, statistics: Tensor) -> Tensor | None:
+        """The channels that the report tells, bool (channels,); None where the perturbation is not about channels."""
+
+
+class _OfChannels:
+    def apply(self, hidden_states: Tensor, statistics: Tensor, keep: float) -> None:
+        disrupt_(hidden_states, statistics, keep)
+
+    def channels(self, statistics: Tensor) -> Tensor | None:
+        return statistics
+
+
+@dataclass(frozen=True)
+class MassiveActivations(_OfChannels):
+    """The massive channels, found afresh in every forward.
+
+    Attributes:
+        ratio: ≥ 1, threshold over the median channel's magnitude.
+        at_most: ≥ 1, so many channels, the largest first.
+    """
+
+    ratio: float
+    at_most: int
+
+    def observe(self, hidden_states: Tensor) -> Tensor:
+        return massive_channels(hidden_states, self.ratio, self.at_most)
+
+
+@dataclass(frozen=True)
+class ListedChannels(_OfChannels):
+    """Channels by number."""
+
+    numbers: tuple[int, ...]
+
+    def observe(self, hidden_states: Tensor) -> Tensor:
+        return listed_channels(self.numbers, hidden_states)
+
+
+@dataclass(frozen=True)
+class ProfiledChannels(_OfChannels):
+    """A block's channels by a profile of the model; none where the profile has none for the block."""
+
+    profile: Profile
+    block: int
+
+    def observe(self, hidden_states: Tensor) -> Tensor:
+        self.profile.check_width(hidden_states.shape[-1])
+        return listed_channels(self.profile.channels.get(self.block, ()), hidden_states)
