@@ -72,7 +72,9 @@ async function fetchKept() {
     ["presets", keepPreset],
     ["reports", keep],
   ]) {
-    const kept = await api.fetchApi(`/detail_guidance/${route}?${new URLSearchParams({ client_id: api.clientId ?? "" })}`);
+    const kept = await api.fetchApi(
+      `/detail_guidance/${route}?${new URLSearchParams({ client_id: api.clientId ?? "" })}`,
+    );
     if (kept.ok) (await kept.json()).forEach(take);
   }
   showReports();

@@ -12,6 +12,7 @@ import {
   scaleAt,
   warmths,
 } from "./scales.js";
+import { same } from "./same.js";
 import { makeDraggable, makeSlider, showSlider } from "./slider.js";
 import {
   word,
@@ -186,9 +187,8 @@ export class Panel {
   show() {
     const values = this.read();
     const preset = this.presetOf(this.report);
-    const now = JSON.stringify({ ...values, linked: [...values.linked], preset });
-    if (now === this.shown) return;
-    this.shown = now;
+    if (same({ ...values, preset }, this.shown)) return;
+    this.shown = { ...values, preset };
     this.#showScale(values);
     this.#showLayers(values);
     this.#showHappened(values);
