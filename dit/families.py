@@ -143,7 +143,7 @@ FAMILIES = (
                 grouped=("vec",),
                 modulation=adaln.qwen,
                 prompt_keys=_before,
-                positions=("pe", 1),
+                positions=("pe", 2),
                 sublayers=("attn.to_out.0", "img_mlp"),
             ),
         ),
