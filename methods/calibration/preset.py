@@ -12,7 +12,7 @@ FORMAT = "detail_guidance.preset"
 
 @dataclass(frozen=True)
 class Preset:
-    """What a calibration found. It speaks of the weights that it was measured on, and of no others.
+    """The layer and scale that a calibration found for one model's weights, and for no others.
 
     Attributes:
         fingerprint: of the model's weights.
@@ -47,11 +47,27 @@ class Preset:
         return self.verdict == "helps"
 
     def __post_init__(self):
-        texts = (self.fingerprint, self.family, self.verdict, self.why)
-        tables = (self.options, self.sampling, *self.figures)
-        if not all(isinstance(each, str) for each in texts) or not all(isinstance(each, dict) for each in tables):
-            raise ValueError("its texts and tables are not what they should be")
+        for name, value in vars(self).items():
+            if not _is_right(name, value):
+                raise ValueError(f"its {name} is {value!r}")
         Settings(self.scale, self.layer, self.layer, self.start_percent)  # raises where they are none
+
+
+def _is_right(name: str, value: Any) -> bool:
+    """Whether a value has the type of the preset's attribute of this name: files are written by people too."""
+    if name in ("layer", "scale", "start_percent"):
+        return type(value) in (int, float)
+    if name == "blocks":
+        return type(value) is int and value > 0
+    if name in ("options", "sampling"):
+        return _is_table(value)
+    if name == "figures":
+        return isinstance(value, list) and all(map(_is_table, value))
+    return isinstance(value, str)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, str) for each in (*value, *value.values()))
 
 
 def save(preset: Preset, file: Path) -> None:
@@ -62,7 +78,8 @@ def save(preset: Preset, file: Path) -> None:
 
 
 def load(file: Path) -> Preset:
-    """
+    """Read a preset's file.
+
     Raises:
         ValueError: the file is damaged, or no preset.
     """
