@@ -1,8 +1,8 @@
 """Measure trainings of the reference model whose weights are not committed: growth.json, siblings.json.
 
-    .host/venv/bin/python tools/evidence/measure_training.py .host/training/10x192_skip0.15_adamw_seed1 …
+    .host/venv/bin/python lab/evidence/measure_training.py .host/training/10x192_skip0.15_adamw_seed1 …
 
-Each folder is one that `tests/reference_model/train.py` has kept averaged weights in; what was measured of others stays
+Each folder is one that `lab/training/train.py` has kept averaged weights in; what was measured of others stays
 in the files. `activations.json` is of the committed deep model: mean z² of each channel at each block's input.
 """
 

@@ -88,7 +88,7 @@ are 95 %, by bootstrap over prompt–seed pairs ({DRAWS} draws; a jackknife for 
 textures and of one trained model: section 10 has others, and seeds differ by more. Changes (Δ) are paired: both
 settings sampled the same prompts from the same noise. There is no correction for the number of intervals, unless a
 verdict says so: about one of twenty misses. The verdicts that count are the two primary outcomes of section 4. A
-verdict follows from the figures by a rule in `tools/evidence/`, not by hand: *holds*,
+verdict follows from the figures by a rule in `lab/evidence/`, not by hand: *holds*,
 *holds in part*, *contradicted*, *inconclusive* where an interval is too wide to say, *not testable here* where the
 positive control shows nothing either, *measured* where there is no claim to test.
 

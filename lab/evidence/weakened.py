@@ -7,13 +7,13 @@ weakening is a function: a moment of sampling → the weaker prediction. `guided
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import comfy.conds
 import comfy.samplers
 import plain_modules  # noqa: F401
 import torch
-from pack.methods.massive_activations.perturbations import ListedChannels, Rule
+from pack.methods.massive_activations.channels import listed_channels
 from torch import Tensor, nn
 
 Channels = dict[int, Sequence[int]]  # block → channels
@@ -116,7 +116,30 @@ def _moment(args: dict[str, Any]) -> Moment:
     )
 
 
-# Rules, beside the pack's own
+# Rules: what is observed at a place, and how that perturbs the same place
+
+
+class Rule(Protocol):
+    """One way to perturb a tensor by what was observed in the unperturbed prediction."""
+
+    def observe(self, z: Tensor) -> Tensor:
+        """What `perturbed` has to know of the unperturbed tensor."""
+
+    def perturbed(self, z: Tensor, observed: Tensor, keep: float) -> Tensor:
+        """The perturbed form of z, of z's shape; `keep` is how much is kept of what is taken away."""
+
+
+@dataclass(frozen=True)
+class ListedChannels:
+    """Channels by number, multiplied by the keep factor."""
+
+    numbers: tuple[int, ...]
+
+    def observe(self, z: Tensor) -> Tensor:
+        return listed_channels(self.numbers, z)
+
+    def perturbed(self, z: Tensor, observed: Tensor, keep: float) -> Tensor:
+        return torch.where(observed, keep * z, z)
 
 
 class Skipped:
@@ -125,11 +148,8 @@ class Skipped:
     def observe(self, z: Tensor) -> Tensor:
         return z.new_empty(0)
 
-    def weaken(self, z: Tensor, found: Tensor, keep: float) -> Tensor:
+    def perturbed(self, z: Tensor, observed: Tensor, keep: float) -> Tensor:
         return z
-
-    def channels(self, found: Tensor) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -144,12 +164,9 @@ class HeldNorm:
         deviation = (z.var(dim=-1, correction=0) + self.eps).sqrt()
         return torch.stack([z.mean(dim=-1), deviation], dim=-1)
 
-    def weaken(self, z: Tensor, found: Tensor, keep: float) -> Tensor:
-        mean = found[..., :1] if self.mean else z.mean(dim=-1, keepdim=True)
-        return (z - mean) / found[..., 1:]
-
-    def channels(self, found: Tensor) -> None:
-        return None
+    def perturbed(self, z: Tensor, observed: Tensor, keep: float) -> Tensor:
+        mean = observed[..., :1] if self.mean else z.mean(dim=-1, keepdim=True)
+        return (z - mean) / observed[..., 1:]
 
 
 # Places
@@ -212,7 +229,7 @@ def weakening(places: Sequence[Place], found: Found | None = None, keep: float =
     def weaker(place: Place, inputs: tuple[Tensor, ...]) -> dict[int, Tensor]:
         seen = (found or {}).get(place) or [place.rule.observe(inputs[stream]) for stream in place.streams]
         return {
-            stream: place.rule.weaken(inputs[stream], each, keep)
+            stream: place.rule.perturbed(inputs[stream], each, keep)
             for stream, each in zip(place.streams, seen, strict=True)
         }
 

@@ -101,8 +101,8 @@ class States:
     sigmas: list[float] = field(default_factory=list)
     seen: dict[int, list[Tensor]] = field(default_factory=dict)
 
-    def see(self, block: int, sight: Any) -> None:
-        self.seen.setdefault(block, []).append(sight.image.float().clone())
+    def on_block(self, number: int, given: Any) -> None:
+        self.seen.setdefault(number, []).append(given.image.float().clone())
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ class Reader:
         """What each block is given of the noised picture: (draws, tokens, channels)."""
         _, positive = self.region(scene, 0.0, False)
         states = States()
-        watched = self.pack.module("dit.observer").watched(self.model, states)
-        for _ in self.pack.module("dit.noised").shown(watched, positive, self.vae.encode(scene.image), level, 4, 0):
+        watched = self.pack.module("dit").observed(self.model, states)
+        for _ in self.pack.module("dit").forward_noised(watched, positive, self.vae.encode(scene.image), level, 4, 0):
             pass
         return {block: torch.cat(seen) for block, seen in states.seen.items()}
 
@@ -186,7 +186,7 @@ class Reader:
 
         model = self.model.clone()
         model.model_options["transformer_options"]["optimized_attention_override"] = noting
-        for _ in self.pack.module("dit.noised").shown(model, positive, self.vae.encode(scene.image), level, 1, 0):
+        for _ in self.pack.module("dit").forward_noised(model, positive, self.vae.encode(scene.image), level, 1, 0):
             pass
         return np.array(ratios)
 
