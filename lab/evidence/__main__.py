@@ -1,4 +1,5 @@
-"""Measure the method: `make evidence` writes docs/EVIDENCE.md, of the reference model, and its figures.
+"""Measure the method: `make evidence` writes lab/pages/EVIDENCE.md, of the reference model, with its figures, and
+docs/EVIDENCE.md, its claims and verdicts.
 
 Everything is sampled anew from the committed weights; nothing is kept between calls. `--quick` runs every experiment
 on a handful of pictures, to see that it runs: its figures mean nothing.
@@ -14,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import paths  # noqa: F401
+import paths
 import torch
 from in_process import start
 from provision import ROOT
@@ -24,7 +25,7 @@ SECTIONS = range(1, 14)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder of the page (docs/, or evidence/ with --model)")
+    parser.add_argument("--out", type=Path, help="folder of the page (lab/pages/, or evidence/ with --model)")
     own = parser.add_argument_group("the reference model")
     own.add_argument("--quick", action="store_true", help="a handful of pictures")
     own.add_argument("--only", type=int, nargs="+", choices=SECTIONS, default=[*SECTIONS], metavar="N")
@@ -50,12 +51,12 @@ def main() -> None:
         model_page.main(arguments, arguments.out or ROOT / "evidence")
         return
     if arguments.out is None and (arguments.quick or len(arguments.only) < len(SECTIONS)):
-        parser.error("--quick and --only need --out: docs/EVIDENCE.md is the whole measurement.")
+        parser.error("--quick and --only need --out: the committed page is the whole measurement.")
     start(cpu=True, pytorch_attention=True)  # float32, and the same figures on every machine
     import reference_page
     from laboratory import FULL, QUICK
 
-    reference_page.main(QUICK if arguments.quick else FULL, arguments.only, arguments.out or ROOT / "docs")
+    reference_page.main(QUICK if arguments.quick else FULL, arguments.only, arguments.out or paths.LAB / "pages")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The page of the reference model: docs/EVIDENCE.md."""
+"""The full page of the reference model, lab/pages/EVIDENCE.md; short_page.py makes the one for people of it."""
 
 import time
 from pathlib import Path
@@ -14,6 +14,7 @@ import layer_norm
 import massive_activations
 import parts
 import reuse
+import short_page
 import siblings
 import strength
 import torch
@@ -60,6 +61,8 @@ def main(size: Size, chosen: list[int], out: Path) -> None:
             bar.write(findings[-1].told)
     page = out / "EVIDENCE.md"
     page.write_text("\n\n".join([introduction(laboratory, judge), *map(str, findings)]) + "\n")
+    if page == short_page.FULL:
+        short_page.SHORT.write_text(short_page.short(page.read_text()))
     print(f"{page} ({(time.monotonic() - begin) / 60:.0f} min)")
 
 
@@ -70,7 +73,7 @@ def introduction(laboratory: Laboratory, judge: Judge) -> str:
     return f"""# Evidence
 
 {quick}Written by `make evidence` from the committed weights of the [reference
-model](../tests/reference_model/README.md): what the method's sources say, what was measured here, and what became of
+model](../../tests/reference_model/README.md): what the method's sources say, what was measured here, and what became of
 it. "Here" is a small model: ComfyUI's own SD3 transformer, {deep} (blocks × width), with a shallow sibling of
 {shallow}; 128 × 128 pixels, {textures} photographic textures, {size.steps} Euler steps. What holds here need not hold
 for SD3 or Flux, and the reverse. Sections 12 and 13 are of the deep model trained on, with objects on the textures.

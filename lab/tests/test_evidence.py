@@ -22,6 +22,7 @@ import plain_modules  # noqa: F401
 import provision
 import pytest
 import scipy.linalg
+import short_page
 import siblings
 import strength
 import torch
@@ -593,7 +594,7 @@ def test_quick_evidence(tmp_path):
         for figure in figures:
             with Image.open(tmp_path / figure) as picture:
                 assert picture.convert("L").getextrema() != (255, 255)
-    committed = (provision.ROOT / "docs/EVIDENCE.md").read_text()
+    committed = (provision.ROOT / "lab/pages/EVIDENCE.md").read_text()
     assert re.findall(r"^## .+", committed, re.M) == re.findall(r"^## .+", page, re.M)
 
 
@@ -629,3 +630,10 @@ def test_what_another_models_page_needs(arguments, message, tmp_path):
     result = model_page(*arguments, "--out", tmp_path)
     assert result.returncode != 0 and re.search(message, result.stderr)
     assert not (tmp_path / "EVIDENCE.md").exists()
+
+
+def test_the_page_for_people_is_the_full_pages(tmp_path):
+    full, page = short_page.FULL.read_text(), short_page.SHORT.read_text()
+    assert page == short_page.short(full), "run lab/evidence/short_page.py"
+    claims = re.findall(r"^- \*\*(.+): [^:*]+\.\*\*", full, re.M)
+    assert page.count("\n|") - 2 * page.count("\n## ") == len(claims) > 50, "every claim is there"

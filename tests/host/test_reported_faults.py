@@ -22,39 +22,53 @@ from test_words import words_of
 # Where words are read, when a host changes the order of tokens
 
 
+def read_words(pack, case, patcher):
+    return read(pack, case, patcher, words_of(pack, case.text, 0.9))
+
+
+def read_foreground(pack, case, patcher):
+    return read(pack, case, patcher, pack.run("DetailForeground", layer=0.9))
+
+
+def read(pack, case, patcher, region):
+    """Maps of a region in each step."""
+    seen, guider = [], stock_guider(patcher, case.conditioning(1), case.conditioning(2))
+    guider.model_patcher = pack.module("methods.regions.reader").read_each_step(patcher, region, seen.append)
+    sample(guider, noise=case.noise(1), steps=2)
+    return seen
+
+
+def read_features(pack, case, patcher):
+    """What a block knows of a picture."""
+    given = {"samples": case.noise(1), "downscale_ratio_spacial": 8}
+    inputs = {"positive": case.conditioning(1), "latent": given, "layer": 0.9, "draws": 1}
+    return [pack.run("DiTFeatures", model=patcher, **inputs).values]
+
+
+@pytest.mark.parametrize("reads", [read_words, read_foreground, read_features])
 @pytest.mark.parametrize("name", ["Flux", "Flux Kontext", "AuraFlow"])
-def test_words_follow_the_tokens(pack, monkeypatch, name):
-    """Maps of a row whose single blocks have the text at the wrong end are those of the right row."""
+def test_what_is_read_follows_the_tokens(pack, monkeypatch, name, reads):
+    """With a row whose single blocks have the text at the wrong end, the same is read as with the right row."""
     case, patcher = CASES[name], load(name)
     families = pack.module("dit.families")
     right = pack.module("dit.anatomy").family_of(patcher.model.diffusion_model)
-
-    def maps():
-        seen = []
-        guider = stock_guider(patcher, case.conditioning(1), case.conditioning(2))
-        words = words_of(pack, case.text, 0.9)
-        guider.model_patcher = pack.module("methods.regions.reader").read_each_step(patcher, words, seen.append)
-        sample(guider, noise=case.noise(1), steps=2)
-        return seen
-
-    expected = maps()
+    expected = reads(pack, case, patcher)
     monkeypatch.setattr(families, "FAMILIES", (wrong_order(right),))
-    for found, true in zip(maps(), expected, strict=True):
+    for found, true in zip(reads(pack, case, patcher), expected, strict=True):
         torch.testing.assert_close(found, true)
 
 
+@pytest.mark.parametrize("reads", [read_words, read_foreground, read_features])
 @pytest.mark.parametrize("name", ["Flux Kontext", "Qwen-Image Edit"])
-def test_words_and_the_foreground_are_never_read_at_wrong_tokens_in_silence(pack, monkeypatch, name):
+def test_nothing_is_read_at_wrong_tokens_in_silence(pack, monkeypatch, name, reads):
     """A row that counts other tokens than come is an error, whoever's block patch it is."""
     case, patcher = CASES[name], load(name)
-    families, reader = pack.module("dit.families"), pack.module("methods.regions.reader")
+    families = pack.module("dit.families")
     right = pack.module("dit.anatomy").family_of(patcher.model.diffusion_model)
-    monkeypatch.setattr(families, "FAMILIES", (replace(right, patch_size=lambda network: 4),))
-    for region in (words_of(pack, case.text, 0.9), pack.run("DetailForeground", layer=0.9)):
-        guider = stock_guider(patcher, case.conditioning(1), case.conditioning(2))
-        guider.model_patcher = reader.read_each_step(patcher, region, lambda maps: None)
-        with pytest.raises(pack.module("dit").UnknownLayout, match="tokens came where"):
-            sample(guider, noise=case.noise(1), steps=1)
+    wrong = replace(right, patch_size=lambda network: 1)
+    monkeypatch.setattr(families, "FAMILIES", (wrong,))
+    with pytest.raises(pack.module("dit").UnknownLayout, match="tokens came where"):
+        reads(pack, case, patcher)
 
 
 # A step whose noise level lies exactly on the window's edge
