@@ -8,22 +8,32 @@ export PYTHONPATH := $(CURDIR)/.host/site$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
 PYTEST = $(HOST_PYTHON) -m pytest -c tests/pytest.ini --rootdir tests
+LAB = $(HOST_PYTHON) -m pytest -c lab/tests/pytest.ini --rootdir lab/tests
 # A file of tests is a process's; each computes with one thread, or they wait for each other.
 EVERY_CORE = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-test test-host: export OMP_NUM_THREADS = 1
+test test-host test-core: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-host host page bench evidence check
+.PHONY: demo test test-core test-host host page bench evidence check
 
 # DEMO="--pairs 4": further arguments of lab/demo.py.
 demo: host
 	$(HOST_PYTHON) lab/demo.py $(DEMO)
 
 test: page check
-	$(PYTEST) $(EVERY_CORE) tests lab/tests
+	$(PYTEST) $(EVERY_CORE) tests
+	$(LAB) $(EVERY_CORE) lab/tests
+
+# The first that fails ends it. A family of each kind: joined and separate streams, text first, hooked, across, video.
+CORE = test_formula test_dit test_reported_faults test_perturbations test_rows test_contract test_options
+test-core: host
+	$(PYTEST) $(EVERY_CORE) --exitfirst tests/mathematics $(CORE:%=tests/host/%.py)
+	$(PYTEST) $(EVERY_CORE) --exitfirst tests/host/test_families.py tests/host/test_layouts.py \
+		-k "Flux] or [Flux- or Qwen-Image] or [Qwen-Image- or Wan_text or Lumina"
 
 # What needs neither a browser nor Node.js.
 test-host: host
-	$(PYTEST) $(EVERY_CORE) tests/mathematics tests/host lab/tests
+	$(PYTEST) $(EVERY_CORE) tests/mathematics tests/host
+	$(LAB) $(EVERY_CORE) lab/tests
 
 host:
 	@$(PYTHON) tools/provision.py

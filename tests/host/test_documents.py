@@ -1,5 +1,6 @@
-"""README and docs/: short enough, their commands work, their links lead somewhere, the lines they quote are there."""
+"""README and docs/: short enough, their commands work, their links lead somewhere, the functions they name exist."""
 
+import ast
 import json
 import os
 import re
@@ -44,7 +45,7 @@ def test_no_command_is_untested():
     installation, demo, test = commands(README)[:2], commands(README)[2], commands(README)[3]
     assert [command.split()[0] for command in installation] == ["git", "python"]
     assert (demo, test) == ("make demo", "make test") and len(commands(README)) == 4
-    named = {"host", "demo", "test", "test-host", "check", "evidence", "bench"}
+    named = {"host", "demo", "test", "test-core", "test-host", "check", "evidence", "bench"}
     assert set(commands(DEVELOPMENT)) == {f"make {target}" for target in named}
 
 
@@ -80,7 +81,7 @@ def test_make_bench_starts():
     assert result.returncode == 0 and "--rounds" in result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("target", ["test-host", "evidence", "test", "check"])
+@pytest.mark.parametrize("target", ["test-core", "test-host", "evidence", "test", "check"])
 def test_what_is_too_long_to_run_here_is_what_runs(target):
     """test_quick_evidence runs the evidence; these tests are run by `make test` or `make test-host`."""
     dry = run(f"make --dry-run {target}")
@@ -102,11 +103,26 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_way_of_dg_scale_is_as_it_is_told():
-    """Each quoted line stands in its file, and lines of one file in the order told."""
-    steps = re.findall(r"^\| `([\w/]+\.py)` \| `(.+?)` \|", DEVELOPMENT.read_text(), re.M)
-    assert 10 <= len(steps) <= 14
-    before = {}
-    for file, line in steps:
-        place = (ROOT / file).read_text().find(line, before.get(file, 0))
-        assert place >= 0, f"{file}: {line}"
-        before[file] = place
+    """Each named function stands in its file."""
+    steps = re.findall(r"^\| `([\w/]+\.py)`: `([\w.]+)` \|", DEVELOPMENT.read_text(), re.M)
+    assert 8 <= len(steps) <= 12
+    for file, name in steps:
+        *owner, function = name.split(".")
+        tree = ast.parse((ROOT / file).read_text())
+        for part in (*owner, function):
+            found = [each for each in tree.body if getattr(each, "name", None) == part]
+            assert found, f"{file}: {name}"
+            (tree,) = found
+
+
+def test_the_layers_of_the_house_are_as_they_are_drawn():
+    """Every file that docs/DEVELOPMENT.md names of `dit` is there, and none is left out."""
+    (drawn,) = re.findall(r"^    dit/ .*?(?=^    js/)", DEVELOPMENT.read_text(), re.M | re.S)
+    named = {word for word in re.findall(r"[a-z_]+", drawn)}
+    assert {file.stem for file in (ROOT / "dit").glob("*.py")} - {"__init__", "family", "fingerprint"} <= named
+
+
+def test_what_users_read_is_short():
+    """README and the five pages that it sends them to."""
+    pages = [README, *(ROOT / f"docs/{name}.md" for name in ("MODELS", "NEIGHBOURS", "COST", "DEFAULTS", "EVIDENCE"))]
+    assert sum(len(page.read_text().split()) for page in pages) <= 8_000
