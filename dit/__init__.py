@@ -2,7 +2,7 @@
 
 This layer knows the host and no method. A method asks for:
 
-    anatomy              what a model is made of: its family's row, its network, its blocks in execution order
+    anatomy_of           what a model is made of: its family's row, its network, its blocks in execution order
     on_run               do something in every sampling run of a model
     observed             see what stands at each block's input in every step
     forward_noised       one forward of pictures that are noised to one level, for an observer
@@ -18,7 +18,7 @@ This layer knows the host and no method. A method asks for:
 docs/DEVELOPMENT.md has a method of forty lines as its example.
 """
 
-from .anatomy import Anatomy, anatomy
+from .anatomy import Anatomy, anatomy_of
 from .attention import AttentionCall, attention_patch, attention_with_lse
 from .branch.request import Perturbation, StepRequest, StepResult, StepStats
 from .branch.windows import requesting_perturbed_in_windows
@@ -50,7 +50,7 @@ __all__ = [
     "TokenLayout",
     "UnknownLayout",
     "Wrappers",
-    "anatomy",
+    "anatomy_of",
     "append_tokens",
     "attention_patch",
     "attention_with_lse",

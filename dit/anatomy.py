@@ -17,7 +17,7 @@ class Anatomy:
 
     Attributes:
         network: the diffusion model, without the torch.compile around it.
-        family: its row of the table.
+        family: the network's row of the table.
         blocks: all blocks in execution order; their numbers are 0 … L − 1.
     """
 
@@ -39,7 +39,7 @@ class Anatomy:
         """Frames (of a video), rows and columns of the image tokens of a latent (rows, channels, …, height, width).
 
         Args:
-            tokens: of one picture; needed where the table does not count image tokens.
+            tokens: number of image tokens of one picture; needed where the table does not count image tokens.
 
         Raises:
             ValueError: the table does not count them, and no usual patch size gives so many.
@@ -56,7 +56,7 @@ class Anatomy:
         )
 
 
-def anatomy(model: Any) -> Anatomy:
+def anatomy_of(model: Any) -> Anatomy:
     """The anatomy of a ModelPatcher's model.
 
     Raises:

@@ -43,7 +43,7 @@ class AttentionCall:
         mask: added to the scores, or bool, true where a key counts; (1 or rows, 1 or heads, 1 or queries, keys); None
             is no mask.
         slices: where its image and prompt tokens are; None where the attention does not meet the prompt.
-        uuids, indices: of each chunk of rows, its condition's id and its group's place in the host's list.
+        uuids, indices: for each chunk of rows, its condition's id and its group's place in the host's list.
         run: the rest of the chain on other q, k, v of the same shape: another node's override or the host's attention.
     """
 
@@ -78,21 +78,21 @@ class AttentionCall:
 OnAttention = Callable[[AttentionCall], Tensor | None]
 
 
-def attention_patch(of_model: Anatomy, number: int, layout: TokenLayout, batch: Batch, on_call: OnAttention) -> Patch:
+def attention_patch(anatomy: Anatomy, number: int, layout: TokenLayout, batch: Batch, on_call: OnAttention) -> Patch:
     """A block patch under which every attention of a block is shown to `on_call`, which may answer in its place.
 
     Blocks that are not given transformer_options run unobserved.
 
     Args:
-        number: of the block.
+        number: the block's number.
         layout: the forward's; its checks are the caller's (`token_layout.checked`).
 
     Raises:
         ValueError: inside the forward, where another node has added keys.
     """
-    block = of_model.blocks[number]
+    block = anatomy.blocks[number]
     stage, prompt_keys = block.stage, block.stage.prompt_keys
-    where = None if prompt_keys is None else prompt_keys(of_model.block(number))
+    where = None if prompt_keys is None else prompt_keys(anatomy.block(number))
     context = batch.conditions.get("context")
     prompt_tokens = 0 if context is None else context.shape[1]
 
@@ -187,9 +187,9 @@ def _slices(
 
     Args:
         image_stream, text_stream: tokens of the streams; text_stream is None where the block has one stream.
-        keys: of this attention.
+        keys: number of keys of this attention.
         first: whether it is the block's first attention.
-        prompt_tokens: of the prompt that the model is given.
+        prompt_tokens: tokens of the prompt that the model is given.
     """
     start, stop, _ = layout.image_slice(stage, image_stream).indices(image_stream)
     if where == "across":

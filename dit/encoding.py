@@ -25,7 +25,7 @@ def require_one_caption(positive: list) -> None:
         raise ValueError(f"positive: it has {part}, whole pictures are shown. Connect a text encoder's own.")
 
 
-def encoded(of_model: Anatomy, vae: VAE | None, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def encoded(anatomy: Anatomy, vae: VAE | None, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Encode pictures one by one, as far as whole tokens reach.
 
     Args:
@@ -41,7 +41,7 @@ def encoded(of_model: Anatomy, vae: VAE | None, image: Tensor) -> tuple[Tensor, 
         raise ValueError("vae: there is none. Connect the model's own, it encodes the image.")
     scale = vae.spacial_compression_encode()
     height, width = (
-        side // (scale * each) * scale * each for side, each in zip(image.shape[1:3], _sides(of_model), strict=True)
+        side // (scale * each) * scale * each for side, each in zip(image.shape[1:3], _sides(anatomy), strict=True)
     )
     pictures = image[:, :height, :width, :3]
     if image.shape[-1] < 3:
@@ -51,7 +51,7 @@ def encoded(of_model: Anatomy, vae: VAE | None, image: Tensor) -> tuple[Tensor, 
     return torch.cat([vae.encode(picture[None]) for picture in pictures]), (height, width)
 
 
-def of_whole_tokens(of_model: Anatomy, vae: VAE | None, latent: dict[str, Any]) -> tuple[Tensor, tuple[int, int]]:
+def of_whole_tokens(anatomy: Anatomy, vae: VAE | None, latent: dict[str, Any]) -> tuple[Tensor, tuple[int, int]]:
     """Cut a latent to whole tokens.
 
     Returns:
@@ -66,15 +66,15 @@ def of_whole_tokens(of_model: Anatomy, vae: VAE | None, latent: dict[str, Any]) 
     scale = vae.spacial_compression_encode() if vae else latent.get("downscale_ratio_spacial")
     if scale is None:
         raise ValueError("vae: there is none, and the latent does not say how many pixels it has. Connect it.")
-    height, width = (side // each * each for side, each in zip(samples.shape[-2:], _sides(of_model), strict=True))
+    height, width = (side // each * each for side, each in zip(samples.shape[-2:], _sides(anatomy), strict=True))
     _require_some("latent", samples[..., :height, :width])
     return samples[..., :height, :width], (height * scale, width * scale)
 
 
-def _sides(of_model: Anatomy) -> tuple[int, int]:
+def _sides(anatomy: Anatomy) -> tuple[int, int]:
     """Rows and columns of the latent that become one token."""
-    patch_size = of_model.family.patch_size
-    sides = 1 if patch_size is None else patch_size(of_model.network)
+    patch_size = anatomy.family.patch_size
+    sides = 1 if patch_size is None else patch_size(anatomy.network)
     return (sides, sides) if isinstance(sides, int) else (sides[-2], sides[-1])
 
 

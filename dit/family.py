@@ -29,7 +29,7 @@ class Stage:
             of shape (rows, tokens, channels), or (…, channels) with rows at `row_dim` where it holds nothing else. Of
             a tuple it is the first tensor.
         row_arguments: names of the block arguments that have one row per picture in the batch.
-        order: what the image stream holds.
+        order: the image stream's contents in their order.
         row_dim: argument → the dimension of its rows, where it is not the first; None where there are no rows.
         packed: arguments with all tokens of all rows in that dimension.
         grouped: arguments that may hold all rows several times over, one group after another.
@@ -118,8 +118,8 @@ class Family:
     """A row of the table: everything that is known of one model family.
 
     Attributes:
-        id: what files know the family by; never changed.
-        name: what messages call it.
+        id: the name by which files know the family; never changed.
+        name: the family's name in messages.
         model_classes: full names of the host's classes, below `comfy.ldm`. Subclasses are not meant: where those have
             their image tokens is not known.
         stages: in execution order.

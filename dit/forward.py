@@ -24,8 +24,8 @@ class Chunk:
 
     Attributes:
         uuid: the condition's id. Not unique: for areas, the host gives the negative a copy of the positive's.
-        index: of the condition's group in the host's list of conditions.
-        number: of the chunk in the batch.
+        index: place of the condition's group in the host's list of conditions.
+        number: the chunk's place in the batch.
         size: rows in a chunk.
     """
 

@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSAMPLER, CFGGuider
 from torch import Tensor
 
-from .anatomy import anatomy
+from .anatomy import anatomy_of
 from .family import Family
 
 MOST_ROWS = 8  # at once: between forwards the run can be interrupted
@@ -27,7 +27,7 @@ def forward_noised(
         positive: one condition, what the pictures show.
         latent: (pictures, channels, …, height, width), as a VAE gives them.
         noise_level: between 0 and 1, the noise's share in what the model is given.
-        draws: of noise, ≥ 1.
+        draws: number of noises for each picture, ≥ 1.
 
     Yields:
         After each forward: which picture each of its rows was.
@@ -41,7 +41,7 @@ def forward_noised(
     pictures = list(range(len(latent))) * draws
     noise = torch.cat([comfy.sample.prepare_noise(latent, (seed + draw) % 2**64) for draw in range(draws)])
     at_once = 1
-    if not _takes_one_row(anatomy(model).family, positive[0][1]):
+    if not _takes_one_row(anatomy_of(model).family, positive[0][1]):
         model_management.load_models_gpu([model])  # what is free is free beside its weights
         at_once = rows_at_once(model, latent.shape, len(pictures))
         if _may_differ_by_picture(*positive[0]):  # the host counts its pictures from a batch's first row
@@ -65,7 +65,7 @@ def sigma_of(noise_level: float, sampling: Any) -> float:
 
 
 def rows_at_once(model: ModelPatcher, latent: Sequence[int], wanted: int) -> int:
-    """How many rows of a latent (rows, channels, …) the device holds, by the host's own estimate and margin."""
+    """Number of rows of a latent (rows, channels, …) that the device holds, by the host's own estimate and margin."""
     free = model_management.get_free_memory(model.load_device) - model_management.minimum_inference_memory()
     most = min(wanted, MOST_ROWS)
     rows = [count for count in range(1, most + 1) if 1.5 * model.memory_required([count, *latent[1:]]) <= free]

@@ -10,7 +10,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from .anatomy import anatomy
+from .anatomy import anatomy_of
 from .family import Block, Key, Order, Stage
 from .forward import Args, Batch, Inner, Patch, chunks_of, patched
 from .rows import copied
@@ -61,8 +61,8 @@ def observed(model: ModelPatcher, observer: Observer, last: int | None = None) -
     Raises:
         ValueError: no row of the family table fits the model.
     """
-    of_model = anatomy(model)
-    family, blocks = of_model.family, of_model.blocks
+    anatomy = anatomy_of(model)
+    family, blocks = anatomy.family, anatomy.blocks
 
     @contextmanager
     def start(guider: CFGGuider) -> Iterator[Wrappers]:
@@ -81,7 +81,7 @@ def observed(model: ModelPatcher, observer: Observer, last: int | None = None) -
             if not rows or step in seen:
                 return None if last is None else {block.key: _passing(block, blocks) for block in blocks}
             seen.add(step)
-            layout = token_layout(family, of_model.network, batch.latent, batch.conditions, orders)
+            layout = token_layout(family, anatomy.network, batch.latent, batch.conditions, orders)
 
             def observing(number: int, block: Block) -> Patch:
                 stage = block.stage
@@ -100,7 +100,7 @@ def observed(model: ModelPatcher, observer: Observer, last: int | None = None) -
                     def modulation() -> Tensor | None:
                         if stage.modulation is None:
                             return None
-                        made = stage.modulation(of_model.block(number), args)
+                        made = stage.modulation(anatomy.block(number), args)
                         return None if made is None else made[rows[0]]
 
                     return modulation

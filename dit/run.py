@@ -9,7 +9,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy.samplers import CFGGuider
 
 from . import block_hooks
-from .anatomy import anatomy
+from .anatomy import anatomy_of
 
 Wrappers = Mapping[str, Callable[..., Any]]  # the host's WrappersMP kind → wrapper
 Start = Callable[[CFGGuider], AbstractContextManager[Wrappers]]
@@ -23,13 +23,13 @@ def on_run(model: ModelPatcher, key: str, start: Start) -> ModelPatcher:
     of a run lives in `start`'s own variables, so that two runs share nothing.
 
     Args:
-        key: of the wrappers; a second call with the same key takes the first one's place.
+        key: name of the wrappers; a second call with the same key takes the first one's place.
 
     Raises:
         ValueError: no row of the family table fits the model.
     """
     clone = without_run(model, key)
-    block_hooks.install(clone, anatomy(model).family)
+    block_hooks.install(clone, anatomy_of(model).family)
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider: CFGGuider = executor.class_obj
@@ -53,5 +53,5 @@ def without_run(model: ModelPatcher, key: str) -> ModelPatcher:
     if has_run(clone, key):
         clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, key)
         if not clone.get_all_wrappers(WrappersMP.OUTER_SAMPLE):
-            block_hooks.remove(clone, anatomy(model).family)
+            block_hooks.remove(clone, anatomy_of(model).family)
     return clone

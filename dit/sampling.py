@@ -26,11 +26,11 @@ class KSamplerSettings:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What was sampled.
+    """The result of sampling.
 
     Attributes:
         latent: the host's LATENT, the input's with new samples.
-        seconds: of all steps, without loading the model where that can be told apart.
+        seconds: duration of all steps, without loading the model where that can be told apart.
     """
 
     latent: dict[str, Any]

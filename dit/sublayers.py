@@ -14,23 +14,23 @@ OnSublayer = Callable[[int, int, Tensor], Tensor | None]
 
 
 @contextmanager
-def on_sublayers(of_model: Anatomy, numbers: Iterable[int], on_output: OnSublayer) -> Iterator[None]:
+def on_sublayers(anatomy: Anatomy, numbers: Iterable[int], on_output: OnSublayer) -> Iterator[None]:
     """While it lasts, the outputs of these blocks' sublayers are shown to `on_output` before the residual gate α
     multiplies them, and what it answers takes their place.
 
     Args:
-        numbers: of the blocks.
+        numbers: the blocks' numbers.
 
     Raises:
         ValueError: the family's row names no sublayers for one of the blocks.
     """
     with ExitStack() as stack:
         for number in numbers:
-            block = of_model.blocks[number]
+            block = anatomy.blocks[number]
             if not block.stage.sublayers:
-                raise ValueError(f"The sublayers of {block.name} of {of_model.family.name} are not known.")
+                raise ValueError(f"The sublayers of {block.name} of {anatomy.family.name} are not known.")
             for sublayer, name in enumerate(block.stage.sublayers):
-                module: nn.Module = of_model.block(number).get_submodule(name)
+                module: nn.Module = anatomy.block(number).get_submodule(name)
 
                 def hook(
                     _: nn.Module, args: object, output: Tensor, where: tuple[int, int] = (number, sublayer)
@@ -70,14 +70,14 @@ class InputStatistics:
 
 @contextmanager
 def observing_linear_inputs(
-    of_model: Anatomy, numbers: Iterable[int], statistics: dict[str, InputStatistics]
+    anatomy: Anatomy, numbers: Iterable[int], statistics: dict[str, InputStatistics]
 ) -> Iterator[None]:
     """While it lasts, the inputs of all linear layers below these blocks are taken into `statistics`, by the layer's
     name in the network: "joint_blocks.3.x_block.mlp.fc1". At the end the statistics are on the CPU."""
     with ExitStack() as stack:
         for number in numbers:
-            block = of_model.blocks[number]
-            for name, module in of_model.block(number).named_modules():
+            block = anatomy.blocks[number]
+            for name, module in anatomy.block(number).named_modules():
                 if isinstance(module, nn.Linear):
                     seen = statistics.setdefault(f"{block.stage.blocks}.{block.key[1]}.{name}", InputStatistics())
 

@@ -62,7 +62,7 @@ class TokenCounts:
 
 
 def tokens_of(condition: Any, patch_size: int | Sequence[int]) -> int:
-    """How many tokens a model condition becomes.
+    """Number of tokens that a model condition becomes.
 
     Args:
         condition: a latent (rows, channels, …, height, width); or tokens as they are, (rows, tokens) or (rows, tokens,
@@ -83,7 +83,7 @@ def token_grid(latent: Sequence[int], patch_size: int | Sequence[int]) -> tuple[
 
 
 class TokenLayout:
-    """Where one forward has its image tokens, as the table says and as its streams show.
+    """The places of one forward's image tokens, as the table says and as its streams show.
 
     Args:
         family: the family's name, for errors.

@@ -216,7 +216,7 @@ def regions(pack: Pack, patcher: ModelPatcher, size: Size) -> dict[str, Any]:
     """What is read while the model samples: two words, where it tells its attention to them; and the foreground."""
     words = pack.module("methods.regions.words").Words(("one", "two"), ((1,), (2, 3), (4, 5)), size.text, None)
     found = {"words": words, "foreground": pack.run("DetailForeground")}
-    if not any(stage.prompt_keys for stage in pack.module("dit").anatomy(patcher).family.stages):
+    if not any(stage.prompt_keys for stage in pack.module("dit").anatomy_of(patcher).family.stages):
         del found["words"]
     return found
 

@@ -10,7 +10,7 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..dit import KSamplerSettings, anatomy
+from ..dit import KSamplerSettings, anatomy_of
 from ..methods.calibration.grid import Sampling
 from ..methods.calibration.run import Wanted, calibrate, require_enough, runs
 from ..methods.common.drawing import require_matplotlib
@@ -125,7 +125,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             next(iter(clip_vision), None),
             save_preset[0],
         )
-        total = runs(wanted, anatomy(model[0]), len(positive)) * settings.steps
+        total = runs(wanted, anatomy_of(model[0]), len(positive)) * settings.steps
         progress.append(ProgressBar(total, cls.hidden.unique_id))
         made = calibrate(model[0], vae[0], sampling, wanted)
         return io.NodeOutput(made.layer, made.scale, made.sheet, made.plot, made.report, start_percent[0])

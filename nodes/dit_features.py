@@ -6,7 +6,7 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..dit import Anatomy, anatomy
+from ..dit import Anatomy, anatomy_of
 from ..dit.encoding import encoded, of_whole_tokens, require_one_caption
 from ..methods.common.layers import block_at
 from ..methods.common.numbers import require
@@ -120,33 +120,33 @@ class DiTFeatures(io.ComfyNode):
         require("layer", layer, 0.0, 1.0)
         require("noise_level", noise_level, 0.01, 0.99)
         require("draws", draws, 1, 64)
-        of_model = anatomy(model)
+        anatomy = anatomy_of(model)
         if profile is not None:
-            profile.check(of_model.family.names, len(of_model.blocks))
+            profile.check(anatomy.family.names, len(anatomy.blocks))
         require_one_caption(positive)
-        samples, size = _latent_of(of_model, image, vae, latent)
+        samples, size = _latent_of(anatomy, image, vae, latent)
         if samples.ndim == 4 and model.get_model_object("latent_format").latent_dimensions == 3:
             samples = samples.unsqueeze(2)  # a picture for a video's model
         bar = ProgressBar(draws * len(samples))
         listed = () if channels.strip().lower() == NONE else parse_channels(channels)
         options = Options(listed, massive_ratio, max_channels, profile=profile)
-        block = block_at(layer, len(of_model.blocks))
+        block = block_at(layer, len(anatomy.blocks))
         how = Extraction(block, noise_level, draws, seed, options.perturbation(block), normalise == MODULATED, maps)
         features = features_of(without(model), positive, samples, size, how, bar.update_absolute)
         return io.NodeOutput(features, _report(features, normalise, image))
 
 
 def _latent_of(
-    of_model: Anatomy, image: Tensor | None, vae: VAE | None, latent: dict[str, Any] | None
+    anatomy: Anatomy, image: Tensor | None, vae: VAE | None, latent: dict[str, Any] | None
 ) -> tuple[Tensor, tuple[int, int]]:
     """The latent of whole tokens, and the height and width in pixels that they cover from the upper left corner."""
     if latent is not None and image is not None:
         raise ValueError("latent: there is an image too. Connect one of them.")
     if latent is not None:
-        return of_whole_tokens(of_model, vae, latent)
+        return of_whole_tokens(anatomy, vae, latent)
     if image is None:
         raise ValueError("image: there is none. Connect an image and the vae, or a latent and the vae.")
-    return encoded(of_model, vae, image)
+    return encoded(anatomy, vae, image)
 
 
 def _report(features: Features, normalise: str, given: Tensor | None) -> str:

@@ -3,7 +3,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..dit import anatomy
+from ..dit import anatomy_of
 from ..methods.common.drawing import require_matplotlib
 from ..methods.common.layers import block_at
 from ..methods.common.numbers import require
@@ -52,17 +52,17 @@ class MassiveActivationMap(io.ComfyNode):
     ) -> io.NodeOutput:
         require_matplotlib()
         require("layer", layer, 0.0, 1.0)
-        of_model = anatomy(model)
-        block = block_at(layer, len(of_model.blocks))
+        anatomy = anatomy_of(model)
+        block = block_at(layer, len(anatomy.blocks))
         if profile is not None:
-            profile.check(of_model.family.names, len(of_model.blocks))
+            profile.check(anatomy.family.names, len(anatomy.blocks))
         options = Options(massive_ratio=massive_ratio, max_channels=max_channels, profile=profile)
         recording = MapRecording(block, options.perturbation(block))
         latent = sampled(recording, model, **values)
         shape = latent["samples"].shape
         drawn = maps(
             recording,
-            f"block {block} ({of_model.blocks[block].name})",
-            lambda tokens: of_model.token_grid(tokens, shape),
+            f"block {block} ({anatomy.blocks[block].name})",
+            lambda tokens: anatomy.token_grid(tokens, shape),
         )
         return io.NodeOutput(drawn, recording.report(), latent)

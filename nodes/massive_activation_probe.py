@@ -3,7 +3,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..dit import anatomy
+from ..dit import anatomy_of
 from ..methods.common.drawing import require_matplotlib
 from ..methods.detail_guidance.settings import Options
 from ..methods.massive_activations.figures import figures
@@ -37,8 +37,8 @@ class MassiveActivationProbe(io.ComfyNode):
     def execute(cls, model: ModelPatcher, massive_ratio: float, max_channels: int, **values: Any) -> io.NodeOutput:
         require_matplotlib()
         Options(massive_ratio=massive_ratio, max_channels=max_channels)  # refuses, before sampling
-        of_model = anatomy(model)
-        recording = Recording(of_model.family.name, of_model.family.id, of_model.block_names)
+        anatomy = anatomy_of(model)
+        recording = Recording(anatomy.family.name, anatomy.family.id, anatomy.block_names)
         latent = sampled(recording, model, **values)
         profile = recording.profile(massive_ratio, max_channels)
         return io.NodeOutput(profile, figures(recording, profile), recording.report(profile), latent)

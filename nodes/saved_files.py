@@ -23,8 +23,8 @@ class SavedFiles:
     Attributes:
         value: name of the nodes' input and output, and of a file without a name.
         type: the io type of the value.
-        title: of the value in the nodes' names.
-        name: of one file, for messages.
+        title: the value's name in the nodes' names.
+        name: name of one file, for messages.
         folder: below the host's output and below its models.
         made_by: the node that makes the value.
         used_by: the nodes that take it, for a tooltip.

@@ -49,7 +49,7 @@ class StepTrace:
         perturbed: whether any perturbed chunk was perturbed.
         measured: block → the request's measure, of the first conditional chunk that came by.
         orders: kind of block → order that the streams show in place of the table's.
-        token_sums: of the first block's tokens, by condition and window; None once two steps were compared.
+        token_sums: sums of the first block's tokens, by condition and window; None once two steps were compared.
         uncompiled: whether torch.compile around the whole model was set aside.
     """
 

@@ -44,7 +44,7 @@ class Perturbation(Protocol):
 
         Args:
             hidden_states: the perturbed rows' image tokens, (rows, tokens, …, channels), a view that may be written to.
-            statistics: what `observe` returned for the condition that these rows are copies of.
+            statistics: the result of `observe` for the condition that these rows are copies of.
             keep: ρ, 0 to 1: how much is kept of what the perturbation takes away; 0 is the whole perturbation.
         """
 
@@ -54,7 +54,7 @@ class CondBatchCall:
     """One call of the host's `calc_cond_batch`, with its arguments.
 
     Attributes:
-        index: of the positive conditions in `conds`.
+        index: place of the positive conditions in `conds`.
     """
 
     calc_cond_batch: Callable[..., list[Tensor]]
@@ -80,10 +80,10 @@ class StepRequest:
     """What one step is asked for.
 
     Attributes:
-        anatomy: of the model.
+        anatomy: the model's anatomy.
         perturbations: block → what perturbs the second prediction at its input; successive blocks.
         keep: ρ of this step, 0 to 1.
-        shape: of what is predicted, (pictures, …).
+        shape: shape of the prediction, (pictures, …).
         positive: ids of the guider's positive conditions.
         compute: whether the perturbed prediction is wanted; False notes the positive's prediction only.
         batching: the plan that is wanted.
@@ -93,7 +93,8 @@ class StepRequest:
         compare_layout: whether the order of the streams is compared with the table, which waits for the device.
         orders: kind of block → order that an earlier step has shown in place of the table's.
         window: number of the part of the latent that this is, where the host cuts the latent.
-        token_sums: of an earlier step, by condition and window (token_layout.py); None where two steps were compared.
+        token_sums: token sums of an earlier step, by condition and window (token_layout.py); None where two steps were
+            compared.
     """
 
     anatomy: Anatomy
@@ -117,7 +118,7 @@ class StepRequest:
         return min(self.perturbations)
 
     def index_in(self, conds: list[Conds | None]) -> int | None:
-        """Where in the host's list of conditions the positive ones are; None where they are not in it."""
+        """Place of the positive conditions in the host's list; None where they are not in it."""
         return index_of(self.positive, conds)
 
 
@@ -139,7 +140,7 @@ class StepStats:
         partly: whether parts of the latent have no perturbed prediction, because a cache answered for them.
         statistics: block → what its perturbation observed, one for each condition.
         measured: block → the request's `measure` of it; empty where the request has none.
-        orders, token_sums: of this step, as in the request.
+        orders, token_sums: this step's, as in the request.
         uncompiled: whether torch.compile around the whole model was set aside.
     """
 
@@ -158,7 +159,7 @@ class StepResult:
     """What a step answers.
 
     Attributes:
-        predictions: what the host asked for.
+        predictions: the predictions that the host asked for.
         cond: D, the positive's prediction.
         perturbed: D_m, the perturbed prediction; None where none was computed.
     """

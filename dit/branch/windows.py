@@ -41,7 +41,7 @@ class PerturbedWindows(ContextHandlerABC):
     Args:
         inner: the other node's.
         request: the step's.
-        model_options: what the windows are predicted with.
+        model_options: the options with which the windows are predicted.
         results: gets the step's result.
     """
 

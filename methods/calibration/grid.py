@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...dit import KSamplerSettings, anatomy, ksample
+from ...dit import KSamplerSettings, anatomy_of, ksample
 from ..common.layers import block_at
 from ..detail_guidance.patch import patch
 from ..detail_guidance.report import Report
@@ -75,7 +75,7 @@ def through(vae: VAE, pictures: Tensor, height: int, width: int) -> np.ndarray:
 
     Args:
         pictures: (pictures, height, width, 3), 0 to 1.
-        height, width: of a crop, in pixels.
+        height, width: a crop's size in pixels.
 
     Raises:
         ValueError: the pictures are smaller than a crop.
@@ -118,7 +118,7 @@ def cells(
         references: for each picture, the mean of its real pictures' log spectra.
         likeness: pictures → likeness with their real pictures, (pictures,).
     """
-    blocks = len(anatomy(model).blocks)
+    blocks = len(anatomy_of(model).blocks)
     for each in settings:
         reports: list[Report] = []
         pictures, seconds = sampled(patch(model, each, None, reports.append), vae, sampling)
@@ -141,8 +141,8 @@ def cost(settings: Settings, blocks: int, steps: int, conditions: int) -> float:
 
     Args:
         blocks: L.
-        steps: of the run.
-        conditions: of a forward.
+        steps: the run's steps.
+        conditions: conditions of a forward.
     """
     m = block_at(settings.layer_start, blocks)
     guided = steps - ceil(steps * settings.start_percent)

@@ -15,14 +15,14 @@ class Preset:
     """The layer and scale that a calibration found for one model's weights, and for no others.
 
     Attributes:
-        fingerprint: of the model's weights.
-        family, blocks: of the model, for people.
-        verdict: what came out, in a few words.
+        fingerprint: the fingerprint of the model's weights.
+        family, blocks: the model's family and number of blocks, for people.
+        verdict: the calibration's verdict, in a few words.
         why: with figures.
-        layer, scale, start_percent: what is recommended; a scale of 0 is that Detail Guidance be off.
-        options: of `Options`, those that are not the defaults, in words.
-        sampling: what was sampled, in words.
-        figures: of each layer and scale that was tried, by name.
+        layer, scale, start_percent: the recommended ones; a scale of 0 is Detail Guidance off.
+        options: name → value in words, of the `Options` that are not the defaults.
+        sampling: name → value in words, of the sampling's settings.
+        figures: for each layer and scale that was tried, name → figure.
     """
 
     fingerprint: str

@@ -27,7 +27,7 @@ def keep(preset: Preset, family_id: str) -> str:
     another part of the schedule.
 
     Args:
-        family_id: of the model, for the file's name.
+        family_id: id of the model's family, for the file's name.
 
     Returns:
         What became of the preset, in a sentence.

@@ -35,7 +35,7 @@ class Interval:
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Interval":
-        """Of (n ≥ 2,) values."""
+        """The interval of the mean of (n ≥ 2,) values."""
         half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
         return cls(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
@@ -49,7 +49,7 @@ class Cell:
 
     Attributes:
         layer: fraction of the depth.
-        block: that it names.
+        block: number of the block that the layer names.
         strength: relative, as the run reports it.
         seconds: per picture.
         layout: correlation of each picture's layout with the one without, (n,).
@@ -101,10 +101,11 @@ def measured(
     references: Sequence[np.ndarray] | None,
     likeness: np.ndarray | None,
 ) -> Cell:
-    """
+    """The figures of one cell.
+
     Args:
         pictures, without: (n, height, width, 3), 0 to 1, with and without Detail Guidance.
-        references: of each picture, the mean of its real pictures' log spectra.
+        references: for each picture, the mean of its real pictures' log spectra.
         likeness: as of `Cell`.
     """
     pairs = list(zip(pictures, without, strict=True))
@@ -120,20 +121,21 @@ def measured(
 
 
 def mean_log_spectrum(pictures: np.ndarray) -> np.ndarray:
-    """Of real pictures (n, height, width, 3): what `distances` are from."""
+    """Mean of the log spectra of real pictures (n, height, width, 3), from which `distances` are taken."""
     return np.mean([metrics.log_spectrum(picture) for picture in pictures], axis=0)
 
 
 def distances(pictures: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
-    """Of each picture from its own reference, (n,)."""
+    """Spectrum distance of each picture from its own reference, (n,)."""
     return np.array([metrics.spectrum_distance(*pair) for pair in zip(pictures, references, strict=True)])
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """
+    """What a calibration recommends.
+
     Attributes:
-        cell: what to take; None where that is no Detail Guidance at all.
+        cell: the recommended cell; None where that is no Detail Guidance at all.
         why: in words, with figures.
     """
 
@@ -148,7 +150,7 @@ def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: floa
 
     Args:
         cells: one or more.
-        distance: of the pictures without Detail Guidance from the references, their mean; None without references.
+        distance: mean distance of the pictures without Detail Guidance from the references; None without references.
         usual_layer: where to stand without references.
     """
     seen = [cell for cell in cells if cell.strength > NOTHING and np.isfinite(cell.layout).all()]

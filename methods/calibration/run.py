@@ -16,7 +16,7 @@ from comfy.sd import VAE
 from comfyui_version import __version__ as host_version
 from torch import Tensor
 
-from ...dit import Anatomy, anatomy, model_fingerprint, observed
+from ...dit import Anatomy, anatomy_of, model_fingerprint, observed
 from ..common.layers import parse_layers
 from ..detail_guidance.patch import without
 from ..detail_guidance.settings import LAYER, Options, Settings, parse_scales
@@ -72,10 +72,10 @@ class Calibration:
     """What a calibration gives.
 
     Attributes:
-        layer, scale: what is recommended; a scale of 0 is off.
+        layer, scale: the recommended ones; a scale of 0 is off.
         sheet: the grid side by side, a sheet for each prompt, (sheets, height, width, 3).
-        plot: what the scale does, layer by layer, (1, height, width, 3).
-        report: what is recommended, why, and the figures.
+        plot: the scale's effect, layer by layer, (1, height, width, 3).
+        report: the recommendation, the reason and the figures.
     """
 
     layer: float
@@ -91,15 +91,15 @@ def calibrate(model: ModelPatcher, vae: VAE, sampling: Sampling, wanted: Wanted)
     Raises:
         ValueError: before anything is sampled, names the input, its value and what is allowed.
     """
-    of_model = anatomy(model)
+    anatomy = anatomy_of(model)
     model, options = without(model), wanted.options
     if options.words is not None:
-        require_readable(options.words, of_model)
+        require_readable(options.words, anatomy)
         _require_prompts(options.words, sampling.positive)
-    settings = _settings(wanted, of_model)
-    minutes = _minutes(settings, of_model, sampling)
+    settings = _settings(wanted, anatomy)
+    minutes = _minutes(settings, anatomy, sampling)
 
-    recording = Recording(of_model.family.name, of_model.family.id, of_model.block_names)
+    recording = Recording(anatomy.family.name, anatomy.family.id, anatomy.block_names)
     base, seconds = sampled(observed(model, recording), vae, sampling)
     _say(f"about {minutes(seconds):.1f} minutes in all.")
     spectra, likeness = _judges(vae, wanted, base, len(sampling.latent["samples"]))
@@ -110,8 +110,8 @@ def calibrate(model: ModelPatcher, vae: VAE, sampling: Sampling, wanted: Wanted)
     text += [recording.report(recording.profile(options.massive_ratio, options.max_channels)), ""]
     text += [f"The figures are in {_written(found)}."]
     if wanted.save_preset and advice.verdict != "nothing to judge":
-        preset = _preset(model_fingerprint(model), of_model, advice, found, sampling, settings[0])
-        text += [presets.keep(preset, of_model.family.id)]
+        preset = _preset(model_fingerprint(model), anatomy, advice, found, sampling, settings[0])
+        text += [presets.keep(preset, anatomy.family.id)]
     sheets = [
         contact_sheet(found, [each[number] for each in firsts], first, advice.cell)
         for number, first in enumerate(base[:: len(sampling.latent["samples"])])
@@ -120,9 +120,9 @@ def calibrate(model: ModelPatcher, vae: VAE, sampling: Sampling, wanted: Wanted)
     return Calibration(layer, scale, torch.cat(sheets), grid_plot(found), "\n".join(text + warnings))
 
 
-def runs(wanted: Wanted, of_model: Anatomy, prompts: int) -> int:
-    """How many sampling runs a calibration takes."""
-    return (1 + len(_settings(wanted, of_model))) * prompts
+def runs(wanted: Wanted, anatomy: Anatomy, prompts: int) -> int:
+    """Number of sampling runs of a calibration."""
+    return (1 + len(_settings(wanted, anatomy))) * prompts
 
 
 def require_enough(references: Sequence[Any], sampling: Sampling) -> None:
@@ -138,15 +138,15 @@ def require_enough(references: Sequence[Any], sampling: Sampling) -> None:
         )
 
 
-def _settings(wanted: Wanted, of_model: Anatomy) -> list[Settings]:
-    layers, scales = parse_layers(wanted.layers, len(of_model.blocks)), parse_scales(wanted.scales)
+def _settings(wanted: Wanted, anatomy: Anatomy) -> list[Settings]:
+    layers, scales = parse_layers(wanted.layers, len(anatomy.blocks)), parse_scales(wanted.scales)
     return grid(layers, scales, wanted.start_percent, wanted.options)
 
 
-def _minutes(settings: Sequence[Settings], of_model: Anatomy, sampling: Sampling) -> Callable[[float], float]:
+def _minutes(settings: Sequence[Settings], anatomy: Anatomy, sampling: Sampling) -> Callable[[float], float]:
     """Tells beforehand how long it takes; returns seconds of one picture → minutes of all."""
     steps, conditions = sampling.settings.steps, sampling.conditions
-    total = 1 + sum(cost(each, len(of_model.blocks), steps, conditions) for each in settings)
+    total = 1 + sum(cost(each, len(anatomy.blocks), steps, conditions) for each in settings)
     _say(
         f"{len(settings)} settings and none, {sampling.pictures} pictures each: as long as "
         f"{total * sampling.pictures:.1f} pictures without Detail Guidance."
@@ -230,7 +230,7 @@ def _written(found: Sequence[Cell]) -> Path:
 
 def _preset(
     fingerprint: str,
-    of_model: Anatomy,
+    anatomy: Anatomy,
     advice: Recommendation,
     found: Sequence[Cell],
     sampling: Sampling,
@@ -243,8 +243,8 @@ def _preset(
     }
     return Preset(
         fingerprint=fingerprint,
-        family=of_model.family.name,
-        blocks=len(of_model.blocks),
+        family=anatomy.family.name,
+        blocks=len(anatomy.blocks),
         verdict=advice.verdict,
         why=advice.why,
         layer=advice.cell.layer if advice.cell else LAYER,

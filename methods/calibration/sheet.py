@@ -22,7 +22,7 @@ def contact_sheet(
 
     Args:
         cells: a grid's, or its first ones, layer by layer.
-        pictures: of each cell one, (height, width, 3); `without` is the same without Detail Guidance.
+        pictures: one picture of each cell, (height, width, 3); `without` is the same without Detail Guidance.
         chosen: is framed.
     """
     tiles = [_tile(picture) for picture in (without, *pictures)]

@@ -2,9 +2,10 @@
 
 
 def require(name: str, value: float, low: float, high: float) -> None:
-    """
+    """Refuse a number outside low to high.
+
     Raises:
-        ValueError: outside, or NaN.
+        ValueError: it is outside, or NaN; names the input, the number and the range.
     """
     if not low <= value <= high:
         raise ValueError(f"{name}: {value} is outside {low:g} to {high:g}.")

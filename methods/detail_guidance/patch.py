@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from comfy.samplers import CFGGuider
 
-from ...dit import Anatomy, Wrappers, anatomy, has_run, on_run, without_run
+from ...dit import Anatomy, Wrappers, anatomy_of, has_run, on_run, without_run
 from ..common.layers import block_range
 from ..regions.reader import require_readable
 from .report import Report
@@ -42,11 +42,11 @@ def patch(
     Raises:
         ValueError: no row of the family table fits the model, or the settings' profile or words do not.
     """
-    of_model = anatomy(model)
+    anatomy = anatomy_of(model)
     if settings.options.profile is not None:
-        settings.options.profile.check(of_model.family.names, len(of_model.blocks))
+        settings.options.profile.check(anatomy.family.names, len(anatomy.blocks))
     if settings.options.words is not None:
-        require_readable(settings.options.words, of_model)
+        require_readable(settings.options.words, anatomy)
     replaces = has_run(model, KEY)
     if settings.off:
         if replaces:
@@ -65,7 +65,7 @@ def patch(
 
     def before_run(model: ModelPatcher) -> None:
         if not _guided.get():
-            tell(unasked(of_model, settings, node_id))
+            tell(unasked(anatomy, settings, node_id))
 
     clone = on_run(without(model), KEY, start)
     clone.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, before_run)
@@ -79,15 +79,15 @@ def without(model: ModelPatcher) -> ModelPatcher:
     return clone
 
 
-def unasked(of_model: Anatomy, settings: Settings, node_id: str | None) -> Report:
+def unasked(anatomy: Anatomy, settings: Settings, node_id: str | None) -> Report:
     """The report of a run that loads the model, but does not predict the positive with it."""
-    layers = block_range(settings.layer_start, settings.layer_end, len(of_model.blocks))
+    layers = block_range(settings.layer_start, settings.layer_end, len(anatomy.blocks))
     return Report(
         node=node_id,
         fingerprint="",
-        family=of_model.family.name,
-        block_count=len(of_model.blocks),
-        block_names=of_model.block_names,
+        family=anatomy.family.name,
+        block_count=len(anatomy.blocks),
+        block_names=anatomy.block_names,
         first_block=layers.start,
         last_block=layers.stop - 1,
         channels={},

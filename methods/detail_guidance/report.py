@@ -31,7 +31,8 @@ class Report:
 
     Attributes:
         node: execution id of the node whose settings these were; "1:2" is node 2 in subgraph node 1.
-        fingerprint: of the model's weights, by which its preset is known; empty where the model was not asked.
+        fingerprint: the fingerprint of the model's weights, by which its preset is known; empty where the model was
+            not asked.
         family: name of the model family.
         block_count: L.
         block_names: "double 12" for each of the L blocks, in execution order.
@@ -50,7 +51,7 @@ class Report:
         covered: word → the share of the pictures that its mask covers, 0 to 1; empty where there are no words.
         mask: all words' mask over the first picture (a video's first frame), in percent: rows of at most SMALL cells;
             None where nothing was read.
-        warnings: what the user should know, in full sentences.
+        warnings: full sentences for the user.
     """
 
     node: str | None

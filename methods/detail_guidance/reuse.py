@@ -20,7 +20,7 @@ class CachedDifference:
 
     Attributes:
         difference: (D − D_m) / b, (pictures, …).
-        conditions: what D and D_m were predictions of.
+        conditions: the conditions that D and D_m were predicted for.
         age: guided steps since it was computed.
     """
 
@@ -46,11 +46,11 @@ class CachedDifference:
 
         Args:
             every: ≥ 1; D_m is computed at every so many guided steps at the latest.
-            conditions: of that step.
+            conditions: that step's conditions.
         """
         return self.age + 1 < every and self.conditions == conditions
 
 
 def computed_steps(steps: int, every: int) -> int:
-    """How many of `steps` guided steps compute D_m."""
+    """Number of guided steps, of `steps`, that compute D_m."""
     return min(steps, ALWAYS_COMPUTED) + max(steps - ALWAYS_COMPUTED, 0) // every

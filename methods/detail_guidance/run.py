@@ -17,7 +17,7 @@ from ...dit import (
     StepResult,
     StepStats,
     Wrappers,
-    anatomy,
+    anatomy_of,
     model_fingerprint,
     requesting_perturbed_in_windows,
 )
@@ -51,7 +51,7 @@ class Run:
         replaces: whether the model carried another Detail Guidance, which this one has replaced.
 
     Attributes:
-        wrappers: of the host's kinds, for this run.
+        wrappers: this run's wrappers by the host's kinds.
     """
 
     def __init__(self, settings: Settings, guider: CFGGuider, replaces: bool):
@@ -60,7 +60,7 @@ class Run:
         self.guider = guider
         options = settings.options
         model = guider.model_patcher
-        self.anatomy = anatomy(model)
+        self.anatomy = anatomy_of(model)
         self.model_fingerprint = model_fingerprint(model)
         self.layers = block_range(settings.layer_start, settings.layer_end, len(self.anatomy.blocks))
         self.perturbations = {block: options.perturbation(block) for block in self.layers}

@@ -44,7 +44,7 @@ class Options:
         batching: one call with the detail rows in it, or a call of their own.
         every: 1 to 8: D_m is computed at the first two guided steps and at every so many after them; those between
             take the last difference.
-        scale_is: what `dg_scale` is: w, or the relative strength, for which w is solved in each step.
+        scale_is: the meaning of `dg_scale`: w, or the relative strength, for which w is solved in each step.
         profile: channels per block, in place of `channels`.
         words: detail is added where they are in the picture; None is everywhere.
         words_soft: 0 to 1, the width of their masks' edge.

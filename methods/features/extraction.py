@@ -8,7 +8,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...dit import BlockInput, anatomy, forward_noised, model_fingerprint, observed
+from ...dit import BlockInput, anatomy_of, forward_noised, model_fingerprint, observed
 from ..massive_activations.perturbations import ChannelPerturbation
 from ..massive_activations.recording import NOTHING
 from .features import Features, features, on_grid
@@ -16,13 +16,13 @@ from .features import Features, features, on_grid
 
 @dataclass(frozen=True)
 class Extraction:
-    """How features are made.
+    """Settings of an extraction.
 
     Attributes:
         block: number of the block whose input the features are; it and those behind it are not computed.
         noise_level: between 0 and 1, the noise's share in what the model is given.
-        draws: of noise, ≥ 1; the features are their mean ([DiTF], section 4.3).
-        seed: of the first draw.
+        draws: number of noises, ≥ 1; the features are a mean over them ([DiTF], section 4.3).
+        seed: the first noise's seed.
         finder: finds the massive channels, which are dropped.
         modulate: whether features are modulated by the block's own AdaLN, where it has one.
         maps: whether the massive channels' own maps follow the features.
@@ -57,7 +57,7 @@ def features_of(
     Raises:
         ValueError: no row of the family table fits the model, it was never asked, or its states are not finite.
     """
-    of_model = anatomy(model)
+    anatomy = anatomy_of(model)
     recording = FeatureRecording(how.block, how.finder, how.modulate, how.maps)
     sums: list[Any] = [0] * len(latent)
     done = 0
@@ -67,7 +67,7 @@ def features_of(
             sums[picture] = sums[picture] + seen
         done += len(pictures)
         progress(done)
-    grid = of_model.token_grid(len(sums[0]), latent.shape)
+    grid = anatomy.token_grid(len(sums[0]), latent.shape)
     values = torch.cat([on_grid(total / how.draws, grid) for total in sums])
     if not values.isfinite().all():
         raise ValueError("features: they are not finite numbers. Try other weights, or more precision.")
@@ -75,10 +75,10 @@ def features_of(
     return Features(
         values.contiguous(),
         *size,
-        of_model.family.id,
+        anatomy.family.id,
         model_fingerprint(model),
         how.block,
-        len(of_model.blocks),
+        len(anatomy.blocks),
         massive,
         modulated=bool(recording.modulated),
         maps=len(massive) if how.maps else 0,

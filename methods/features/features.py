@@ -23,9 +23,9 @@ class Features:
 
     Attributes:
         values: float32 (pictures, channels, rows, columns), on the CPU; of a video one entry for each latent frame.
-        height, width: of the pictures, in pixels, as far as whole tokens reach.
+        height, width: the pictures' size in pixels, as far as whole tokens reach.
         family: id of the model's family.
-        fingerprint: of the model's weights.
+        fingerprint: the fingerprint of the model's weights.
         block, blocks: number of the block whose input the features are, and how many blocks there are.
         dropped: massive channels that were zeroed.
         modulated: whether the block's own AdaLN has scaled and shifted the values.
@@ -53,7 +53,7 @@ class Features:
         """Refuse features that cannot be compared with these.
 
         Args:
-            name: of the other features' input, for the message.
+            name: name of the other features' input, for the message.
 
         Raises:
             ValueError: they are of another model, block, noise level or form.

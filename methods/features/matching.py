@@ -17,7 +17,7 @@ RADIUS = 12  # tokens
 
 @dataclass(frozen=True)
 class Match:
-    """Where one point of a picture lies in another.
+    """The place of one point of a picture in another.
 
     Attributes:
         x, y: in the other picture, in pixels.
@@ -34,7 +34,7 @@ class Match:
 
 
 def match(source: Tensor, target: Tensor, x: float, y: float, size: tuple[int, int], other: tuple[int, int]) -> Match:
-    """Where a point's like is.
+    """The place in the target that is most like a point of the source.
 
     Args:
         source, target: features of two pictures, (channels, rows, columns).
@@ -70,14 +70,14 @@ def alike_to_mask(source: Tensor, labels: Tensor, target: Tensor) -> Tensor:
 
 
 def peak(heat: Tensor) -> tuple[float, float]:
-    """Where a map (rows, columns) is highest, in tokens from its upper left corner, (column, row): the top of a
+    """The highest place of a map (rows, columns), (column, row) in tokens from its upper left corner: the top of a
     parabola through the best token and its neighbours, along each direction."""
     row, column = divmod(int(heat.argmax()), heat.shape[1])
     return column + 0.5 + _top(heat[row], column), row + 0.5 + _top(heat[:, column], row)
 
 
 def _top(values: Tensor, best: int) -> float:
-    """How far from the best of these the top lies, at most half a step; none at the ends."""
+    """Distance from the best of these values to the top, at most half a step; none at the ends."""
     if not 0 < best < len(values) - 1:
         return 0.0
     before, here, behind = (float(value) for value in values[best - 1 : best + 2])
@@ -90,7 +90,7 @@ def transfer(source: Tensor, labels: Tensor, target: Tensor, mutual: bool = Fals
 
     Args:
         source, target: features, (channels, rows, columns).
-        labels: of the source's tokens, (labels, rows, columns), 0 to 1.
+        labels: labels of the source's tokens, (labels, rows, columns), 0 to 1.
         mutual: tokens whose most alike token's own most alike token is elsewhere, by more than one token, get 0.
 
     Returns:
@@ -107,7 +107,7 @@ def follow(features: Tensor, labels: Tensor, earlier: int) -> Tensor:
 
     Args:
         features: (frames, channels, rows, columns).
-        labels: of the first frame, (labels, rows, columns).
+        labels: labels of the first frame's tokens, (labels, rows, columns).
 
     Returns:
         (frames, labels, rows, columns); the first frame's as they were.

@@ -17,13 +17,13 @@ Point = tuple[float, float]  # x and y in pixels
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for in the source.
+    """A search for points and a mask of the source.
 
     Attributes:
         points: as the widget has them.
         mask: (1, height, width), or None.
         mutual: only what finds its way back is kept.
-        earlier_frames: of a video: from how many frames before it a frame takes the mask.
+        earlier_frames: number of frames before it from which a frame of a video takes the mask.
     """
 
     points: str
@@ -34,7 +34,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found.
+    """The result of a search.
 
     Attributes:
         points: a line for each picture.
@@ -116,7 +116,7 @@ def parse_points(text: str, source: Features) -> list[Point]:
 
 
 def _others(source: Features, target: Features | None) -> Features:
-    """Where to look."""
+    """The features that are searched: the target's, or the source's as a video."""
     if target is None:
         if len(source.values) < 2:
             raise ValueError(
@@ -133,7 +133,7 @@ def _others(source: Features, target: Features | None) -> Features:
 
 
 def _labels(mask: Tensor, source: Features) -> Tensor:
-    """Of the source's first picture's tokens, (1, rows, columns)."""
+    """The mask as labels of the source's first picture's tokens, (1, rows, columns)."""
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or len(mask) != 1:
         raise ValueError(f"mask: its shape is {tuple(mask.shape)}, one mask is wanted, (1, height, width).")

@@ -14,7 +14,7 @@ def magnitudes(z: Tensor) -> Tensor:
 
 
 def peak_ratio(z: Tensor) -> Tensor:
-    """How far the most massive channel stands out: its magnitude over the median channel's, float32 ()."""
+    """Magnitude of the most massive channel over the median channel's, float32 ()."""
     magnitude = magnitudes(z)
     return magnitude.max() / magnitude.quantile(0.5)
 

@@ -25,7 +25,7 @@ def maps(recording: MapRecording, name: str, grid: Callable[[int], tuple[int, ..
     video's middle frame. All have one scale, so that steps can be compared.
 
     Args:
-        name: of the block.
+        name: the block's name.
         grid: how many frames, of a video, rows and columns so many tokens are.
     """
     if not recording.maps:
@@ -65,7 +65,7 @@ def _channels(recording: Recording, profile: Profile) -> Tensor:
 
 
 def _growth(recording: Recording, profile: Profile) -> Tensor:
-    """How massive, over blocks and over noise levels, image and text tokens apart ([DG], figure 4)."""
+    """The largest channel's ratio over blocks and over noise levels, image and text tokens apart ([DG], figure 4)."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     figure, (over_blocks, over_steps) = new_figure(2, f"{recording.family}: how far the largest channel stands out")

@@ -19,7 +19,7 @@ class Profile:
 
     Attributes:
         family: id of the model's family; a family's display name in files of version 0.12 and before.
-        blocks, width: of the model: number of blocks, channels of its hidden state.
+        blocks, width: the model's number of blocks, and of channels of its hidden state.
         channels: block → its massive channels, where it has any.
         magnitudes: mean of |z| over image tokens, pictures and steps, float32 (blocks, width).
     """
@@ -35,7 +35,7 @@ class Profile:
 
         Args:
             names: by which files know the model's family, the one for people first.
-            blocks: of the model.
+            blocks: the model's number of blocks.
 
         Raises:
             ValueError: the model is of another family or depth.

@@ -1,4 +1,4 @@
-"""What is recorded of massive activations in a sampling run, and what it says: observers of dit/observer.py."""
+"""Recordings of massive activations in a sampling run, and their reports: observers of dit/observer.py."""
 
 from dataclasses import dataclass, field
 
@@ -37,7 +37,7 @@ class Recording:
     next step begins: by then they are ready, so that nothing waits for them.
 
     Attributes:
-        family, family_id: of the model, for people and for files.
+        family, family_id: the model family's name for people and for files.
         block_names: for people.
         sigmas: noise level of each step.
         image, text: (step, block) → statistics of the block's input.
@@ -135,7 +135,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Map:
-    """Where over the picture a block's massive activations lie at one step.
+    """A block's massive activations over the picture, at one step.
 
     Attributes:
         magnitude: mean of |z| over the massive channels, or of the largest channel where none is massive, (tokens,).
@@ -182,7 +182,7 @@ class MapRecording:
         self.maps[given.step] = Map(magnitude @ channels.float() / channels.sum(), channels, found.any())
 
     def report(self) -> str:
-        """How uniform the maps are, a line for each step.
+        """The maps' uniformity in words, a line for each step.
 
         Raises:
             ValueError: nothing was recorded.

@@ -14,7 +14,7 @@ ROUNDS = 10
 
 @dataclass(frozen=True)
 class Foreground:
-    """What is not background, without a word.
+    """The foreground as a region, sought without a word.
 
     Attributes:
         layer: 0 to 1, the block whose input is read, as a fraction of the depth.
@@ -71,7 +71,9 @@ def nearness(values: Tensor) -> Tensor:
 
 
 def _first_component(tokens: Tensor) -> Tensor:
-    """Of tokens (pictures, tokens, channels) of zero mean, (pictures, channels, 1), by the power method."""
+    """First principal component of tokens (pictures, tokens, channels) of zero mean, (pictures, channels, 1), by the
+    power
+    method."""
     covariance = tokens.transpose(1, 2) @ tokens
     longest = covariance.norm(dim=1).argmax(dim=1).view(-1, 1, 1).expand(-1, covariance.shape[1], 1)
     component = covariance.gather(2, longest)  # never across the first component

@@ -15,7 +15,7 @@ Region = Words | Foreground
 
 
 def shares(maps: Tensor) -> Tensor:
-    """How much a place is each region's, against the rest: 0 to 1, (pictures, regions, …).
+    """Each region's share of a place against the rest, 0 to 1, (pictures, regions, …).
 
     Of a prompt without other words, whose rest is 0, the attention from its lowest to its highest.
     """

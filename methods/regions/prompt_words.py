@@ -1,4 +1,4 @@
-"""Where the words of a prompt are among its tokens, for whatever text encoders a CLIP has."""
+"""Finding the words of a prompt among its tokens, for whatever text encoders a CLIP has."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ def words_of(clip: CLIP, text: str, names: Sequence[str], layer: float | None) -
     offsets = _offsets({key: len(prompt[key]) for key in encoders}, encoders, length)
 
     def alone(surfaces: Iterable[str]) -> set[int]:
-        """Where a word stands as it is spelled alone, with and without a space before: tokenizers tell them apart."""
+        """Places of a word as it is spelled alone, with and without a space before: tokenizers tell them apart."""
         found: set[int] = set()
         for spelled in (f"{space}{surface}" for surface in surfaces for space in ("", " ")):
             row = _flat(clip.tokenize(spelled))
@@ -45,7 +45,7 @@ def words_of(clip: CLIP, text: str, names: Sequence[str], layer: float | None) -
         return found
 
     def in_place(start: int, stop: int, exactly: bool) -> set[int]:
-        """Where a part of the text stands, by what is before it. Cut there, text may be spelled otherwise than in the
+        """Places of a part of the text, by what is before it. Cut there, text may be spelled otherwise than in the
         whole prompt: then nowhere, or not exactly, the tokens that reach into it."""
         found: set[int] = set()
         before, until = (_flat(clip.tokenize(text[:end])) for end in (start, stop))
@@ -88,7 +88,7 @@ def _flat(tokens: dict[str, Any]) -> dict[str, list[Token]]:
 
 
 def _content(row: list[Token], empty: list[Token]) -> tuple[int, int]:
-    """Where in a row of tokens is what an empty prompt does not have: behind a template's beginning, before its end and
+    """The part of a row of tokens that an empty prompt does not have: behind a template's beginning, before its end and
     the padding."""
     row, empty = _unpadded(row), _unpadded(empty)
     least = min(len(row), len(empty))
@@ -106,7 +106,7 @@ def _unpadded(row: list[Token]) -> list[Token]:
 
 
 def _in_common(row: list[Token], other: list[Token]) -> int:
-    """How many tokens two rows begin with alike."""
+    """Number of equal tokens at the beginning of two rows."""
     pairs = zip(row, other, strict=False)
     return next((at for at, pair in enumerate(pairs) if not _same(*pair)), min(len(row), len(other)))
 
@@ -128,7 +128,7 @@ def _offsets(lengths: dict[str, int], content: dict[str, tuple[int, int]], lengt
 
 
 def _spans(name: str, text: str) -> list[tuple[int, int]]:
-    """Where a word, or several that belong together, stand in the prompt.
+    """Spans of a word, or of several that belong together, in the prompt.
 
     Raises:
         ValueError: it does not.

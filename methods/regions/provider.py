@@ -1,4 +1,4 @@
-"""Where detail is added: masks over the picture, step by step of a sampling run."""
+"""Masks over the picture, step by step of a sampling run, for where detail is added."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ class MaskProvider(Protocol):
     """Says for each guided step of one sampling run where detail is added.
 
     Attributes:
-        wrappers: of the host's kinds, for the run.
+        wrappers: the run's wrappers by the host's kinds.
     """
 
     wrappers: Wrappers
@@ -39,7 +39,7 @@ class MaskProvider(Protocol):
         Args:
             active: ids of the positive conditions that the step had.
             computed: whether the model itself answered.
-            device: of the pictures.
+            device: the pictures' device.
         """
 
     def mask(self, picture: Tensor) -> Tensor | None:
@@ -117,13 +117,13 @@ class RegionMasks:
     (docs/EVIDENCE.md, section 13).
 
     Args:
-        region: what is looked for.
+        region: the words, or the foreground.
         soft: 0 to 1, width of a mask's edge.
     """
 
-    def __init__(self, region: Region, soft: float, of_model: Anatomy) -> None:
+    def __init__(self, region: Region, soft: float, anatomy: Anatomy) -> None:
         self.region, self.soft = region, soft
-        self._reader = RegionReader(region, of_model)
+        self._reader = RegionReader(region, anatomy)
         self.wrappers: Wrappers = self._reader.wrappers
         self._maps = torch.zeros(0)  # mean over the steps that were read
         self._steps = 0
@@ -190,8 +190,8 @@ class RegionMasks:
 class PaintedRegions(RegionMasks):
     """Masks of a region inside a painted mask."""
 
-    def __init__(self, painted: Tensor, region: Region, soft: float, of_model: Anatomy) -> None:
-        super().__init__(region, soft, of_model)
+    def __init__(self, painted: Tensor, region: Region, soft: float, anatomy: Anatomy) -> None:
+        super().__init__(region, soft, anatomy)
         self._painted = PaintedMask(painted)
 
     def mask(self, picture: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class PaintedRegions(RegionMasks):
         yield from super().warnings()
 
 
-def mask_provider(painted: Tensor | None, region: Region | None, soft: float, of_model: Anatomy) -> MaskProvider:
+def mask_provider(painted: Tensor | None, region: Region | None, soft: float, anatomy: Anatomy) -> MaskProvider:
     """The provider for what the user has set.
 
     Args:
@@ -213,5 +213,5 @@ def mask_provider(painted: Tensor | None, region: Region | None, soft: float, of
     if region is None:
         return Everywhere() if painted is None else PaintedMask(painted)
     if painted is None:
-        return RegionMasks(region, soft, of_model)
-    return PaintedRegions(painted, region, soft, of_model)
+        return RegionMasks(region, soft, anatomy)
+    return PaintedRegions(painted, region, soft, anatomy)

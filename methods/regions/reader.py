@@ -25,7 +25,7 @@ from ...dit import (
     Patch,
     TokenLayout,
     Wrappers,
-    anatomy,
+    anatomy_of,
     attention_patch,
     by_key,
     checked,
@@ -62,12 +62,12 @@ def read_each_step(model: ModelPatcher, region: Region, on_maps: Callable[[Tenso
     Raises:
         ValueError: the region cannot be read on this model.
     """
-    of_model = anatomy(model)
-    require_readable(region, of_model)
+    anatomy = anatomy_of(model)
+    require_readable(region, anatomy)
 
     @contextmanager
     def start(guider: CFGGuider) -> Iterator[Wrappers]:
-        reader = RegionReader(region, of_model)
+        reader = RegionReader(region, anatomy)
 
         def predict_noise(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             with reader.reading(guider.conds["positive"], x.shape):
@@ -82,17 +82,17 @@ def read_each_step(model: ModelPatcher, region: Region, on_maps: Callable[[Tenso
     return on_run(model, KEY, start)
 
 
-def require_readable(region: Region, of_model: Anatomy) -> None:
+def require_readable(region: Region, anatomy: Anatomy) -> None:
     """Refuse a region that cannot be read on a model.
 
     Raises:
         ValueError: the family does not say where its attention has the prompt, or whose rows its blocks have.
     """
     if isinstance(region, Words):
-        grounding_block(region, of_model)
-    elif not of_model.family.has_transformer_options:
+        grounding_block(region, anatomy)
+    elif not anatomy.family.has_transformer_options:
         raise ValueError(
-            f"words: {of_model.family.name} does not tell its blocks whose rows they are given, so that its foreground "
+            f"words: {anatomy.family.name} does not tell its blocks whose rows they are given, so that its foreground "
             "cannot be read. Use a mask."
         )
 
@@ -110,14 +110,14 @@ def require_prompt(region: Region, positive: Iterable[Mapping[str, Any]]) -> Non
         raise ValueError("words: the positive is of another prompt. Connect Prompt Words' own conditioning to it.")
 
 
-def grounding_block(words: Words, of_model: Anatomy) -> int:
+def grounding_block(words: Words, anatomy: Anatomy) -> int:
     """The number of the block whose attention to the words is read: the user's layer, or the family's published block,
     or the readable one nearest to the middle.
 
     Raises:
         ValueError: the block's attention to the prompt cannot be read.
     """
-    blocks, family = of_model.blocks, of_model.family
+    blocks, family = anatomy.blocks, anatomy.family
     readable = [at for at, block in enumerate(blocks) if block.stage.prompt_keys is not None]
     if not readable:
         raise ValueError(f"words: {family.name} does not tell its attention to the prompt. Use a mask.")
@@ -139,12 +139,12 @@ class RegionReader:
     """Collects what is read in one sampling run, step by step.
 
     Attributes:
-        wrappers: of the host's kinds, for the run.
+        wrappers: the run's wrappers by the host's kinds.
         meant: ids of the conditions that are read in the last step.
     """
 
-    def __init__(self, region: Region, of_model: Anatomy) -> None:
-        self.region, self.of_model = region, of_model
+    def __init__(self, region: Region, anatomy: Anatomy) -> None:
+        self.region, self.anatomy = region, anatomy
         self.meant: frozenset[UUID] = frozenset()
         self._step: _Step | None = None  # that is being read
         self._seen: dict[UUID, Tensor] = {}
@@ -190,14 +190,14 @@ class RegionReader:
         return reduce(lambda one, other: torch.maximum(one, other.to(one.device)), seen) if seen else None
 
     def _patches_for(self, batch: Batch) -> dict[Key, Patch] | None:
-        step, region, of_model = self._step, self.region, self.of_model
+        step, region, anatomy = self._step, self.region, self.anatomy
         if step is None:
             return None
         # Other nodes ask for the positive once more, disturbed: the first answer counts.
         wanted = step.conditions.keys() - self._seen.keys()
         if wanted.isdisjoint(batch.transformer_options["uuids"]):
             return None
-        layout = token_layout(of_model.family, of_model.network, batch.latent, batch.conditions, self._orders or {})
+        layout = token_layout(anatomy.family, anatomy.network, batch.latent, batch.conditions, self._orders or {})
 
         def on_read(uuid: UUID, index: int, values: Tensor) -> None:
             if index == step.index:  # for areas, the host gives the negative a copy of the positive's condition
@@ -207,8 +207,8 @@ class RegionReader:
 
         compare_order = self._orders is None  # it waits for the device: once a run is enough
         if isinstance(region, Words):
-            return words_patches(region, of_model, batch, layout, wanted, on_read, compare_order)
-        return foreground_patches(region, of_model, layout, wanted, on_read, compare_order)
+            return words_patches(region, anatomy, batch, layout, wanted, on_read, compare_order)
+        return foreground_patches(region, anatomy, layout, wanted, on_read, compare_order)
 
     def _over_the_latent(self, values: Tensor, latent: torch.Size) -> Tensor:
         """Values of tokens (pictures, maps, tokens) as maps of a latent's height and width."""
@@ -225,17 +225,17 @@ class RegionReader:
 
     def _grid(self, tokens: int, latent: torch.Size) -> tuple[int, ...]:
         try:
-            return self.of_model.token_grid(tokens, latent)
+            return self.anatomy.token_grid(tokens, latent)
         except ValueError as error:
             raise ValueError(
-                f"words: {self.of_model.family.name} leaves tokens out of this picture, so where the others lie cannot "
+                f"words: {self.anatomy.family.name} leaves tokens out of this picture, so where the others lie cannot "
                 "be told. Remove the mask or guide of its frames, or use a mask in place of words."
             ) from error
 
 
 def words_patches(
     words: Words,
-    of_model: Anatomy,
+    anatomy: Anatomy,
     batch: Batch,
     layout: TokenLayout,
     wanted: Collection[UUID],
@@ -252,9 +252,9 @@ def words_patches(
         ValueError: the words are of another prompt, or of a block whose attention cannot be read.
         UnknownLayout: inside the forward, where the streams are not what the table says.
     """
-    number = grounding_block(words, of_model)
+    number = grounding_block(words, anatomy)
     length = batch.conditions["context"].shape[1]
-    prompt_comes_last = of_model.family.prompt_comes_last(of_model.network)
+    prompt_comes_last = anatomy.family.prompt_comes_last(anatomy.network)
 
     def read(call: AttentionCall) -> None:
         if call.slices is None:
@@ -266,13 +266,13 @@ def words_patches(
                 mask = call.mask_of(rows, image)
                 on_read(uuid, index, word_attention(call.q[rows, :, image], call.k[rows], places, call.scale, mask))
 
-    patches = {number: attention_patch(of_model, number, layout, batch, read)}
-    return _checked(patches, of_model, layout, wanted, number, compare_order)
+    patches = {number: attention_patch(anatomy, number, layout, batch, read)}
+    return _checked(patches, anatomy, layout, wanted, number, compare_order)
 
 
 def foreground_patches(
     region: Foreground,
-    of_model: Anatomy,
+    anatomy: Anatomy,
     layout: TokenLayout,
     wanted: Collection[UUID],
     on_read: OnRead,
@@ -280,8 +280,8 @@ def foreground_patches(
 ) -> dict[Key, Patch]:
     """Block patches that read the largest channels' values at one block's input, for every wanted condition of a
     forward; arguments and errors as of `words_patches`."""
-    number = block_at(region.layer, len(of_model.blocks))
-    stage = of_model.blocks[number].stage
+    number = block_at(region.layer, len(anatomy.blocks))
+    stage = anatomy.blocks[number].stage
 
     def read(args: Args, inner: Inner) -> Args:
         for rows, key in _wanted_rows(args, stage, wanted):
@@ -289,12 +289,12 @@ def foreground_patches(
             on_read(*key, largest_channels(tokens.flatten(1, -2), region.channels))
         return inner(args)
 
-    return _checked({number: read}, of_model, layout, wanted, number, compare_order)
+    return _checked({number: read}, anatomy, layout, wanted, number, compare_order)
 
 
 def _checked(
     patches: dict[int, Patch],
-    of_model: Anatomy,
+    anatomy: Anatomy,
     layout: TokenLayout,
     wanted: Collection[UUID],
     last: int,
@@ -303,7 +303,7 @@ def _checked(
     def rows_of(args: Args, stage: Stage) -> slice | None:
         return next((rows for rows, _ in _wanted_rows(args, stage, wanted)), None)
 
-    return by_key(checked(patches, of_model.blocks, layout, rows_of if compare_order else None, last), of_model.blocks)
+    return by_key(checked(patches, anatomy.blocks, layout, rows_of if compare_order else None, last), anatomy.blocks)
 
 
 def _wanted_rows(args: Args, stage: Stage, wanted: Collection[UUID]) -> list[tuple[slice, tuple[UUID, int]]]:
@@ -340,9 +340,9 @@ class _Step:
 
     Attributes:
         positive: ids of all positive conditions.
-        conditions: those that are read, by id.
+        conditions: id → condition, of those that are read.
         latent: shape of the whole latent.
-        index: of the positive in the host's list, in its last call.
+        index: place of the positive in the host's list, in its last call.
     """
 
     positive: list[UUID]

@@ -13,7 +13,7 @@ from comfy.utils import ProgressBar
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from ...dit import KSamplerSettings, anatomy, forward_noised, ksample
+from ...dit import KSamplerSettings, anatomy_of, forward_noised, ksample
 from ...dit.encoding import encoded, require_one_caption
 from .masks import Region, divided, soft_masks
 from .reader import NOTHING, read_each_step
@@ -39,7 +39,7 @@ class WordMasks:
 
 @dataclass(frozen=True)
 class MaskForm:
-    """How maps become masks.
+    """The form of the masks that maps become.
 
     Attributes:
         exclusive: whether every place is one region's, or none's; else each region has a mask with a soft edge.
@@ -100,7 +100,7 @@ def masks_of_pictures(
     require_one_caption(positive)
     seen: list[Tensor] = []
     reading = read_each_step(model, region, seen.append)
-    latent, size = encoded(anatomy(model), vae, image)
+    latent, size = encoded(anatomy_of(model), vae, image)
     maps = _as_large(_read(reading, positive, latent, noise_level, seed, seen), len(image), size)
     beyond = image.shape[2] - size[1], image.shape[1] - size[0]  # what fills no token
     maps = pad(maps, (0, beyond[0], 0, beyond[1]), mode="replicate")

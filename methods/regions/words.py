@@ -18,8 +18,8 @@ class Words:
 
     Attributes:
         names: as they were asked for.
-        places: of each its tokens in the prompt's conditioning; last those of the prompt's other words.
-        length: of that conditioning, in tokens.
+        places: for each word its tokens in the prompt's conditioning; last the tokens of the prompt's other words.
+        length: tokens of that conditioning.
         layer: 0 to 1, the block that is read, as a fraction of the depth; None is the model family's own.
         prompt: an id that the prompt's conditions carry.
     """
@@ -42,7 +42,7 @@ def word_attention(q: Tensor, k: Tensor, places: Sequence[Sequence[int]], scale:
         q: (rows, heads, queries, d).
         k: (rows, heads, keys, d); or fewer heads, each for several of q's in turn.
         places: keys of each word; of none where it is empty.
-        scale: of the scores.
+        scale: factor of the scores q·k.
         bias: added to the scores, or bool, true where a key counts; broadcastable to (rows, heads, queries, keys).
 
     Returns:

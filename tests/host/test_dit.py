@@ -53,8 +53,8 @@ class _wrappers:
         return False
 
 
-def layout_of(dit, of_model, batch):
-    return dit.token_layout(of_model.family, of_model.network, batch.latent, batch.conditions, {})
+def layout_of(dit, anatomy, batch):
+    return dit.token_layout(anatomy.family, anatomy.network, batch.latent, batch.conditions, {})
 
 
 # The layer alone
@@ -144,25 +144,25 @@ def check_gates(dit, name, number):
     """A block's output is its input plus each sublayer's output times the block's own gate; Wan's attention to the
     prompt has no gate, so it is taken out."""
     patcher, modules, guider, noise = subject(name)
-    of_model = dit.anatomy(patcher)
-    stage, seen, states = of_model.blocks[number].stage, {}, {}
+    anatomy = dit.anatomy_of(patcher)
+    stage, seen, states = anatomy.blocks[number].stage, {}, {}
     if not stage.sublayers:
         pytest.skip("this stage's sublayers are not known")
 
     def patches_for(batch):
         def patch(args, inner):
             states["in"] = stage.image_stream(args, slice(None)).clone()
-            states["gates"] = stage.modulation(of_model.block(number), args)[..., 2, :]
+            states["gates"] = stage.modulation(anatomy.block(number), args)[..., 2, :]
             out = inner(args)
             states["out"] = stage.image_stream(out, slice(None)).clone()
             return out
 
-        return {of_model.blocks[number].key: patch}
+        return {anatomy.blocks[number].key: patch}
 
     across = []
     with ExitStack() as stack:
         stack.enter_context(
-            dit.on_sublayers(of_model, [number], lambda block, sublayer, out: seen.update({sublayer: out.clone()}))
+            dit.on_sublayers(anatomy, [number], lambda block, sublayer, out: seen.update({sublayer: out.clone()}))
         )
         if hasattr(modules[number], "cross_attn"):
             handle = modules[number].cross_attn.register_forward_hook(lambda *hooked: across.append(hooked[2].clone()))
@@ -177,8 +177,8 @@ def check_gates(dit, name, number):
 
 def test_a_sublayers_output_is_replaced(dit):
     patcher, modules, guider, _ = subject("SD3")
-    of_model = dit.anatomy(patcher)
-    with dit.on_sublayers(of_model, [1], lambda block, sublayer, out: out * 0 if sublayer == 1 else None):
+    anatomy = dit.anatomy_of(patcher)
+    with dit.on_sublayers(anatomy, [1], lambda block, sublayer, out: out * 0 if sublayer == 1 else None):
         actual = sample(guider, steps=1)
     handle = modules[1].x_block.mlp.register_forward_hook(lambda *hooked: hooked[2] * 0)
     expected = sample(guider, steps=1)
@@ -195,7 +195,7 @@ def test_linear_layers_inputs(dit):
         m.register_forward_pre_hook(lambda _, args, n=n: plain.setdefault(n, []).append(args[0].flatten(0, -2)))
         for n, m in names.items()
     ]
-    with dit.observing_linear_inputs(dit.anatomy(patcher), [1], statistics):
+    with dit.observing_linear_inputs(dit.anatomy_of(patcher), [1], statistics):
         sample(guider, steps=2)
     for handle in handles:
         handle.remove()
@@ -215,8 +215,8 @@ def test_linear_layers_inputs(dit):
 def test_attention_is_replaced(dit, name, share):
     """By attention in full precision: the same pictures; by a changed one: others."""
     patcher, _, guider, noise = subject(name)
-    of_model = dit.anatomy(patcher)
-    number, lse = int(share * len(of_model.blocks)), []
+    anatomy = dit.anatomy_of(patcher)
+    number, lse = int(share * len(anatomy.blocks)), []
     expected = sample(guider, noise=noise, steps=1)
 
     def answering(factor):
@@ -228,9 +228,9 @@ def test_attention_is_replaced(dit, name, share):
             return out * factor
 
         def patches_for(batch):
-            layout = layout_of(dit, of_model, batch)
-            patch = dit.attention_patch(of_model, number, layout, batch, on_call)
-            return dit.by_key(dit.checked({number: patch}, of_model.blocks, layout, None), of_model.blocks)
+            layout = layout_of(dit, anatomy, batch)
+            patch = dit.attention_patch(anatomy, number, layout, batch, on_call)
+            return dit.by_key(dit.checked({number: patch}, anatomy.blocks, layout, None), anatomy.blocks)
 
         return run(dit, patcher, guider, noise, patches_for)
 
@@ -254,7 +254,7 @@ def test_attention_to_fewer_keys(dit):
 
 def test_other_nodes_overrides_stay_in_the_chain(dit):
     patcher, _, guider, _ = subject("SD3")
-    of_model, calls = dit.anatomy(patcher), []
+    anatomy, calls = dit.anatomy_of(patcher), []
 
     def others(attention, *args, **kwargs):
         calls.append(1)
@@ -264,10 +264,10 @@ def test_other_nodes_overrides_stay_in_the_chain(dit):
     patcher.model_options["transformer_options"]["optimized_attention_override"] = others
 
     def patches_for(batch):
-        layout = layout_of(dit, of_model, batch)
+        layout = layout_of(dit, anatomy, batch)
         return {
-            of_model.blocks[1].key: dit.attention_patch(
-                of_model, 1, layout, batch, lambda call: call.run(call.q, call.k, call.v)
+            anatomy.blocks[1].key: dit.attention_patch(
+                anatomy, 1, layout, batch, lambda call: call.run(call.q, call.k, call.v)
             )
         }
 
@@ -292,22 +292,22 @@ def check_appended(dit, name):
     """Some of the picture's own tokens once more, with their positions, behind the image at every block of a stage:
     against blocks that are given longer arguments by ordinary hooks."""
     patcher, modules, guider, noise = subject(name)
-    of_model = dit.anatomy(patcher)
-    first = next(n for n, block in enumerate(of_model.blocks) if block.stage.order != "text image" or n > 0)
-    stage, count = of_model.blocks[first].stage, 3
-    numbers = [n for n, block in enumerate(of_model.blocks) if block.stage is stage]
+    anatomy = dit.anatomy_of(patcher)
+    first = next(n for n, block in enumerate(anatomy.blocks) if block.stage.order != "text image" or n > 0)
+    stage, count = anatomy.blocks[first].stage, 3
+    numbers = [n for n, block in enumerate(anatomy.blocks) if block.stage is stage]
     kept = {}
 
     def patches_for(batch):
-        layout = layout_of(dit, of_model, batch)
+        layout = layout_of(dit, anatomy, batch)
 
         def patch_of(number):
             def patch(args, inner):
                 if number == numbers[0]:
                     kept["tokens"] = stage.image_stream(args, slice(None))[:, -count:].clone()
                 positions = positions_of(args)
-                longer = dit.append_tokens(of_model, number, layout, args, kept["tokens"], positions)
-                out, kept["tokens"] = dit.without_appended(of_model, number, inner(longer), count)
+                longer = dit.append_tokens(anatomy, number, layout, args, kept["tokens"], positions)
+                out, kept["tokens"] = dit.without_appended(anatomy, number, inner(longer), count)
                 return out
 
             return patch
@@ -316,20 +316,20 @@ def check_appended(dit, name):
             if stage.positions is None:
                 return None
             name, dim = stage.positions
-            where = None if stage.prompt_keys is None else stage.prompt_keys(of_model.block(numbers[0]))
+            where = None if stage.prompt_keys is None else stage.prompt_keys(anatomy.block(numbers[0]))
             end = args[stage.image].shape[1] if where == "behind" else args[name].shape[dim]
             return args[name].narrow(dim, end - count, count)
 
-        return {of_model.blocks[n].key: patch_of(n) for n in numbers}
+        return {anatomy.blocks[n].key: patch_of(n) for n in numbers}
 
     actual = run(dit, patcher, guider, noise, patches_for)
     guider.model_patcher = patcher
     assert relative_error(actual, sample(guider, noise=noise, steps=1)) > 1e-4, "the others see them"
-    expected = longer_by_hooks(stage, [modules[n] for n in numbers], guider, noise, count, of_model, numbers[0])
+    expected = longer_by_hooks(stage, [modules[n] for n in numbers], guider, noise, count, anatomy, numbers[0])
     assert relative_error(actual, expected) <= 1e-5
 
 
-def longer_by_hooks(stage, modules, guider, noise, count, of_model, number):
+def longer_by_hooks(stage, modules, guider, noise, count, anatomy, number):
     """The same with the blocks' forward wrapped: tokens and positions concatenated by hand."""
     from inspect import signature
 
@@ -379,10 +379,12 @@ def longer_by_hooks(stage, modules, guider, noise, count, of_model, number):
 
 
 def test_tokens_without_positions_are_refused(dit):
-    of_model = dit.anatomy(load("Flux"))
+    anatomy = dit.anatomy_of(load("Flux"))
     args = {"img": torch.zeros(1, 4, 8), "pe": torch.zeros(1, 1, 9, 2, 2, 2)}
     layout = dit.TokenLayout("Flux", None, {}, False)
     with pytest.raises(ValueError, match=r"positions: Flux / Flux\.2 needs them, in the form of its argument pe"):
-        dit.append_tokens(of_model, 0, layout, args, torch.zeros(1, 2, 8))
+        dit.append_tokens(anatomy, 0, layout, args, torch.zeros(1, 2, 8))
     with pytest.raises(ValueError, match=r"positions: SD3 / SD3\.5 has none in its blocks"):
-        dit.append_tokens(dit.anatomy(model()), 0, layout, {"img": args["img"], "txt": None}, torch.zeros(1, 2, 8), 1)
+        dit.append_tokens(
+            dit.anatomy_of(model()), 0, layout, {"img": args["img"], "txt": None}, torch.zeros(1, 2, 8), 1
+        )

@@ -318,7 +318,7 @@ def test_guidance_within_attention(pack, name, batching):
 def test_where_tokens_lie_that_the_table_does_not_count(pack, latent, tokens, grid):
     families, anatomies = pack.module("dit.families"), pack.module("dit.anatomy")
     uncounted = next(family for family in families.FAMILIES if family.patch_size is None)
-    of_model = anatomies.Anatomy(None, uncounted, ())
-    assert of_model.token_grid(tokens, latent) == grid
+    anatomy = anatomies.Anatomy(None, uncounted, ())
+    assert anatomy.token_grid(tokens, latent) == grid
     with pytest.raises(ValueError, match="Where 63 tokens lie"):
-        of_model.token_grid(63, (1, 16, 16, 16))
+        anatomy.token_grid(63, (1, 16, 16, 16))

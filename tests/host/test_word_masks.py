@@ -62,10 +62,10 @@ def expected_masks(seen):
 
 def masked(pack, plain_guider, words):
     """A plain guider that first reads an undisturbed forward of the positive, and weights the detail term with it."""
-    of_model = pack.module("dit.anatomy").anatomy(plain_guider.model_patcher)
+    anatomy = pack.module("dit.anatomy").anatomy_of(plain_guider.model_patcher)
     plain_guider.model_patcher = plain_guider.model_patcher.clone()
-    pack.module("dit.block_hooks").install(plain_guider.model_patcher, of_model.family)
-    reader, seen = pack.module("methods.regions.reader").RegionReader(words, of_model), []
+    pack.module("dit.block_hooks").install(plain_guider.model_patcher, anatomy.family)
+    reader, seen = pack.module("methods.regions.reader").RegionReader(words, anatomy), []
 
     class Masked(type(plain_guider)):
         def predict_noise(self, x, timestep, model_options={}, seed=None):
@@ -123,18 +123,18 @@ def test_foreground_against_the_plain_implementation(pack, name, batching):
 def test_largest_channels_by_an_ordinary_hook(pack, name):
     case, patcher, batch, inputs = setting(name)
     block, shown = 2, []
-    of_model = pack.module("dit.anatomy").anatomy(patcher)
+    anatomy = pack.module("dit.anatomy").anatomy_of(patcher)
     read = pack.module("methods.regions.reader").foreground_patches
     sought = foreground(pack, layer=(block + 0.5) / case.depth, max_channels=3)
     guider = stock_guider(patcher, inputs["positive"], inputs["negative"], cfg=inputs["cfg"])
 
     def patches_for(batch):
-        layout = pack.module("dit").token_layout(of_model.family, of_model.network, batch.latent, batch.conditions, {})
+        layout = pack.module("dit").token_layout(anatomy.family, anatomy.network, batch.latent, batch.conditions, {})
         wanted = {cond["uuid"] for cond in guider.conds["positive"]}
-        return read(sought, of_model, layout, wanted, lambda *seen: shown.append(seen), compare_order=True)
+        return read(sought, anatomy, layout, wanted, lambda *seen: shown.append(seen), compare_order=True)
 
     clone = patcher.clone()
-    pack.module("dit.block_hooks").install(clone, of_model.family)
+    pack.module("dit.block_hooks").install(clone, anatomy.family)
     clone.add_wrapper_with_key("apply_model", "test", pack.module("dit.forward").patched(patches_for))
     guider.model_patcher = clone
     sample(guider, noise=case.noise(batch), steps=1)
@@ -250,7 +250,9 @@ def conditioning_of(reference, text):  # noqa: F811
 )
 def test_found_nothing_and_covers_all(pack, share, message):
     patcher, words = model(), replace(words_of(pack, 7, 0.4), names=("one",), places=((1,), (0, 3)))
-    masks = pack.module("methods.regions.provider").RegionMasks(words, 0.2, pack.module("dit.anatomy").anatomy(patcher))
+    masks = pack.module("methods.regions.provider").RegionMasks(
+        words, 0.2, pack.module("dit.anatomy").anatomy_of(patcher)
+    )
     masks._maps, masks._steps = torch.full((2, 2, 4, 4), 0.5), 1
     masks._maps[0] = torch.tensor([share, 1 - share]).view(2, 1, 1)
     masks._maps[1, 0, 0] = 0.9  # of the second picture a part
@@ -411,8 +413,8 @@ def test_an_engine_that_keeps_its_attention_to_itself(pack, monkeypatch):
 
 
 def test_a_sampler_that_changes_the_latents_size(pack):
-    of_model = pack.module("dit.anatomy").anatomy(model())
-    masks = pack.module("methods.regions.provider").RegionMasks(foreground(pack), 0.2, of_model)
+    anatomy = pack.module("dit.anatomy").anatomy_of(model())
+    masks = pack.module("methods.regions.provider").RegionMasks(foreground(pack), 0.2, anatomy)
     for size in (8, 16):
         masks._reader.taken = lambda size=size: torch.rand(1, 2, size, size)
         masks.end_step([], True, torch.device("cpu"))

@@ -52,15 +52,15 @@ def words_of(pack, length, layer):
 def read(pack, patcher, words, guider, noise):
     """What the pack reads of every forward: [(id, index, attention)], and what was sampled."""
     module, forwards = pack.module("methods.regions.reader"), pack.module("dit.forward")
-    of_model, shown = pack.module("dit.anatomy").anatomy(patcher), []
+    anatomy, shown = pack.module("dit.anatomy").anatomy_of(patcher), []
 
     def patches_for(batch):
-        layout = pack.module("dit").token_layout(of_model.family, of_model.network, batch.latent, batch.conditions, {})
+        layout = pack.module("dit").token_layout(anatomy.family, anatomy.network, batch.latent, batch.conditions, {})
         wanted = {cond["uuid"] for cond in guider.conds["positive"]}
-        return module.words_patches(words, of_model, batch, layout, wanted, lambda *seen: shown.append(seen), True)
+        return module.words_patches(words, anatomy, batch, layout, wanted, lambda *seen: shown.append(seen), True)
 
     clone = patcher.clone()
-    pack.module("dit.block_hooks").install(clone, of_model.family)
+    pack.module("dit.block_hooks").install(clone, anatomy.family)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "words", forwards.patched(patches_for))
     guider.model_patcher = clone
     return shown, sample(guider, noise=noise, steps=1)
@@ -278,8 +278,8 @@ def test_models_that_do_not_tell(pack, name, layer, message):
 @pytest.mark.parametrize("name, block", [("HunyuanVideo", 1), ("Flux.2", 2), ("Wan text to video", 2)])
 def test_the_block_where_none_was_published(pack, name, block):
     """The one nearest 0.4 of the depth that can be read; of Flux.2 not FLUX.1's."""
-    of_model = pack.module("dit.anatomy").anatomy(load(name))
-    assert pack.module("methods.regions.reader").grounding_block(words_of(pack, 5, None), of_model) == block
+    anatomy = pack.module("dit.anatomy").anatomy_of(load(name))
+    assert pack.module("methods.regions.reader").grounding_block(words_of(pack, 5, None), anatomy) == block
 
 
 # The nodes
