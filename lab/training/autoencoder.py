@@ -126,10 +126,12 @@ def measure(model: TAESD, side: int = drawings.PICTURE) -> None:
 
 
 def export(model: TAESD, file: Path) -> None:
-    """Scale and shift are the host's SD3 latent format's, so that they cancel: the diffusion model sees the encoder's
-    own numbers."""
+    """Write the weights. Scale and shift cancel the host's SD3 latent format's, but for one number: the diffusion model
+    sees the encoder's numbers at unit deviation."""
+    files = list(drawings.THINGS.values())
     with torch.no_grad():
-        model.vae_scale.fill_(SD3().scale_factor)
+        seen = model.taesd_encoder(crops(256, files, np.random.default_rng(2)).to(DEVICE))
+        model.vae_scale.fill_(SD3().scale_factor * float(seen.std()))
         model.vae_shift.fill_(SD3().shift_factor)
     scalars = ("vae_scale", "vae_shift")  # half precision would no longer cancel
     state = {n: v.contiguous() if n in scalars else v.half().contiguous() for n, v in model.state_dict().items()}

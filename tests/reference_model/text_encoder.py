@@ -8,7 +8,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-LENGTH = 8  # tokens of every prompt; token 0 pads
+LENGTH = 8  # tokens of every prompt, unless the weights say otherwise; token 0 pads
 WIDTH = 64
 
 
@@ -21,6 +21,7 @@ class Tokenizer:
 
     def __init__(self, embedding_directory=None, tokenizer_data=None):
         self.vocabulary: list[str] = (tokenizer_data or {})["vocabulary"]
+        self.length: int = (tokenizer_data or {}).get("length", LENGTH)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_):
         words = words_of(text)
@@ -30,10 +31,10 @@ class Tokenizer:
                 f"The reference model does not know the words {', '.join(unknown)}. "
                 f"It knows: {', '.join(sorted(self.vocabulary))}."
             )
-        if len(words) > LENGTH:
-            raise ValueError(f"The prompt has {len(words)} words; the reference model reads at most {LENGTH}.")
+        if len(words) > self.length:
+            raise ValueError(f"The prompt has {len(words)} words; the reference model reads at most {self.length}.")
         indices = [self.vocabulary.index(word) + 1 for word in words]
-        return {"words": [[(index, 1.0) for index in indices + [0] * (LENGTH - len(indices))]]}
+        return {"words": [[(index, 1.0) for index in indices + [0] * (self.length - len(indices))]]}
 
     def state_dict(self) -> dict:
         return {}
@@ -42,14 +43,14 @@ class Tokenizer:
 class TextEncoder(nn.Module):
     """Word vectors plus position vectors; their mean is the pooled output."""
 
-    def __init__(self, vocabulary: int, dtype=None, device=None, model_options=None):
+    def __init__(self, vocabulary: int, length: int = LENGTH, dtype=None, device=None, model_options=None):
         super().__init__()
         self.words = nn.Embedding(vocabulary + 1, WIDTH, dtype=dtype, device=device)
-        self.positions = nn.Parameter(torch.zeros(LENGTH, WIDTH, dtype=dtype, device=device))
+        self.positions = nn.Parameter(torch.zeros(length, WIDTH, dtype=dtype, device=device))
         self.dtypes = {dtype}
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices (batch, LENGTH) → context (batch, LENGTH, WIDTH) and pooled (batch, WIDTH)."""
+        """Indices (batch, length) → context (batch, length, WIDTH) and pooled (batch, WIDTH)."""
         context = self.words(tokens) + self.positions
         return context, context.mean(dim=1)
 
