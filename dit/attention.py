@@ -158,8 +158,8 @@ def attention_with_lse(call: AttentionCall, allowed: Tensor | None = None) -> tu
 
 
 def _by_head(tokens: Tensor, heads: int) -> Tensor:
-    """(rows, tokens, heads · d) → (rows, heads, tokens, d)."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    """(rows, tokens, heads · d), or (rows, tokens, heads, d) as SD3's values are → (rows, heads, tokens, d)."""
+    return tokens.reshape(*tokens.shape[:2], heads, -1).transpose(1, 2)
 
 
 def _answered_by_head(out: Tensor, heads: int, more: dict[str, Any]) -> Tensor:

@@ -18,11 +18,11 @@ Start = Callable[[CFGGuider], AbstractContextManager[Wrappers]]
 def on_run(model: ModelPatcher, key: str, start: Start) -> ModelPatcher:
     """A clone of the model that calls `start` at the beginning of each of its sampling runs.
 
-    `start` is given the guider and returns a context manager: what it yields are wrappers for this run (of the host's
-    kinds PREDICT_NOISE, CALC_COND_BATCH, APPLY_MODEL), which the host drops after it; its exit is the run's end. State
-    of a run lives in `start`'s own variables, so that two runs share nothing.
+    State of a run lives in the variables of `start`, so that two runs share nothing.
 
     Args:
+        start: is given the guider and returns a context manager. It yields the wrappers of this run, by the host's
+            kinds, which the host drops after the run; its exit is the end of the run.
         key: name of the wrappers; a second call with the same key takes the first one's place.
 
     Raises:

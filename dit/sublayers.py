@@ -33,7 +33,7 @@ def on_sublayers(anatomy: Anatomy, numbers: Iterable[int], on_output: OnSublayer
                 module: nn.Module = anatomy.block(number).get_submodule(name)
 
                 def hook(
-                    _: nn.Module, args: object, output: Tensor, where: tuple[int, int] = (number, sublayer)
+                    module: nn.Module, args: object, output: Tensor, where: tuple[int, int] = (number, sublayer)
                 ) -> Tensor | None:
                     return on_output(*where, output)
 
@@ -81,7 +81,7 @@ def observing_linear_inputs(
                 if isinstance(module, nn.Linear):
                     seen = statistics.setdefault(f"{block.stage.blocks}.{block.key[1]}.{name}", InputStatistics())
 
-                    def hook(_: nn.Module, args: tuple[Tensor, ...], seen: InputStatistics = seen) -> None:
+                    def hook(module: nn.Module, args: tuple[Tensor, ...], seen: InputStatistics = seen) -> None:
                         seen.add(args[0])
 
                     stack.enter_context(_removed_after(module.register_forward_pre_hook(hook)))

@@ -133,7 +133,7 @@ class DiTFeatures(io.ComfyNode):
         block = block_at(layer, len(anatomy.blocks))
         how = Extraction(block, noise_level, draws, seed, options.perturbation(block), normalise == MODULATED, maps)
         features = features_of(without(model), positive, samples, size, how, bar.update_absolute)
-        return io.NodeOutput(features, _report(features, normalise, image))
+        return io.NodeOutput(features, _report(features, anatomy.family.name, normalise, image))
 
 
 def _latent_of(
@@ -149,17 +149,15 @@ def _latent_of(
     return encoded(anatomy, vae, image)
 
 
-def _report(features: Features, normalise: str, given: Tensor | None) -> str:
-    lines = [str(features)]
+def _report(features: Features, family: str, normalise: str, given: Tensor | None) -> str:
+    lines = [f"{family}: {features}"]
     if given is not None and given.shape[1:3] != (features.height, features.width):
         lines.append(
             f"The tokens cover {features.width} × {features.height} pixels from the upper left corner of the image's "
             f"{given.shape[2]} × {given.shape[1]}; the rest is left out."
         )
     if normalise == MODULATED and not features.modulated:
-        lines.append(
-            f"Raw: this pack does not know the AdaLN of {features.family}, or it has other values for each token here."
-        )
+        lines.append(f"Raw: this pack does not know {family}'s AdaLN, or it has other values for each token here.")
     if not features.dropped:
         lines.append("No channel was dropped: none is massive at this block, or none is listed.")
     return "\n".join(lines)

@@ -24,7 +24,7 @@ class SavedFiles:
         value: name of the nodes' input and output, and of a file without a name.
         type: the io type of the value.
         title: the value's name in the nodes' names.
-        name: name of one file, for messages.
+        name: one file, for messages: "profile"; `some` what is saved: "a profile".
         folder: below the host's output and below its models.
         made_by: the node that makes the value.
         used_by: the nodes that take it, for a tooltip.
@@ -37,6 +37,7 @@ class SavedFiles:
     type: Any
     title: str
     name: str
+    some: str
     folder: str
     made_by: str
     used_by: str
@@ -95,7 +96,7 @@ def save_node(files: SavedFiles, node_id: str) -> type[io.ComfyNode]:
                 node_id=node_id,
                 display_name=f"Save {files.title}",
                 category=CATEGORY,
-                description=f"Saves {files.name} to output/{files.folder}, where Load {files.title} finds it.",
+                description=f"Saves {files.some} to output/{files.folder}, for Load {files.title}.",
                 inputs=[
                     files.type.Input(files.value, tooltip=f"From {files.made_by}."),
                     io.String.Input(
@@ -128,7 +129,7 @@ def load_node(files: SavedFiles, node_id: str) -> type[io.ComfyNode]:
                 node_id=node_id,
                 display_name=f"Load {files.title}",
                 category=CATEGORY,
-                description=f"Loads {files.name} for {files.used_by}.",
+                description=f"Loads {files.some} for {files.used_by}.",
                 inputs=[
                     io.Combo.Input(
                         widget,

@@ -35,5 +35,5 @@ SIXTEEN = (
 
 def rgb(colour: str) -> tuple[int, int, int]:
     """ "#e69f00" → (230, 159, 0)."""
-    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return red, green, blue

@@ -78,7 +78,7 @@ class Features:
         pictures, channels, rows, columns = self.values.shape
         dropped = ", ".join(map(str, self.dropped)) or "none"
         return (
-            f"{self.family}: block {self.block} of {self.blocks}, {pictures} × {rows} × {columns} tokens of {channels} "
+            f"block {self.block} of {self.blocks}, {pictures} × {rows} × {columns} tokens of {channels} "
             f"channels, dropped: {dropped}, {'modulated' if self.modulated else 'raw'}"
             + (f", {self.maps} maps of massive channels" if self.maps else "")
         )

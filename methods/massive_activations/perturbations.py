@@ -1,7 +1,6 @@
-"""Perturbing a prediction at its massive channels: objects of the `Perturbation` protocol (dit/branch/request.py).
+"""Perturbing a prediction at its massive channels: objects of the `Perturbation` protocol."""
 
-Each multiplies channels of the image tokens by the keep factor ρ: 0 is the paper's own [DG], more is softer [EMA].
-"""
+# Each multiplies channels of the image tokens by the keep factor ρ: 0 is the paper's own [DG], more is softer [EMA].
 
 from dataclasses import dataclass
 from typing import Protocol

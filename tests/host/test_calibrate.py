@@ -346,25 +346,31 @@ def test_a_preset_is_kept_for_the_model_and_offered(pack, calibrated, folders):
     layer, scale, *_, report = calibrated(scales=["0.05"], save_preset=[True])
     (file,) = folders.presets.glob("*.json")
     assert file.name in report
-    kept = pack.module("methods.calibration.presets").kept()
-    fingerprint = pack.module("methods.calibration.presets").fingerprint(model())
+    kept = pack.module("methods.calibration.presets").kept("default")
+    fingerprint = pack.module("dit").model_fingerprint(model())
     preset = kept[fingerprint]
     assert (preset.layer, preset.scale) == (layer, scale) == (0.5, 0.05)
     assert preset.verdict == "keeps the layout" and preset.sampling["steps"] == "3" and len(preset.figures) == 1
     calibrated(scales=["0.1"], save_preset=[True])
-    assert [each.scale for each in pack.module("methods.calibration.presets").kept().values()] == [0.1]
+    assert [each.scale for each in pack.module("methods.calibration.presets").kept("default").values()] == [0.1]
 
 
 def test_a_preset_says_where_in_the_schedule_it_starts(pack, calibrated, folders):
     calibrated(scales=["0.05"], save_preset=[True], start_percent=[0.5])
     (file,) = folders.presets.glob("*.json")
-    kept = pack.module("methods.calibration.presets").kept
+    presets = pack.module("methods.calibration.presets")
+
+    def kept():
+        return presets.kept("default")
+
     assert [each.start_percent for each in kept().values()] == [0.5]
     read = json.loads(file.read_text())
     file.write_text(json.dumps(read | {"verdict": "helps", "start_percent": 0.67}))
     preset = pack.module("methods.calibration.preset").Preset(**{k: v for k, v in read.items() if k != "format"})
     worse = dataclasses.replace(preset, verdict="does not help", scale=0.0)
-    assert "which helps from start_percent 0.67 on, is kept" in pack.module("methods.calibration.presets").keep(worse)
+    assert "which helps from start_percent 0.67 on, is kept" in pack.module("methods.calibration.presets").keep(
+        worse, "sd3"
+    )
     pack.module("methods.calibration.presets").keep(dataclasses.replace(worse, start_percent=0.67))
     assert [each.verdict for each in kept().values()] == ["does not help"], "it is of the same part of the schedule"
     del read["start_percent"]
@@ -373,7 +379,7 @@ def test_a_preset_says_where_in_the_schedule_it_starts(pack, calibrated, folders
 
 
 def test_a_fingerprint_is_of_the_weights_alone(pack):
-    fingerprint = pack.module("methods.calibration.presets").fingerprint
+    fingerprint = pack.module("dit").model_fingerprint
     ours = fingerprint(model())
     assert ours == fingerprint(pack.run("DetailGuidance", model=model()))
     assert ours != fingerprint(model("SD3.5-L-like"))
@@ -387,7 +393,7 @@ def test_a_fingerprint_is_of_the_weights_alone(pack):
 
 
 def test_a_fingerprint_is_the_same_in_other_precisions_and_compiled(pack):
-    fingerprint = pack.module("methods.calibration.presets").fingerprint
+    fingerprint = pack.module("dit").model_fingerprint
     patchers = {}
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         weights = {name: value.to(dtype) for name, value in state_dict(3).items()}
@@ -405,7 +411,7 @@ def test_weights_that_cannot_be_read_do_not_stop_a_run(pack):
     patcher = load_diffusion_model_state_dict(state_dict(3))
     network = patcher.model.diffusion_model
     network.a_first = torch.nn.Parameter(torch.empty(4, device="meta"), requires_grad=False)
-    fingerprint = pack.module("methods.calibration.presets").fingerprint(patcher)
+    fingerprint = pack.module("dit").model_fingerprint(patcher)
     assert len(fingerprint) == 16
 
 
@@ -424,7 +430,7 @@ def test_a_damaged_preset_is_told_and_left_out(pack, calibrated, folders, caplog
     read = json.loads(file.read_text())
     change(read)
     file.write_text(json.dumps(read))
-    assert pack.module("methods.calibration.presets").kept() == {}
+    assert pack.module("methods.calibration.presets").kept("default") == {}
     assert message in caplog.text
     file.write_text("{")
-    assert pack.module("methods.calibration.presets").kept() == {}
+    assert pack.module("methods.calibration.presets").kept("default") == {}

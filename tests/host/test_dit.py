@@ -210,9 +210,18 @@ def test_linear_layers_inputs(dit):
 # Attention
 
 
+@pytest.mark.parametrize("share", [0.0, 0.75])
+def test_sd3s_attention_is_replaced(dit, share):
+    check_replaced(dit, "SD3", share)
+
+
 @of_cases("Flux", "Qwen-Image", "Wan text to video", "HunyuanVideo", "AuraFlow")
 @pytest.mark.parametrize("share", [0.0, 0.75])
 def test_attention_is_replaced(dit, name, share):
+    check_replaced(dit, name, share)
+
+
+def check_replaced(dit, name, share):
     """By attention in full precision: the same pictures; by a changed one: others."""
     patcher, _, guider, noise = subject(name)
     anatomy = dit.anatomy_of(patcher)

@@ -90,10 +90,15 @@ def test_what_is_too_long_to_run_here_is_what_runs(target):
     assert expected in dry.stdout and ("ruff check" in dry.stdout) == (target in ("test", "check"))
 
 
-def test_tests_without_a_browser_can_be_collected():
-    (line,) = [line for line in run("make --dry-run test-host").stdout.splitlines() if "-m pytest" in line]
-    result = run(f"{line} --collect-only")
-    assert result.returncode == 0 and "error" not in result.stdout.lower().splitlines()[-1], result.stdout[-2000:]
+@pytest.mark.parametrize("target", ["test-core", "test-host"])
+def test_what_needs_no_browser_can_be_collected(target):
+    lines = [
+        line for line in run(f"make --dry-run {target}").stdout.replace("\\\n", "").splitlines() if "-m pytest" in line
+    ]
+    assert len(lines) == 2
+    for line in lines:
+        result = run(f"{line} --collect-only")
+        assert result.returncode == 0 and "error" not in result.stdout.lower().splitlines()[-1], result.stdout[-2000:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
