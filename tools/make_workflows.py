@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -146,7 +147,10 @@ NOT_MEASURED = (
     "**strength** on the node's panel, and raise `dg_scale` until textures turn inconsistent; then go back a little. "
     "Or measure them on your model: template *detail_guidance_calibrate*."
 )
-Loaded = tuple[tuple[Node, int], tuple[Node, int], tuple[Node, int]]  # model, text encoder, autoencoder
+SD35_MEDIUM = "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
+SAMPLING = {"seed": 0, "steps": 28, "cfg": 4.5, "sampler_name": "euler", "scheduler": "sgm_uniform"}
+Output = tuple[Node, int]
+Loaded = tuple[Output, Output, Output]  # model, text encoder, autoencoder
 
 
 def checkpoint(graph: Graph, file: str, url: str) -> Loaded:
@@ -175,6 +179,50 @@ def prompts(graph: Graph, clip: tuple[Node, int], positive: str, negative: str |
     return [node.out("CONDITIONING") for node in nodes]
 
 
+def sd35_medium(graph: Graph) -> Loaded:
+    return checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
+
+
+@dataclass(frozen=True)
+class Base:
+    """What every workflow begins with: a model, and a prompt with its negative where there are any."""
+
+    graph: Graph
+    model: Output
+    clip: Output
+    vae: Output
+    positive: Any
+    negative: Any
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A workflow by its difference from the one of SD3.5 Medium.
+
+    Attributes:
+        note: the text beside the model.
+        add: puts the rest onto the base.
+        load: puts the model's loaders there.
+        prompt: None where `add` has a node for it.
+        negative: None where there is none.
+    """
+
+    note: str
+    add: Callable[[Base], None]
+    load: Callable[[Graph], Loaded] = sd35_medium
+    prompt: str | None = PROMPT
+    negative: str | None = ""
+
+    def build(self, definitions: Definitions) -> Graph:
+        graph = Graph(definitions)
+        model, clip, vae = self.load(graph)
+        graph.note(0, self.note)
+        given = [] if self.prompt is None else prompts(graph, clip, self.prompt, self.negative)
+        positive, negative = [*given, None, None][:2]
+        self.add(Base(graph, model, clip, vae, positive, negative))
+        return graph
+
+
 def size(graph: Graph, column: int = 1, title: str = "Size", **others: Any) -> tuple[Node, int]:
     latent = graph.node("EmptySD3LatentImage", column, width=1024, height=1024, **others)
     graph.group(title, latent)
@@ -197,65 +245,32 @@ def custom_sampling(graph: Graph, guider: Node, latent: Any, steps: int, schedul
     return sampler
 
 
-def text_to_image(
-    load: Callable[[Graph, str, str], Loaded],
-    file: str,
-    url: str,
-    note: str,
-    cfg: float,
-    steps: int,
-    scheduler: str,
-    guidance: float | None = None,
-) -> Callable[[Definitions], Graph]:
+def guider(base: Base, cfg: float, steps: int, scheduler: str, guidance: float | None = None) -> None:
     """Detail Guider with SamplerCustomAdvanced. `guidance`: Flux's embedded one, in place of a negative prompt."""
-
-    def build(definitions: Definitions) -> Graph:
-        graph = Graph(definitions)
-        model, clip, vae = load(graph, file, url)
-        graph.note(0, f"{note}\n\n{NOT_MEASURED}")
-        positive, *negative = prompts(graph, clip, PROMPT, None if cfg == 1.0 else "")
-        if guidance is not None:
-            embedded = graph.node("FluxGuidance", 1, conditioning=positive, guidance=guidance)
-            graph.group("The model's own guidance", embedded)
-            positive = embedded.out("CONDITIONING")
-        latent = size(graph)
-        conditions = {"positive": positive} | ({"negative": negative[0]} if negative else {})
-        guider = graph.node("DetailGuider", 2, model=model, **conditions, cfg=cfg)
-        graph.group("Detail Guidance", guider)
-        sampler = custom_sampling(graph, guider, latent, steps, scheduler, model)
-        graph.group("Picture", *picture(graph, 4, sampler.out("output"), vae, "detail_guidance"))
-        return graph
-
-    return build
+    graph, model, positive = base.graph, base.model, base.positive
+    if guidance is not None:
+        embedded = graph.node("FluxGuidance", 1, conditioning=positive, guidance=guidance)
+        graph.group("The model's own guidance", embedded)
+        positive = embedded.out("CONDITIONING")
+    latent = size(graph)
+    conditions = {"positive": positive} | ({"negative": base.negative} if base.negative else {})
+    detail = graph.node("DetailGuider", 2, model=model, **conditions, cfg=cfg)
+    graph.group("Detail Guidance", detail)
+    sampler = custom_sampling(graph, detail, latent, steps, scheduler, model)
+    graph.group("Picture", *picture(graph, 4, sampler.out("output"), base.vae, "detail_guidance"))
 
 
-SD35_MEDIUM = "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
-SAMPLING = {"seed": 0, "steps": 28, "cfg": 4.5, "sampler_name": "euler", "scheduler": "sgm_uniform"}
-
-
-def ksampler(definitions: Definitions) -> Graph:
-    graph = Graph(definitions)
-    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
-    graph.note(0, f"**Detail Guidance** goes between the model and a sampler of ComfyUI's own.\n\n{NOT_MEASURED}")
-    positive, negative = prompts(graph, clip, PROMPT, "")
+def ksampler(base: Base) -> None:
+    graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
     inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
     detail = graph.node("DetailGuidance", 2, model=model)
     graph.group("Detail Guidance", detail)
     sampler = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **SAMPLING)
     graph.group("Picture", sampler, *picture(graph, 3, sampler.out("LATENT"), vae, "detail_guidance"))
-    return graph
 
 
-def probe(definitions: Definitions) -> Graph:
-    graph = Graph(definitions)
-    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
-    graph.note(
-        0,
-        "**Massive Activation Probe** samples a few steps and says which channels are massive at which blocks. Its "
-        "profile fixes them for Detail Guidance. Saved, it is found again by *Load Massive Activation Profile*, so "
-        f"that the probe need not run each time.\n\n{NOT_MEASURED}",
-    )
-    positive, negative = prompts(graph, clip, PROMPT, "")
+def probe(base: Base) -> None:
+    graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
     inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
     probe = graph.node("MassiveActivationProbe", 2, model=model, **inputs)
     figures = graph.node("PreviewImage", 2, images=probe.out("figures"))
@@ -269,21 +284,10 @@ def probe(definitions: Definitions) -> Graph:
     graph.group("Detail Guidance with it", options, detail)
     sampler = graph.node("KSampler", 4, model=detail.out("MODEL"), **inputs, **SAMPLING)
     graph.group("Picture", sampler, *picture(graph, 4, sampler.out("LATENT"), vae, "detail_guidance"))
-    return graph
 
 
-def calibrate(definitions: Definitions) -> Graph:
-    graph = Graph(definitions)
-    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
-    graph.note(
-        0,
-        "**Detail Guidance Calibrate** samples your model at every layer and scale and shows them side by side: here 2 "
-        "pictures 13 times, once for a model. It gives the largest scale that keeps the layout. For a recommendation, "
-        "connect photographs of what the prompt says to **reference** (*Load Image*, at least 1024 × 1024) and raise "
-        "the batch size to 8 or more. The panel of *Detail Guidance* then offers what came out; the group on the right "
-        "uses it at once.",
-    )
-    positive, negative = prompts(graph, clip, PROMPT, "")
+def calibrate(base: Base) -> None:
+    graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
     batch = size(graph, title="Size and number of pictures", batch_size=2)
     inputs = {"positive": positive, "negative": negative}
     found = graph.node("DetailGuidanceCalibrate", 2, model=model, vae=vae, latent_image=batch, **inputs, **SAMPLING)
@@ -308,21 +312,11 @@ def calibrate(definitions: Definitions) -> Graph:
     graph.group(
         "A picture with it", detail, latent, sampler, *picture(graph, 4, sampler.out("LATENT"), vae, "calibrated")
     )
-    return graph
 
 
-def detailer(definitions: Definitions) -> Graph:
+def detailer(base: Base) -> None:
     """What detailer nodes do, by the host's own: a part is enlarged, sampled again, and put back."""
-    graph = Graph(definitions)
-    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
-    graph.note(
-        0,
-        "A part of the picture is cut out, enlarged, sampled again with **Detail Guidance** and put back. Detailers of "
-        "other packs that take a model, Impact Pack's among them, work alike: give theirs the model from *Detail "
-        "Guidance*. `start_percent` and `end_percent` are of the whole schedule, of which a denoise of 0.4 runs the "
-        f"last part.\n\nNothing was measured on detailers. {NOT_MEASURED}",
-    )
-    positive, negative = prompts(graph, clip, PROMPT, "")
+    graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
     inputs = {"positive": positive, "negative": negative}
     first = graph.node("KSampler", 2, model=model, latent_image=size(graph), **inputs, **SAMPLING)
     whole = graph.node("VAEDecode", 2, samples=first.out("LATENT"), vae=vae)
@@ -354,14 +348,10 @@ def detailer(definitions: Definitions) -> Graph:
     graph.group("Put back", reduced, back, saved)
     beside = graph.node("DetailCompare", 6, images=back.out("IMAGE"), reference=whole.out("IMAGE"))
     graph.group("Before and after: move the pointer over it", beside)
-    return graph
 
 
-def comparison(definitions: Definitions) -> Graph:
-    graph = Graph(definitions)
-    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
-    graph.note(0, f"The same seed without and with Detail Guidance, side by side.\n\n{NOT_MEASURED}")
-    positive, negative = prompts(graph, clip, PROMPT, "")
+def comparison(base: Base) -> None:
+    graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
     inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
     without = graph.node("KSampler", 2, model=model, **inputs, **SAMPLING)
     plain = picture(graph, 2, without.out("LATENT"), vae, "without")
@@ -377,7 +367,6 @@ def comparison(definitions: Definitions) -> Graph:
     metrics = graph.node("DetailMetrics", 4, images=guided[0].out("IMAGE"), reference=plain[0].out("IMAGE"))
     spectrum = graph.node("PreviewImage", 4, images=metrics.out("spectrum"))
     graph.group("What changed", metrics, spectrum, graph.node("PreviewAny", 4, source=metrics.out("table")))
-    return graph
 
 
 BEAR = "a photograph of a brown bear in a meadow, facing the camera"
@@ -392,16 +381,8 @@ def rectangle(graph: Graph, column: int, width: int, height: int, place: tuple[i
     return [nothing, part, graph.node("MaskComposite", column, title="The part's place", **placed, operation="add")]
 
 
-def transfer_mask(definitions: Definitions) -> Graph:
-    graph = Graph(definitions)
-    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
-    graph.note(
-        0,
-        "**Match Features** finds a part of one picture in another: here the middle of the one. For pictures of yours, "
-        "put *Load Image* in place of the samplers and paint the part in its mask editor; the prompt says what both "
-        "show. The mask can be used as any other: for *Detail Guidance Options*, say, or for inpainting.",
-    )
-    positive, negative = prompts(graph, clip, BEAR, "")
+def transfer_mask(base: Base) -> None:
+    graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
     inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
     made = []
     for column, title, seed in ((2, "A picture and a part of it", 0), (3, "Another picture", 1)):
@@ -429,19 +410,10 @@ def transfer_mask(definitions: Definitions) -> Graph:
         graph.node("MaskPreview", 5, title="The part in the other picture", mask=found.out("mask")),
     ]
     graph.group("The part in the other picture", found, *shown)
-    return graph
 
 
-def words(definitions: Definitions) -> Graph:
-    graph = Graph(definitions)
-    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
-    graph.note(
-        0,
-        "More detail on the bear, not on the meadow, by typing *bear*. While the picture is sampled, **Detail "
-        "Guidance** reads where the model's own attention has the word, and adds detail there; its panel shows where. "
-        "*Foreground* in place of *Prompt Words* needs no word. **Prompt Word Mask** reads the finished picture, or "
-        f"any other, for whatever takes a mask.\n\n{NOT_MEASURED}",
-    )
+def words(base: Base) -> None:
+    graph, model, clip, vae = base.graph, base.model, base.clip, base.vae
     wanted = graph.node("PromptWords", 1, title="Prompt, and the word in it", clip=clip, text=BEAR, words="bear")
     nothing = graph.node("CLIPTextEncode", 1, title="Negative prompt", clip=clip, text="")
     graph.group("Prompt", wanted, nothing)
@@ -467,19 +439,10 @@ def words(definitions: Definitions) -> Graph:
     )
     over = graph.node("PreviewImage", 4, title="Where the word is", images=found.out("overlay"))
     graph.group("The finished picture's mask, for other nodes", found, over)
-    return graph
 
 
-def follow_mask(definitions: Definitions) -> Graph:
-    graph = Graph(definitions)
-    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
-    graph.note(
-        0,
-        "**Match Features** without a target follows a mask of a video's first frame through the others. Choose a "
-        "video, say in the prompt what it shows, and set the place of the part; or paint it: save the first frame, "
-        "open it in *Load Image*, and connect its mask. A model for pictures does it too: each frame is a picture.",
-    )
-    (positive,) = prompts(graph, clip, BEAR, None)
+def follow_mask(base: Base) -> None:
+    graph, model, vae, positive = base.graph, base.model, base.vae, base.positive
     video = graph.node("LoadVideo", 2, file="your_video.mp4")
     parts = graph.node("GetVideoComponents", 2, video=video.out("VIDEO"))
     frames = graph.node("ImageFromBatch", 2, image=parts.out("images"), batch_index=0, length=16)
@@ -497,19 +460,10 @@ def follow_mask(definitions: Definitions) -> Graph:
     mask = graph.node("MaskPreview", 5, mask=found.out("mask"))
     heat = graph.node("PreviewImage", 5, title="How alike", images=found.out("heat"))
     graph.group("The part in every frame", seen, found, mask, heat)
-    return graph
 
 
-def parts_of_a_picture(definitions: Definitions) -> Graph:
-    graph = Graph(definitions)
-    model, clip, vae = checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
-    graph.note(
-        0,
-        "**Show Features** divides pictures into parts that the model takes for alike, without words: the same part "
-        "has one colour in all of them, and a mask. Two pictures are drawn here; *Load Image* can stand in their "
-        "place.",
-    )
-    positive, negative = prompts(graph, clip, BEAR, "")
+def parts_of_a_picture(base: Base) -> None:
+    graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
     pictures = size(graph, title="Size and number of pictures", batch_size=2)
     sampler = graph.node(
         "KSampler", 2, model=model, positive=positive, negative=negative, latent_image=pictures, **SAMPLING
@@ -526,84 +480,167 @@ def parts_of_a_picture(definitions: Definitions) -> Graph:
         graph.node("MaskPreview", 4, title="A mask for each part", mask=shown.out("masks")),
     ]
     graph.group("What the model sees in them", seen, shown, report, *views)
-    return graph
 
 
-WORKFLOWS: dict[str, Callable[[Definitions], Graph]] = {
-    "sd3_medium": text_to_image(
-        checkpoint,
-        "sd3_medium_incl_clips_t5xxlfp8.safetensors",
-        f"{HUGGING_FACE}/stabilityai/stable-diffusion-3-medium/resolve/main/sd3_medium_incl_clips_t5xxlfp8.safetensors",
-        "**Stable Diffusion 3 Medium** with CFG and Detail Guidance.",
-        cfg=5.0,
-        steps=28,
-        scheduler="sgm_uniform",
+# The base is SD3.5 Medium with a prompt and a negative one; each row says what is otherwise.
+WORKFLOWS = {
+    "sd3_medium": Workflow(
+        note=(f"**Stable Diffusion 3 Medium** with CFG and Detail Guidance.\n\n{NOT_MEASURED}"),
+        add=partial(guider, cfg=5.0, steps=28, scheduler="sgm_uniform"),
+        load=partial(
+            checkpoint,
+            file="sd3_medium_incl_clips_t5xxlfp8.safetensors",
+            url=f"{HUGGING_FACE}/stabilityai/stable-diffusion-3-medium/resolve/main/sd3_medium_incl_clips_t5xxlfp8.safetensors",
+        ),
     ),
-    "sd3.5_large": text_to_image(
-        checkpoint,
-        "sd3.5_large_fp8_scaled.safetensors",
-        f"{SD35}/sd3.5_large_fp8_scaled.safetensors",
-        "**Stable Diffusion 3.5 Large** with CFG and Detail Guidance.",
-        cfg=4.5,
-        steps=28,
-        scheduler="sgm_uniform",
+    "sd3.5_large": Workflow(
+        note=(f"**Stable Diffusion 3.5 Large** with CFG and Detail Guidance.\n\n{NOT_MEASURED}"),
+        add=partial(guider, cfg=4.5, steps=28, scheduler="sgm_uniform"),
+        load=partial(
+            checkpoint, file="sd3.5_large_fp8_scaled.safetensors", url=f"{SD35}/sd3.5_large_fp8_scaled.safetensors"
+        ),
     ),
-    "sd3.5_medium": text_to_image(
-        checkpoint,
-        SD35_MEDIUM,
-        f"{SD35}/{SD35_MEDIUM}",
-        "**Stable Diffusion 3.5 Medium** with CFG and Detail Guidance.",
-        cfg=4.5,
-        steps=28,
-        scheduler="sgm_uniform",
+    "sd3.5_medium": Workflow(
+        note=(f"**Stable Diffusion 3.5 Medium** with CFG and Detail Guidance.\n\n{NOT_MEASURED}"),
+        add=partial(guider, cfg=4.5, steps=28, scheduler="sgm_uniform"),
+        load=partial(checkpoint, file=SD35_MEDIUM, url=f"{SD35}/{SD35_MEDIUM}"),
     ),
-    "flux_dev": text_to_image(
-        flux,
-        "flux1-dev.safetensors",
-        f"{HUGGING_FACE}/black-forest-labs/FLUX.1-dev/resolve/main/flux1-dev.safetensors",
-        "**FLUX.1-dev** has its guidance distilled into it: `cfg` is 1, Detail Guidance works alone, and no negative "
-        "prompt is computed.",
-        cfg=1.0,
-        steps=20,
-        scheduler="simple",
-        guidance=3.5,
+    "flux_dev": Workflow(
+        note=(
+            "**FLUX.1-dev** has its guidance distilled into it: `cfg` is 1, Detail Guidance works alone, and no "
+            "negative "
+            "prompt is computed."
+            f"\n\n{NOT_MEASURED}"
+        ),
+        add=partial(guider, cfg=1.0, steps=20, scheduler="simple", guidance=3.5),
+        load=partial(
+            flux,
+            file="flux1-dev.safetensors",
+            url=f"{HUGGING_FACE}/black-forest-labs/FLUX.1-dev/resolve/main/flux1-dev.safetensors",
+        ),
+        negative=None,
     ),
-    "flux_dedistilled": text_to_image(
-        flux,
-        "consolidated_s6700.safetensors",
-        f"{HUGGING_FACE}/nyanko7/flux-dev-de-distill/resolve/main/consolidated_s6700.safetensors",
-        "**A de-distilled Flux** takes true CFG, and Detail Guidance beside it. The authors' figures for Flux are for "
-        "such a model.",
-        cfg=3.5,
-        steps=28,
-        scheduler="simple",
+    "flux_dedistilled": Workflow(
+        note=(
+            "**A de-distilled Flux** takes true CFG, and Detail Guidance beside it. The authors' figures for Flux "
+            "are for "
+            "such a model."
+            f"\n\n{NOT_MEASURED}"
+        ),
+        add=partial(guider, cfg=3.5, steps=28, scheduler="simple"),
+        load=partial(
+            flux,
+            file="consolidated_s6700.safetensors",
+            url=f"{HUGGING_FACE}/nyanko7/flux-dev-de-distill/resolve/main/consolidated_s6700.safetensors",
+        ),
     ),
-    "ksampler": ksampler,
-    "side_by_side": comparison,
-    "probe": probe,
-    "calibrate": calibrate,
-    "detailer": detailer,
-    "words": words,
-    "transfer_mask": transfer_mask,
-    "follow_mask": follow_mask,
-    "parts": parts_of_a_picture,
-    "few_steps": text_to_image(
-        flux,
-        "flux1-schnell.safetensors",
-        f"{HUGGING_FACE}/black-forest-labs/FLUX.1-schnell/resolve/main/flux1-schnell.safetensors",
-        "**FLUX.1-schnell**, distilled to four steps, without CFG. Such models have little room for guidance: expect a "
-        "small effect, and destroyed pictures sooner. Nothing was measured on few-step models.",
-        cfg=1.0,
-        steps=4,
-        scheduler="simple",
+    "ksampler": Workflow(
+        note=f"**Detail Guidance** goes between the model and a sampler of ComfyUI's own.\n\n{NOT_MEASURED}",
+        add=ksampler,
+    ),
+    "side_by_side": Workflow(
+        note=f"The same seed without and with Detail Guidance, side by side.\n\n{NOT_MEASURED}", add=comparison
+    ),
+    "probe": Workflow(
+        note=(
+            "**Massive Activation Probe** samples a few steps and says which channels are massive at which blocks. Its "
+            "profile fixes them for Detail Guidance. Saved, it is found again by *Load Massive Activation Profile*, so "
+            f"that the probe need not run each time.\n\n{NOT_MEASURED}"
+        ),
+        add=probe,
+    ),
+    "calibrate": Workflow(
+        note=(
+            "**Detail Guidance Calibrate** samples your model at every layer and scale and shows them side by side: "
+            "here 2 "
+            "pictures 13 times, once for a model. It gives the largest scale that keeps the layout. For a "
+            "recommendation, "
+            "connect photographs of what the prompt says to **reference** (*Load Image*, at least 1024 × 1024) and "
+            "raise "
+            "the batch size to 8 or more. The panel of *Detail Guidance* then offers what came out; the group on the "
+            "right "
+            "uses it at once."
+        ),
+        add=calibrate,
+    ),
+    "detailer": Workflow(
+        note=(
+            "A part of the picture is cut out, enlarged, sampled again with **Detail Guidance** and put back. "
+            "Detailers of "
+            "other packs that take a model, Impact Pack's among them, work alike: give theirs the model from *Detail "
+            "Guidance*. `start_percent` and `end_percent` are of the whole schedule, of which a denoise of 0.4 runs "
+            "the "
+            f"last part.\n\nNothing was measured on detailers. {NOT_MEASURED}"
+        ),
+        add=detailer,
+    ),
+    "words": Workflow(
+        note=(
+            "More detail on the bear, not on the meadow, by typing *bear*. While the picture is sampled, **Detail "
+            "Guidance** reads where the model's own attention has the word, and adds detail there; its panel shows "
+            "where. "
+            "*Foreground* in place of *Prompt Words* needs no word. **Prompt Word Mask** reads the finished picture, "
+            "or "
+            f"any other, for whatever takes a mask.\n\n{NOT_MEASURED}"
+        ),
+        add=words,
+        prompt=None,
+    ),
+    "transfer_mask": Workflow(
+        note=(
+            "**Match Features** finds a part of one picture in another: here the middle of the one. For pictures of "
+            "yours, "
+            "put *Load Image* in place of the samplers and paint the part in its mask editor; the prompt says what "
+            "both "
+            "show. The mask can be used as any other: for *Detail Guidance Options*, say, or for inpainting."
+        ),
+        add=transfer_mask,
+        prompt=BEAR,
+    ),
+    "follow_mask": Workflow(
+        note=(
+            "**Match Features** without a target follows a mask of a video's first frame through the others. Choose a "
+            "video, say in the prompt what it shows, and set the place of the part; or paint it: save the first frame, "
+            "open it in *Load Image*, and connect its mask. A model for pictures does it too: each frame is a picture."
+        ),
+        add=follow_mask,
+        prompt=BEAR,
+        negative=None,
+    ),
+    "parts": Workflow(
+        note=(
+            "**Show Features** divides pictures into parts that the model takes for alike, without words: the same "
+            "part "
+            "has one colour in all of them, and a mask. Two pictures are drawn here; *Load Image* can stand in their "
+            "place."
+        ),
+        add=parts_of_a_picture,
+        prompt=BEAR,
+    ),
+    "few_steps": Workflow(
+        note=(
+            "**FLUX.1-schnell**, distilled to four steps, without CFG. Such models have little room for guidance: "
+            "expect a "
+            "small effect, and destroyed pictures sooner. Nothing was measured on few-step models."
+            f"\n\n{NOT_MEASURED}"
+        ),
+        add=partial(guider, cfg=1.0, steps=4, scheduler="simple"),
+        load=partial(
+            flux,
+            file="flux1-schnell.safetensors",
+            url=f"{HUGGING_FACE}/black-forest-labs/FLUX.1-schnell/resolve/main/flux1-schnell.safetensors",
+        ),
+        negative=None,
     ),
 }
 
 
 def build(definitions: Definitions) -> dict[str, str]:
     """File name → its text."""
-    names = {f"detail_guidance_{name}": of for name, of in WORKFLOWS.items()}
-    return {f"{name}.json": json.dumps(of(definitions).saved(name), indent=2) + "\n" for name, of in names.items()}
+    names = {f"detail_guidance_{name}": workflow for name, workflow in WORKFLOWS.items()}
+    return {
+        f"{name}.json": json.dumps(each.build(definitions).saved(name), indent=2) + "\n" for name, each in names.items()
+    }
 
 
 async def main() -> None:

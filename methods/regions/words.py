@@ -35,7 +35,7 @@ def word_attention(q: Tensor, k: Tensor, places: Sequence[Sequence[int]], scale:
     """The share of its attention that each query gives to each word: softmax over all keys, mean over the heads, mean
     over the word's tokens ([Seg4Diff], equation 4).
 
-    It is what attention answers where the keys' values say whose token each is. So torch's own kernels compute it,
+    Attention whose values say to which word each key belongs answers this share. So PyTorch's own kernels compute it,
     which hold no matrix of queries and keys; some heads at a time, because an answer is as large as the queries.
 
     Args:
