@@ -20,7 +20,8 @@ PromptKeys = Literal["before", "behind", "across"]
 
 @dataclass(frozen=True)
 class Stage:
-    """Successive blocks of one kind.
+    """Successive blocks of one kind. Argument names are the keys of the host's block-replace hook ("img"); of hooked
+    stages those of the blocks' own `forward`.
 
     Attributes:
         kind: first half of the blocks' keys in the host's patches_replace.
@@ -125,9 +126,10 @@ class Family:
         stages: in execution order.
         aliases: other names by which files of earlier versions know the family.
         when: network → whether this row is its row, where several rows have one class.
-        patch_size: network → the sides of a token in the latent's last dimensions; None where image tokens are not
-            counted.
-        ahead, behind: names of the model conditions that become tokens before and after the image tokens.
+        patch_size: network → the sides of a token in the latent's last dimensions, the network's own `patch_size`
+            unless the row says otherwise; None where image tokens are not counted.
+        ahead, behind: names of the model conditions that become tokens before and after the image tokens; then no
+            stage but the first has the order "image only".
         uncounted_tail: further tokens may follow, of which no condition tells.
         inseparable_conditions: model conditions whose tokens cannot be told from the image tokens.
         padded_to: the network's attribute with the number of tokens to whose multiples images are padded.

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import CFGGuider
@@ -28,6 +29,8 @@ class BlockInput:
         step: number of the step in the run, from 0.
         image: image tokens, (pictures, tokens, …, channels).
         text: the text's tokens, (pictures, tokens, channels); None where they cannot be told apart.
+        latent: shape of the forward's latent, (rows, channels, …, height, width): of a part of the picture where a
+            condition has an area.
         modulation: makes AdaLN's numbers, (pictures, branches, 3, channels): shift, scale and residual gate α, the
             attention's branch first; None where the family has none in its blocks.
     """
@@ -35,6 +38,7 @@ class BlockInput:
     step: int
     image: Tensor
     text: Tensor | None
+    latent: torch.Size
     modulation: Callable[[], Tensor | None]
 
 
@@ -93,7 +97,7 @@ def observed(model: ModelPatcher, observer: Observer, last: int | None = None) -
                     orders.update(layout.orders)
                     image = layout.image_tokens(stage, args, rows[0])
                     text = layout.text_tokens(stage, args, rows[0])
-                    observer.on_block(number, BlockInput(step, image, text, modulation_of(args)))
+                    observer.on_block(number, BlockInput(step, image, text, batch.latent, modulation_of(args)))
                     return inner(args) if passing is None else passing(args, inner)
 
                 def modulation_of(args: Args) -> Callable[[], Tensor | None]:

@@ -26,6 +26,11 @@ def copied(value: Any) -> Any:
     return map_tensors(torch.clone, value)
 
 
+def on_device(value: Any, device: torch.device) -> Any:
+    """The value with its tensors on a device."""
+    return map_tensors(lambda tensor: tensor.to(device), value)
+
+
 def take_rows(
     value: Any, chosen: Sequence[slice], total: int, dim: int | None = 0, packed: bool = False, groups: bool = False
 ) -> Any:

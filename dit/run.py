@@ -7,6 +7,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from comfy.samplers import CFGGuider
+from torch import Tensor
 
 from . import block_hooks
 from .anatomy import anatomy_of
@@ -34,12 +35,35 @@ def on_run(model: ModelPatcher, key: str, start: Start) -> ModelPatcher:
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         guider: CFGGuider = executor.class_obj
         with start(guider) as wrappers:
-            for kind, wrapper in wrappers.items():
-                add_wrapper_with_key(kind, key, wrapper, guider.model_options, is_model_options=True)
+            _add({**wrappers, WrappersMP.PREDICT_NOISE: _with_options(wrappers, key)}, key, guider.model_options)
             return executor(*args, **kwargs)
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, outer_sample)
     return clone
+
+
+def _add(wrappers: Wrappers, key: str, model_options: dict[str, Any]) -> None:
+    for kind, wrapper in wrappers.items():
+        add_wrapper_with_key(kind, key, wrapper, model_options, is_model_options=True)
+
+
+def _with_options(wrappers: Wrappers, key: str) -> Callable[..., Tensor]:
+    """The run's PREDICT_NOISE wrapper, which is always given transformer_options: some samplers call the model without
+    any. These then have the run's own wrappers, and no other node's, as the host has it."""
+    own = wrappers.get(WrappersMP.PREDICT_NOISE)
+    others = {kind: wrapper for kind, wrapper in wrappers.items() if kind != WrappersMP.PREDICT_NOISE}
+
+    def predict_noise(
+        executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: Any = None
+    ) -> Tensor:
+        if "transformer_options" not in model_options:
+            model_options = {**model_options, "transformer_options": {}}
+            _add(others, key, model_options)
+        if own is None:
+            return executor(x, timestep, model_options, seed)
+        return own(executor, x, timestep, model_options, seed)
+
+    return predict_noise
 
 
 def has_run(model: ModelPatcher, key: str) -> bool:

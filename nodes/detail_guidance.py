@@ -3,7 +3,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided
+from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided, node_id_of
 
 
 class DetailGuidance(io.ComfyNode):
@@ -27,4 +27,4 @@ class DetailGuidance(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, **values: Any) -> io.NodeOutput:
-        return io.NodeOutput(guided(model, cls.hidden.unique_id, values))
+        return io.NodeOutput(guided(model, node_id_of(cls), values))

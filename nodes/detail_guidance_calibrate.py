@@ -15,7 +15,7 @@ from ..methods.calibration.grid import Sampling
 from ..methods.calibration.run import Wanted, calibrate, require_enough, runs
 from ..methods.common.drawing import require_matplotlib
 from ..methods.detail_guidance.settings import DG_SCALE, Options
-from .inputs import CATEGORY, DetailGuidanceOptionsType, fraction, ksampler_inputs, require_something
+from .inputs import CATEGORY, DetailGuidanceOptionsType, fraction, ksampler_inputs, node_id_of, require_something
 
 
 class DetailGuidanceCalibrate(io.ComfyNode):
@@ -126,7 +126,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             save_preset[0],
         )
         total = runs(wanted, anatomy_of(model[0]), len(positive)) * settings.steps
-        progress.append(ProgressBar(total, cls.hidden.unique_id))
+        progress.append(ProgressBar(total, node_id_of(cls)))
         made = calibrate(model[0], vae[0], sampling, wanted)
         return io.NodeOutput(made.layer, made.scale, made.sheet, made.plot, made.report, start_percent[0])
 

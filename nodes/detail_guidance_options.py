@@ -3,7 +3,15 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..methods.detail_guidance.settings import AUTO, WORDS_SOFT, Batching, Options, ScaleIs, parse_channels
+from ..methods.detail_guidance.settings import (
+    AUTO,
+    WORDS_SOFT,
+    Batching,
+    Options,
+    ScaleIs,
+    parse_channels,
+    without_rounding,
+)
 from .inputs import CATEGORY, DetailGuidanceOptionsType, DetailGuidanceProfile, WordsType, finding_inputs, fraction
 
 
@@ -111,4 +119,5 @@ class DetailGuidanceOptions(io.ComfyNode):
         if mask is not None:
             mask = mask.float()
             mask = mask.unsqueeze(0) if mask.ndim == 2 else mask  # some packs make single masks without a batch
+            mask = without_rounding(mask)
         return io.NodeOutput(Options(channels=parse_channels(channels), mask=mask, **values))

@@ -28,7 +28,7 @@ class DetailGuidanceReport(io.ComfyNode):
     @classmethod
     def execute(cls, latent: dict[str, Any]) -> io.NodeOutput:
         reports = reports_of_this_prompt()
-        if reports and cls.hidden.extra_pnginfo is not None:  # prompts of scripts have none
+        if reports and cls.hidden is not None and cls.hidden.extra_pnginfo is not None:  # prompts of scripts have none
             cls.hidden.extra_pnginfo[METADATA] = [report.summary() for report in reports]
         text = "\n".join(part for report in reports for part in (report.line(), *report.warnings))
         return io.NodeOutput(

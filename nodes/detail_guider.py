@@ -5,7 +5,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
 from comfy_api.latest import io
 
-from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided
+from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided, node_id_of
 
 
 class DetailGuider(io.ComfyNode):
@@ -49,7 +49,7 @@ class DetailGuider(io.ComfyNode):
             raise ValueError(f"cfg: {cfg} is outside 0 to 100.")
         if negative is None and not isclose(cfg, 1.0):
             raise ValueError(f"negative: not connected, but cfg = {cfg:g} needs it. Connect it, or set cfg to 1.")
-        guider = CFGGuider(guided(model, cls.hidden.unique_id, values))
+        guider = CFGGuider(guided(model, node_id_of(cls), values))
         conditions = {"positive": positive} | ({} if negative is None else {"negative": negative})
         guider.inner_set_conds(conditions)
         guider.set_cfg(cfg)

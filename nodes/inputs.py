@@ -168,6 +168,11 @@ def sampled(
     return ksample(watched, positive, negative, latent_image, KSamplerSettings(**settings)).latent
 
 
+def node_id_of(node: type[io.ComfyNode]) -> str | None:
+    """The execution id of a node that runs; None where another executor, or a script, gives no hidden inputs."""
+    return None if node.hidden is None else node.hidden.unique_id
+
+
 def require_something(positive: list, latent_image: dict[str, Any]) -> None:
     """Refuse to sample without a prompt or a latent.
 

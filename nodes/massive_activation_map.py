@@ -59,10 +59,6 @@ class MassiveActivationMap(io.ComfyNode):
         options = Options(massive_ratio=massive_ratio, max_channels=max_channels, profile=profile)
         recording = MapRecording(block, options.perturbation(block))
         latent = sampled(recording, model, **values)
-        shape = latent["samples"].shape
-        drawn = maps(
-            recording,
-            f"block {block} ({anatomy.blocks[block].name})",
-            lambda tokens: anatomy.token_grid(tokens, shape),
-        )
+        name = f"block {block} ({anatomy.blocks[block].name})"
+        drawn = maps(recording, name, anatomy.token_grid)
         return io.NodeOutput(drawn, recording.report(), latent)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..family import Block, Key, Order
 from ..forward import Args, Chunk, ChunkKey, Inner, Patch, by_key, unchanged
-from ..rows import concatenated, copied, copy_rows, repeat_chunks, take_rows
+from ..rows import concatenated, copied, copy_rows, on_device, repeat_chunks, take_rows
 from ..token_layout import TokenLayout, checked
 from .request import StepRequest
 
@@ -34,7 +34,7 @@ class PrefixState:
         outputs: block → what it returned, of blocks before the branch; only where later blocks are given it too.
     """
 
-    statistics: dict[int, Tensor] = field(default_factory=dict)
+    statistics: dict[int, Tensor | None] = field(default_factory=dict)
     hidden_states: dict[str, Any] = field(default_factory=dict)
     outputs: dict[int, Any] = field(default_factory=dict)
 
@@ -96,13 +96,13 @@ class StepForward:
         """A view of a chunk's image tokens at a block's input."""
         return self.layout.image_tokens(self.blocks[block].stage, args, chunk.rows)
 
-    def observe(self, block: int, args: Args, conditional: Chunk) -> Tensor:
+    def observe(self, block: int, args: Args, conditional: Chunk) -> Tensor | None:
         """The statistics of a conditional chunk at a block's input; also noted in the trace."""
         statistics = self.request.perturbations[block].observe(self.image_tokens(block, args, conditional))
         self.trace.of(conditional).statistics[block] = statistics
         return statistics
 
-    def perturb(self, block: int, args: Args, statistics: Mapping[Chunk, Tensor], ours: bool) -> Args:
+    def perturb(self, block: int, args: Args, statistics: Mapping[Chunk, Tensor | None], ours: bool) -> Args:
         """A block's arguments with perturbed chunks.
 
         Args:
@@ -304,7 +304,9 @@ def resume_from_prefix(forward: StepForward, prefixes: dict[Chunk, PrefixState])
             if block == forward.request.first:
                 args = {**args, **state(block, args, device)}
             statistics = {
-                chunk: each.statistics[block].to(device) for chunk, each in prefixes.items() if block in each.statistics
+                chunk: on_device(each.statistics[block], device)
+                for chunk, each in prefixes.items()
+                if block in each.statistics
             }
             return inner(forward.perturb(block, args, statistics, ours=block == forward.request.first))
 

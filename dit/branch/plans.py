@@ -24,6 +24,7 @@ KEY = "detail_guidance.branch"  # of the wrappers
 NAMESPACE = "detail_guidance"  # of the perturbed conditions' ids
 _ATTENTION_INPUTS = ("attn1_patch", "attn2_patch")
 _ATTENTION_OUTPUTS = ("attn1_output_patch", "attn2_output_patch")
+_MODEL_INPUTS = ("post_input",)
 
 
 @contextmanager
@@ -136,7 +137,7 @@ def sequential(request: StepRequest, call: CondBatchCall) -> StepResult:
 def _result(
     call: CondBatchCall, predictions: list[Tensor], perturbed: Tensor, plan: Plan, trace: StepTrace
 ) -> StepResult:
-    statistics: dict[int, list[Tensor]] = defaultdict(list)
+    statistics: dict[int, list[Tensor | None]] = defaultdict(list)
     for prefix in trace.prefixes.values():
         for block, observed in prefix.statistics.items():
             statistics[block].append(observed)
@@ -229,6 +230,8 @@ def _may_be_batched(request: StepRequest, call: CondBatchCall) -> bool:
         return False
     if _rows_look_at_each_other(request, call):
         return False
+    if _patched_at(_MODEL_INPUTS, call):
+        return False  # style references join tokens for as many rows as they were made for
     if not request.every_step and _patched_at(_ATTENTION_INPUTS, call):
         return False  # what they keep from a batch with perturbed rows is not for one without
     for cond in call.positive:

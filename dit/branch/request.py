@@ -29,21 +29,23 @@ Source = Literal["computed", "not requested", "cache", "inactive"]
 class Perturbation(Protocol):
     """One way to perturb a prediction at one place of the model: the image tokens at a block's input."""
 
-    def observe(self, hidden_states: Tensor) -> Tensor:
-        """The statistics of a condition's unperturbed image tokens that `apply` needs.
+    def observe(self, hidden_states: Tensor) -> Tensor | None:
+        """The statistics that `apply` needs of a condition's image tokens, taken where nothing has been perturbed.
 
         Args:
-            hidden_states: image tokens at a block's input, (rows, tokens, …, channels).
+            hidden_states: image tokens at a block's input, (rows, tokens, channels); (rows, frames, rows of tokens,
+                columns, channels) on families whose blocks keep that grid.
 
         Returns:
-            A tensor on the same device, computed without waiting for the device.
+            A tensor on the same device, computed without waiting for the device; None where there is nothing to know.
         """
 
-    def apply(self, hidden_states: Tensor, statistics: Tensor, keep: float) -> None:
+    def apply(self, hidden_states: Tensor, statistics: Any, keep: float) -> None:
         """Perturb image tokens in place.
 
         Args:
-            hidden_states: the perturbed rows' image tokens, (rows, tokens, …, channels), a view that may be written to.
+            hidden_states: the perturbed rows' image tokens, shaped as in `observe`, a view that may be written to. At
+                the second and later blocks of several they already come from perturbed ones.
             statistics: the result of `observe` for the condition that these rows are copies of.
             keep: ρ, 0 to 1: how much is kept of what the perturbation takes away; 0 is the whole perturbation.
         """
@@ -147,7 +149,7 @@ class StepStats:
     source: Source
     plan: Plan | None = None
     partly: bool = False
-    statistics: Mapping[int, Sequence[Tensor]] = field(default_factory=dict)
+    statistics: Mapping[int, Sequence[Tensor | None]] = field(default_factory=dict)
     measured: Mapping[int, Tensor] = field(default_factory=dict)
     orders: Mapping[str, Order] = field(default_factory=dict)
     token_sums: TokenSums = field(default_factory=dict)

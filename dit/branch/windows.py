@@ -117,7 +117,7 @@ def _orders(parts: Sequence[StepStats]) -> dict[str, Order]:
 
 def _of_all(parts: Sequence[StepStats]) -> StepStats:
     """The stats of a step by those of its windows."""
-    statistics: dict[int, list[Tensor]] = defaultdict(list)
+    statistics: dict[int, list[Tensor | None]] = defaultdict(list)
     for part in parts:
         for block, observed in part.statistics.items():
             statistics[block].extend(observed)

@@ -1,9 +1,9 @@
 """One sampling run under Detail Guidance: which steps are guided, the formula, and the report's figures."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from math import inf
+from math import inf, nan
 from typing import Any, Literal
 from uuid import UUID
 
@@ -238,7 +238,12 @@ class Run:
         )
 
     def _facts(self) -> RunFacts:
-        schedule = self.schedule
+        schedule, conds, strength, not_finite = self.schedule, self.guider.conds, 0.0, 0
+        if self.strengths:
+            each = torch.stack(self.strengths) if _alike(self.strengths) else torch.cat(self.strengths)[:, None]
+            finite = each.isfinite()
+            strength = each[finite].mean().item() if finite.any() else nan
+            not_finite = int((~finite).any(dim=0).sum())
         whole = float(schedule[0]) >= 0.99 * self.window.noisiest and float(schedule[-1]) == 0
         return RunFacts(
             settings=self.settings,
@@ -252,7 +257,9 @@ class Run:
             computed=self.computed,
             cached=self.sources["cached"],
             without=self.sources["nothing"],
-            strength=torch.cat(self.strengths).nanmean().item() if self.strengths else 0.0,
+            strength=strength,
+            not_finite=not_finite,
+            positives=len(conds["positive"]) if "positive" in conds else None,
             uncompiled=self.uncompiled,
             sequential=self.batching == "sequential",
             channels={block: _true_indices(self.channels[block]) for block in self.layers},
@@ -264,6 +271,11 @@ def _finite(ratios: Mapping[int, Tensor]) -> dict[int, float]:
     """Numbers that JSON can hold, in the blocks' order."""
     numbers = {block: ratio.item() for block, ratio in sorted(ratios.items())}
     return {block: number for block, number in numbers.items() if abs(number) < inf}
+
+
+def _alike(strengths: Sequence[Tensor]) -> bool:
+    """Whether every step had the same number of pictures."""
+    return len({len(each) for each in strengths}) == 1
 
 
 def _picture(packed: Tensor, shape: torch.Size) -> Tensor:

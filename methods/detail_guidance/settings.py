@@ -8,10 +8,10 @@ from torch import Tensor
 
 from ..common.numbers import parse_numbers, require
 from ..massive_activations.perturbations import (
-    ChannelPerturbation,
     ListedChannels,
     MassiveActivations,
     ProfiledChannels,
+    ReportedPerturbation,
 )
 from ..massive_activations.profile import Profile
 from ..regions.masks import Region
@@ -27,6 +27,8 @@ LAYER = 0.7
 MASSIVE_RATIO = 8.0
 MAX_CHANNELS = 4
 WORDS_SOFT = 0.2
+
+ROUNDING = 1e-4  # by which a mask may pass 0 or 1: blurring and resizing do
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +81,14 @@ class Options:
         if self.mask is not None:
             if self.mask.ndim != 3 or self.mask.numel() == 0:
                 raise ValueError(f"mask: its shape is {tuple(self.mask.shape)}, it must be (pictures, height, width).")
-            require("mask", self.mask.min().item(), 0.0, 1.0)
-            require("mask", self.mask.max().item(), 0.0, 1.0)
+            low, high = self.mask.min().item(), self.mask.max().item()
+            if not 0 <= low <= high <= 1:
+                raise ValueError(
+                    f"mask: its values go from {low:g} to {high:g}, 0 to 1 is allowed. Add masks with Mask Composite, "
+                    "which keeps to that, or make it one of an image."
+                )
 
-    def perturbation(self, block: int) -> ChannelPerturbation:
+    def perturbation(self, block: int) -> ReportedPerturbation:
         """What perturbs the second prediction at a block's input."""
         if self.profile is not None:
             return ProfiledChannels(self.profile, block)
@@ -132,6 +138,12 @@ class Settings:
     @property
     def off(self) -> bool:
         return self.dg_scale == 0
+
+
+def without_rounding(mask: Tensor) -> Tensor:
+    """A mask whose values pass 0 or 1 by rounding alone, within 0 to 1; others stay as they are."""
+    beyond = max(-mask.min().item(), mask.max().item() - 1) if mask.numel() else 0.0
+    return mask.clamp(0, 1) if 0 < beyond <= ROUNDING else mask
 
 
 def parse_channels(text: str) -> tuple[int, ...] | None:

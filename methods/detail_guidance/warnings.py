@@ -23,7 +23,9 @@ class RunFacts:
             and its node's other stages not.
         steps, inside, guided: predictions; those inside the window; those of them that predicted the positive.
         computed, cached, without: guided steps by where their D − D_m is from.
-        strength: mean relative strength; not finite where predictions are not.
+        strength: mean relative strength, of the pictures where it is finite.
+        not_finite: pictures of the batch whose predictions were not finite in some step.
+        positives: number of the guider's positive conditions; None where it calls them otherwise.
         uncompiled: whether torch.compile around the whole model was set aside.
         sequential: whether the last steps ran by the sequential plan.
         channels: block → channels that were disrupted in any step.
@@ -42,6 +44,8 @@ class RunFacts:
     cached: int
     without: int
     strength: float
+    not_finite: int
+    positives: int | None
     uncompiled: bool
     sequential: bool
     channels: dict[int, list[int]]
@@ -65,7 +69,9 @@ def _of_steps(run: RunFacts) -> Iterator[str]:
             f"no step lies between start_percent {run.settings.start_percent:g} and end_percent "
             f"{run.settings.end_percent:g}: nothing was guided. Widen them, or take more steps."
         )
-    if run.steps == 0:
+    if run.positives == 0:
+        yield "nothing was guided: the positive is empty. Connect a text encoder's conditioning to it."
+    elif run.steps == 0:
         yield f"nothing was guided: {run.guider} does not predict through the host's guider, which this pack extends."
     elif run.inside > run.guided:
         yield (
@@ -85,9 +91,12 @@ def _of_steps(run: RunFacts) -> Iterator[str]:
 
 
 def _of_strength(run: RunFacts) -> Iterator[str]:
-    if not isfinite(run.strength):
-        yield "predictions are not finite numbers (NaN or infinite). Try other weights, or more precision."
-    elif run.strength > TOO_STRONG:
+    if run.not_finite:
+        yield (
+            f"predictions of {run.not_finite} of the pictures are not finite numbers (NaN or infinite). Try other "
+            "weights, or more precision."
+        )
+    if isfinite(run.strength) and run.strength > TOO_STRONG:
         yield (
             f"the added detail is {run.strength:.0%} of the step that the model itself takes: pictures come apart at "
             "such strengths. Lower dg_scale, or set limit in the options."

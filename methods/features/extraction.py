@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...dit import BlockInput, anatomy_of, forward_noised, model_fingerprint, observed
-from ..massive_activations.perturbations import ChannelPerturbation
+from ..massive_activations.perturbations import ReportedPerturbation
 from ..massive_activations.recording import NOTHING
 from .features import Features, features, on_grid
 
@@ -32,7 +32,7 @@ class Extraction:
     noise_level: float
     draws: int
     seed: int
-    finder: ChannelPerturbation
+    finder: ReportedPerturbation
     modulate: bool
     maps: bool
 
@@ -101,7 +101,7 @@ class FeatureRecording:
     """
 
     block: int
-    finder: ChannelPerturbation
+    finder: ReportedPerturbation
     modulate: bool
     maps: bool
     sigmas: list[float] = field(default_factory=list)

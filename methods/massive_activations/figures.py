@@ -20,20 +20,20 @@ def figures(recording: Recording, profile: Profile) -> Tensor:
     return torch.stack(drawn)
 
 
-def maps(recording: MapRecording, name: str, grid: Callable[[int], tuple[int, ...]]) -> Tensor:
+def maps(recording: MapRecording, name: str, grid: Callable[[int, Sequence[int]], tuple[int, ...]]) -> Tensor:
     """A picture for each step, (steps, height, width, 3): the massive activations over the first picture's tokens, of a
     video's middle frame. All have one scale, so that steps can be compared.
 
     Args:
         name: the block's name.
-        grid: how many frames, of a video, rows and columns so many tokens are.
+        grid: number of tokens, their latent's shape → frames (of a video), rows and columns of tokens.
     """
     if not recording.maps:
         raise ValueError(NOTHING)
     most = max(float(each.magnitude.max()) for each in recording.maps.values())
     drawn = []
     for step, each in sorted(recording.maps.items()):
-        *_, rows, columns = grid(len(each.magnitude))
+        *_, rows, columns = grid(len(each.magnitude), each.latent)
         frames = each.magnitude.view(-1, rows, columns)  # of a context window fewer than of the whole
         shown = frames[len(frames) // 2]
         figure, (axes,) = new_figure(1, f"{name}, σ {recording.sigmas[step]:.3g}: {each}")

@@ -3,7 +3,7 @@
 # Each multiplies channels of the image tokens by the keep factor ρ: 0 is the paper's own [DG], more is softer [EMA].
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -11,17 +11,17 @@ from .channels import disrupt_, listed_channels, massive_channels
 from .profile import Profile
 
 
-class ChannelPerturbation(Protocol):
-    """A perturbation whose statistics are the channels it multiplies, bool (channels,)."""
+class ReportedPerturbation(Protocol):
+    """A `Perturbation` that Detail Guidance reports: it also tells which channels it changes."""
 
     def observe(self, hidden_states: Tensor) -> Tensor:
-        """The channels to be multiplied, bool (channels,), of image tokens (rows, tokens, …, channels)."""
+        """As of `Perturbation`; for those of channels the channels themselves, bool (channels,)."""
 
-    def apply(self, hidden_states: Tensor, statistics: Tensor, keep: float) -> None:
-        """Multiply these channels of image tokens (rows, tokens, …, channels) by `keep`, in place."""
+    def apply(self, hidden_states: Tensor, statistics: Any, keep: float) -> None:
+        """As of `Perturbation`: perturbs image tokens (rows, tokens, …, channels) in place."""
 
-    def channels(self, statistics: Tensor) -> Tensor | None:
-        """The channels that the report tells, bool (channels,); None where the perturbation is not about channels."""
+    def channels(self, statistics: Any) -> Tensor | None:
+        """The channels for the report, bool (channels,); None where the perturbation is not about channels."""
 
 
 class _OfChannels:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...dit import BlockInput
 from .channels import most_massive
-from .perturbations import ChannelPerturbation
+from .perturbations import ReportedPerturbation
 from .profile import Profile
 
 Where = tuple[int, int]  # step, block
@@ -141,11 +141,13 @@ class Map:
         magnitude: mean of |z| over the massive channels, or of the largest channel where none is massive, (tokens,).
         channels: these channels, bool (channels,).
         massive: whether they are massive, bool ().
+        latent: shape of the latent that the tokens are of.
     """
 
     magnitude: Tensor
     channels: Tensor
     massive: Tensor
+    latent: torch.Size
 
     @property
     def variation(self) -> float:
@@ -167,7 +169,7 @@ class MapRecording:
     """
 
     block: int
-    finder: ChannelPerturbation
+    finder: ReportedPerturbation
     sigmas: list[float] = field(default_factory=list)
     maps: dict[int, Map] = field(default_factory=dict)
 
@@ -179,7 +181,7 @@ class MapRecording:
         magnitude = z.abs().flatten(0, -2).float()
         largest = torch.zeros_like(found).scatter(0, magnitude.mean(dim=0).argmax(dim=0, keepdim=True), True)
         channels = torch.where(found.any(), found, largest)
-        self.maps[given.step] = Map(magnitude @ channels.float() / channels.sum(), channels, found.any())
+        self.maps[given.step] = Map(magnitude @ channels.float() / channels.sum(), channels, found.any(), given.latent)
 
     def report(self) -> str:
         """The maps' uniformity in words, a line for each step.

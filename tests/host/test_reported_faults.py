@@ -1,5 +1,6 @@
 """Situations that once went wrong in silence, each as the kind that it is."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -13,8 +14,10 @@ from comfy.context_windows import IndexListContextHandler
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from comparison import with_context_windows
 from family_models import CASES, load
-from models import MASSIVE, conditioning, latent, model
+from models import MASSIVE, conditioning, flux, latent, model
+from models import subject as subject_of
 from peak import peak_of
+from plain import relative_error
 from sampling import detail_guider, reported, sample, stock_guider
 from test_layouts import wrong_order
 from test_words import words_of
@@ -204,7 +207,7 @@ def test_a_probes_statistics_leave_the_device(pack, monkeypatch):
     on_device = lambda z: module.Statistics(torch.ones(4).as_subclass(OnDevice), torch.ones(4).as_subclass(OnDevice))  # noqa: E731
     monkeypatch.setattr(module, "statistics", on_device)
     recording = module.Recording("SD3 / SD3.5", "sd3", ["a", "b"])
-    given = pack.module("dit").BlockInput(0, torch.zeros(1, 2, 4), None, lambda: None)
+    given = pack.module("dit").BlockInput(0, torch.zeros(1, 2, 4), None, torch.Size([1, 4, 2, 4]), lambda: None)
     for step in range(3):
         recording.sigmas.append(1.0)
         for block in range(2):
@@ -440,3 +443,136 @@ def test_the_report_counts_what_it_says(pack):
     _, report = reported(pack, guider, steps=4)
     assert report.steps == 4 and report.steps_guided == 2 and report.channels == {2: list(MASSIVE)}
     assert "2 steps were not guided" in " ".join(report.warnings)
+
+
+# Other executors, samplers and patches
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_sampler_that_passes_no_options_on(pack, subject, batch, every):
+    """As some packs write them: equal to the plain implementation, and the host's own defaults stay empty."""
+
+    @torch.no_grad()
+    def sampler(model, x, sigmas, extra_args=None, callback=None, disable=None, **_):
+        for sigma, following in itertools.pairwise(sigmas):
+            denoised = model(x, sigma * x.new_ones(len(x)), denoise_mask=None, seed=1)
+            x = x + (x - denoised) / sigma * (following - sigma)
+        return x
+
+    def sampled(guider):
+        x = latent(batch, 8)["samples"]
+        sigmas = comfy.samplers.calculate_sigmas(subject.model.get_model_object("model_sampling"), "simple", 3)
+        return guider.sample(x, x * 0, comfy.samplers.KSAMPLER(sampler), sigmas, seed=1)
+
+    guider = detail_guider(pack, subject.model, {"every": every}, cfg=3.0)
+    with pack.reports() as reports:
+        actual = sampled(guider)
+    plain = subject.plain(subject.model, conditioning(1), conditioning(2), 3.0, w=1.5, host_cfg=True)
+    error = relative_error(actual, sampled(plain))
+    assert error <= 1e-5 if every == 1 else actual.isfinite().all()
+    assert reports[0].steps_guided == 3
+    assert comfy.samplers.CFGGuider.predict_noise.__defaults__[0] == {}
+
+
+def test_what_looks_at_a_run_sees_a_sampler_without_options(pack, monkeypatch):
+    """The probe, and words."""
+    expected = made(pack, "MassiveActivationProbe")
+    euler = comfy.samplers.k_diffusion_sampling.sample_euler
+
+    def without_options(model, x, sigmas, extra_args=None, **more):
+        return euler(lambda x, sigma, **_: model(x, sigma, denoise_mask=None, seed=1), x, sigmas, {}, **more)
+
+    monkeypatch.setattr(comfy.samplers.k_diffusion_sampling, "sample_euler", without_options)
+    seen = made(pack, "MassiveActivationProbe")
+    assert seen == expected and torch.equal(seen.magnitudes, expected.magnitudes)
+    guider = detail_guider(pack, model(), {"words": words_of(pack, 7, 0.4)})
+    _, report = reported(pack, guider)
+    assert report.mask is not None and report.steps_fired == 2
+
+
+@pytest.mark.parametrize("node, extra", [("DetailGuidance", {}), ("DetailGuider", {"cfg": 3.0})])
+@pytest.mark.parametrize("call", ["execute", "EXECUTE_NORMALIZED"])
+def test_nodes_without_hidden_inputs(pack, node, extra, call):
+    """Exported scripts and other packs' executors give none."""
+    values = {"dg_scale": 0.5, "layer_start": 0.5, "layer_end": 0.5, "start_percent": 0.0, "end_percent": 1.0}
+    if extra:
+        values |= {"positive": conditioning(1), "negative": conditioning(2), **extra}
+    cls = pack.classes[node]
+    assert cls.hidden is None
+    assert getattr(cls, call)(model=model(), **values) is not None
+
+
+def test_the_report_node_without_hidden_inputs(pack, monkeypatch):
+    module = pack.module("nodes.detail_guidance_report")
+    _, report = reported(pack, detail_guider(pack, model()))
+    monkeypatch.setattr(module, "reports_of_this_prompt", lambda: [report])
+    _, text = pack.classes["DetailGuidanceReport"].execute(latent=latent()).args
+    assert text.startswith("Detail Guidance: SD3 / SD3.5")
+
+
+@pytest.mark.parametrize("batching", ["auto", "together", "in turn"])
+def test_a_patch_of_the_models_input_that_joins_one_row(pack, batching):
+    """As core's USOStyleReference does on Flux: a forward of two rows would fail."""
+    patcher = flux().clone()
+    tokens = torch.randn(1, 3, 256, generator=torch.Generator().manual_seed(1))
+
+    def join(args):
+        txt = torch.cat([tokens, args["txt"]], dim=1)
+        ids = torch.cat([torch.zeros(1, 3, 3), args["txt_ids"]], dim=1)
+        return {**args, "txt": txt, "txt_ids": ids}
+
+    patcher.set_model_post_input_patch(join)
+    expected = sample(subject_of("Flux").plain(patcher, conditioning(1), None, 1.0, w=1.5, host_cfg=True), size=8)
+    guider = detail_guider(pack, patcher, {"batching": batching}, cfg=1.0, negative=None)
+    actual, report = reported(pack, guider, size=8)
+    assert relative_error(actual, expected) <= 1e-5
+    told = [warning for warning in report.warnings if "together was not possible here" in warning]
+    assert bool(told) == (batching == "together")
+
+
+def areas():
+    area = node_helpers.conditioning_set_values(conditioning(1), {"area": (8, 16, 0, 0), "strength": 1.0})
+    other = node_helpers.conditioning_set_values(conditioning(3), {"area": (8, 8, 8, 8), "strength": 1.0})
+    return {"one beside the whole": area + conditioning(3), "one alone": area, "two of other shapes": area + other}
+
+
+@pytest.mark.parametrize("positive", areas().values(), ids=areas())
+def test_a_map_of_a_regional_prompt(pack, positive):
+    """Of the part of the picture that the first condition has."""
+    inputs = {"positive": positive, "negative": conditioning(2), "latent_image": latent(), "steps": 2, "layer": 0.5}
+    pictures, report, _ = pack.outputs("MassiveActivationMap", model=model(), **inputs).args
+    assert len(pictures) == 2 and pictures.isfinite().all() and len(report.splitlines()) == 2
+
+
+def test_a_mask_that_passes_one_by_rounding(pack):
+    mask = torch.ones(1, 16, 16)
+    exact = sample(detail_guider(pack, model(), {"mask": mask}))
+    assert torch.equal(sample(detail_guider(pack, model(), {"mask": mask * 1.0000005})), exact)
+    for wrong in (mask * 1.2, mask * -0.1):
+        with pytest.raises(ValueError, match=r"mask: its values go from .* to .*, 0 to 1 is allowed\. Add masks with"):
+            pack.run("DetailGuidanceOptions", mask=wrong)
+
+
+def test_one_picture_of_a_batch_that_is_not_finite(pack):
+    broken = model().clone()
+
+    def second_is_nan(apply_model, args):
+        out = apply_model(args["input"], args["timestep"], **args["c"])
+        out[1::2] = torch.nan
+        return out
+
+    broken.set_model_unet_function_wrapper(second_is_nan)
+    _, report = reported(pack, detail_guider(pack, broken), batch=2)
+    assert "predictions of 1 of the pictures are not finite numbers" in " ".join(report.warnings)
+    assert 0 < report.relative_strength < torch.inf
+
+
+def test_an_empty_positive_is_not_the_guiders_fault(pack):
+    guided = pack.run("DetailGuidance", model=model())
+    guider = stock_guider(guided)
+    guider.inner_set_conds({"positive": [], "negative": conditioning(2)})
+    guider.predict_noise = lambda x, *args, **more: x
+    _, report = reported(pack, guider)
+    assert "the positive is empty. Connect a text encoder's conditioning" in " ".join(report.warnings)
+    assert "does not predict" not in " ".join(report.warnings)
