@@ -95,7 +95,6 @@ class Subject:
             "positive": self._words(self.prompts[number]),
             "negative": self.negative,
             "latent_image": {"samples": empty},
-            "denoise": 1.0,
         }
 
     def pictures(self, model: Any) -> np.ndarray:

@@ -397,3 +397,29 @@ def test_tokens_without_positions_are_refused(dit):
         dit.append_tokens(
             dit.anatomy_of(model()), 0, layout, {"img": args["img"], "txt": None}, torch.zeros(1, 2, 8), 1
         )
+
+
+# What a row of the table says is believed only where it is tried
+
+
+def claims():
+    """Field of a stage → the cases that try it."""
+    from test_features import MODULATED
+    from test_words import READ
+
+    return {"sublayers": GATED, "positions": APPENDED, "modulation": tuple(MODULATED), "prompt_keys": tuple(READ)}
+
+
+@pytest.mark.parametrize("field", ["sublayers", "positions", "modulation", "prompt_keys"])
+def test_what_a_row_says_is_tried(pack, dit, field):
+    """Every family whose row has the field, but those of classes that this host lacks."""
+    families = pack.module("dit.families").FAMILIES
+    cases = [name for name in claims()[field] if CASES[name].lacking is None]
+    tried = {"sd3"} | {dit.anatomy_of(load(name)).family.id for name in cases}
+    here = {dit.anatomy_of(load(name)).family.id for name, case in CASES.items() if case.lacking is None}
+    said = {family.id for family in families if any(vars(stage)[field] for stage in family.stages)}
+    # Rows that share their stages with one that is tried.
+    shared = {
+        family.id for family in families for other in families if other.id in tried and family.stages == other.stages
+    }
+    assert said & (here | {"sd3"}) <= tried | shared
