@@ -25,10 +25,10 @@ test: page check
 
 # The first that fails ends it. A family of each kind: joined and separate streams, text first, hooked, across, video.
 CORE = test_formula test_dit test_reported_faults test_perturbations test_rows test_contract test_options
+KINDS = (Flux or Qwen-Image or Lumina or AuraFlow or HunyuanVideo or video) and not compiled
 test-core: host
 	$(PYTEST) $(EVERY_CORE) --exitfirst tests/mathematics $(CORE:%=tests/host/%.py)
-	$(PYTEST) $(EVERY_CORE) --exitfirst tests/host/test_families.py tests/host/test_layouts.py \
-		-k "Flux] or [Flux- or Qwen-Image] or [Qwen-Image- or Wan_text or Lumina"
+	$(PYTEST) $(EVERY_CORE) --exitfirst tests/host/test_families.py tests/host/test_layouts.py -k "$(KINDS)"
 
 # What needs neither a browser nor Node.js.
 test-host: host
