@@ -429,6 +429,16 @@ def test_new_files_know_the_family_by_its_id(pack):
     assert made(pack, "MassiveActivationProfile").family == "sd3" == made(pack, "DiTFeatures").family
 
 
+def test_features_of_earlier_files_match_new_ones(pack):
+    """They name the family otherwise; the weights are the same."""
+    new = made(pack, "DiTFeatures")
+    old = replace(new, family="SD3 / SD3.5")
+    for source, target in ((old, new), (new, old)):
+        assert pack.outputs("MatchFeatures", source=source, target=target, points="40, 40").args[0]
+    with pytest.raises(ValueError, match="target: its model is SD3 / SD3"):
+        pack.outputs("MatchFeatures", source=new, target=replace(old, fingerprint="0" * 16), points="40, 40")
+
+
 def test_the_report_counts_what_it_says(pack):
     """Guided steps are those that predicted the positive, and not all that lie in the window."""
     patcher = model()
