@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, copy_nested_dicts, get_wrappers_with_key
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
@@ -56,9 +56,11 @@ def _with_options(wrappers: Wrappers, key: str) -> Callable[..., Tensor]:
     def predict_noise(
         executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: Any = None
     ) -> Tensor:
-        if "transformer_options" not in model_options:
-            model_options = {**model_options, "transformer_options": {}}
-            _add(others, key, model_options)
+        options = model_options.get("transformer_options", {})
+        missing = {k: each for k, each in others.items() if each not in get_wrappers_with_key(k, key, options)}
+        if missing or "transformer_options" not in model_options:
+            model_options = {**model_options, "transformer_options": copy_nested_dicts(options)}
+            _add(missing, key, model_options)
         if own is None:
             return executor(x, timestep, model_options, seed)
         return own(executor, x, timestep, model_options, seed)

@@ -78,7 +78,7 @@ def ksample(
         start,
         noise_mask=latent.get("noise_mask"),
         callback=after_step,
-        disable_pbar=True,
+        disable_pbar=on_step is not None or not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=settings.seed,
     )
     seconds = time.perf_counter() - begun

@@ -49,6 +49,8 @@ app.registerExtension({
     });
     api.addEventListener("detail_guidance.preset", ({ detail }) => keepPreset(detail));
     fetchKept();
+    if (!api.clientId) api.addEventListener("status", fetchKept, { once: true });
+    api.addEventListener("reconnected", fetchKept); // a server that was restarted does not know this page
   },
 
   nodeCreated(node) {
@@ -73,7 +75,7 @@ async function fetchKept() {
     ["reports", keep],
   ]) {
     const kept = await api.fetchApi(
-      `/detail_guidance/${route}?${new URLSearchParams({ client_id: api.clientId ?? "" })}`,
+      `/detail_guidance/${route}?${new URLSearchParams({ client_id: api.clientId ?? api.initialClientId ?? "" })}`,
     );
     if (kept.ok) (await kept.json()).forEach(take);
   }

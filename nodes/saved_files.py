@@ -3,7 +3,7 @@ shape of every pair of Save and Load nodes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import folder_paths
@@ -60,7 +60,7 @@ class SavedFiles:
             ValueError: the prefix leads out of the folder.
         """
         path = PurePosixPath(prefix.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]:
+        if path.is_absolute() or ".." in path.parts or PureWindowsPath(prefix).drive:
             raise ValueError(
                 f"filename_prefix: {prefix!r} leads out of output/{self.folder}. Give a name such as {self.value!r}, "
                 f"or one in a folder below it, such as 'mine/{self.value}'."

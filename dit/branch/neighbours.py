@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-# Packs' caches that keep a state for the positive and one for the negative, call by call. A wrapper is theirs when its
-# module, its class or its function is called so.
+# Packs' caches that keep a state for the positive and one for the negative, call by call. A wrapper is theirs when the
+# name of its module or its class has one of these in it (WanVideoTeaCacheKJ), or its function is called so.
 _COUNTING_CACHES = {"teacache", "fbcache", "firstblockcache", "magcache"}
 _REMEDY = "Remove that node, or Detail Guidance."
 
@@ -38,8 +38,9 @@ def naming_neighbour(wrapper: Callable[..., Any] | None) -> Iterator[None]:
     function = unwrap(wrapper if isroutine(wrapper) else type(wrapper).__call__)
     # The host names a pack's modules by the path of its folder.
     module = PurePath(getattr(function, "__module__", None) or "").name
-    name = f"{module}.{getattr(function, '__qualname__', repr(function)).removesuffix('.__call__')}"
-    if _counts_calls(name):
+    full_name = f"{module}.{getattr(function, '__qualname__', repr(function))}"
+    name = full_name.removesuffix(".__call__")
+    if _counts_calls(full_name):
         raise ValueError(
             f"Detail Guidance cannot work beside {name}: it keeps a state for the positive and one for the negative, "
             f"from call to call, and the detail rows are neither. {_REMEDY}"
@@ -60,6 +61,6 @@ def naming_neighbour(wrapper: Callable[..., Any] | None) -> Iterator[None]:
 
 
 def _counts_calls(name: str) -> bool:
-    """Whether one of the parts of a dotted name, without "ComfyUI" and such, is a counting cache's."""
-    words = (re.sub(r"[^a-z]", "", part.lower()) for part in name.split("."))
-    return any(re.sub("^(comfyui|comfy|apply)|(node|nodes|wrapper)$", "", word) in _COUNTING_CACHES for word in words)
+    """Whether the dotted name of a function is a counting cache's."""
+    *around, own = (re.sub(r"[^a-z]", "", part.lower()) for part in name.split("."))
+    return own in _COUNTING_CACHES or any(cache in part for part in around for cache in _COUNTING_CACHES)

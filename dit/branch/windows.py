@@ -58,6 +58,8 @@ class PerturbedWindows(ContextHandlerABC):
         self.results = results
 
     def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # copying makes one that has no attributes yet
+            raise AttributeError(name)
         return attrgetter(name)(self.inner)  # and not getattr: scanners of node packs take that for concealment
 
     def should_use_context(self, *args: Any, **kwargs: Any) -> bool:

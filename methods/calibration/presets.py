@@ -51,9 +51,10 @@ def keep(preset: Preset, family_id: str) -> str:
 
 
 def kept(user: str) -> dict[str, Preset]:
-    """Fingerprint → preset, of all of a user's files that can be read; of two for one model the newer file."""
+    """Fingerprint → preset, of all of a user's files that can be read; of two for one model the newer file. Those of
+    the default user, whom the host's multi-user mode does not have, are everyone's, below their own."""
     found: dict[str, Preset] = {}
-    for file in sorted(folder(user).glob("*.json"), key=lambda file: file.stat().st_mtime):
+    for file in [*_oldest_first(folder(page.DEFAULT_USER)), *_oldest_first(folder(user))]:
         try:
             preset = load(file)
         except ValueError as error:
@@ -61,6 +62,10 @@ def kept(user: str) -> dict[str, Preset]:
             continue
         found[preset.fingerprint] = preset
     return found
+
+
+def _oldest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
 
 
 def serve() -> None:

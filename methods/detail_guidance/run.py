@@ -35,7 +35,6 @@ from .window import Window, keep_factor
 
 # The widget's words in the code's: saved workflows hold them.
 PLANS: Mapping[str, Batching] = {"auto": "auto", "together": "batched", "in turn": "sequential"}
-PLAN_WORDS = {plan: word for word, plan in PLANS.items()}
 
 # Where a guided step's D − D_m is from: a perturbed prediction of this step; an earlier step, because `every` says so;
 # an earlier step, because another node's cache answered in the model's place; or nowhere.

@@ -1,7 +1,11 @@
 """Situations that once went wrong in silence, each as the kind that it is."""
 
+import contextlib
+import copy
 import itertools
 import json
+import os
+import types
 from dataclasses import replace
 
 import comfy.samplers
@@ -11,6 +15,7 @@ import pytest
 import torch
 from aiohttp.test_utils import make_mocked_request
 from comfy.context_windows import IndexListContextHandler
+from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from comparison import with_context_windows
 from family_models import CASES, load
@@ -170,12 +175,20 @@ def test_a_wrapper_is_not_refused_for_a_part_of_its_name(pack):
     assert torch.equal(actual, sample(detail_guider(pack, model())))
 
 
-@pytest.mark.parametrize("module, name", [("custom_nodes.ComfyUI-TeaCache.nodes", "unet_wrapper_function")])
-def test_a_counting_cache_is_refused_by_its_packs_name(pack, module, name):
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("custom_nodes.ComfyUI-TeaCache.nodes", "apply.<locals>.unet_wrapper_function"),
+        ("nodes.model_optimization_nodes", "WanVideoTeaCacheKJ.patch.<locals>.wrapper"),
+        ("nodes.other", "TeaCache_Lumina2.__call__"),
+        ("nodes.other", "apply.<locals>.teacache"),
+    ],
+)
+def test_a_counting_cache_is_refused_by_the_names_around_it(pack, module, name):
     def wrapper(apply_model, args):
         return apply_model(args["input"], args["timestep"], **args["c"])
 
-    wrapper.__module__, wrapper.__qualname__ = module, f"TeaCache.apply.<locals>.{name}"
+    wrapper.__module__, wrapper.__qualname__ = module, name
     with pytest.raises(ValueError, match="cannot work beside"):
         sample(detail_guider(pack, with_wrapper(wrapper)))
 
@@ -356,6 +369,18 @@ async def test_each_user_has_presets_of_his_own(pack, users, tmp_path, monkeypat
     assert len(asking) == 4, "all but the one that keeps the preset, in the prompt's own thread"
 
 
+def test_presets_of_the_default_user_are_everyones(pack, users, tmp_path):
+    """Versions before 0.13 kept all of them there. A user's own one of the same model wins, though it be older."""
+    presets = pack.module("methods.calibration.presets")
+    for user, scale, age in (("default", 0.5, 0), ("ann_1", 0.25, 100)):
+        presets.folder(user).mkdir(parents=True)
+        file = presets.folder(user) / "it.json"
+        file.write_text(json.dumps(PRESET | {"scale": scale}))
+        os.utime(file, (1e9 - age, 1e9 - age))
+    of = {user: [each.scale for each in presets.kept(user).values()] for user in ("default", "ann_1", "bob_2")}
+    assert of == {"default": [0.5], "ann_1": [0.25], "bob_2": [0.5]}
+
+
 # Files
 
 
@@ -499,6 +524,41 @@ def test_what_looks_at_a_run_sees_a_sampler_without_options(pack, monkeypatch):
     guider = detail_guider(pack, model(), {"words": words_of(pack, 7, 0.4)})
     _, report = reported(pack, guider)
     assert report.mask is not None and report.steps_fired == 2
+
+
+def test_two_runs_of_one_model_see_a_sampler_without_options(pack, monkeypatch):
+    """Each has its own wrappers once a step, as with options."""
+    euler = comfy.samplers.k_diffusion_sampling.sample_euler
+
+    def without_options(model, x, sigmas, extra_args=None, **more):
+        return euler(lambda x, sigma, **_: model(x, sigma, denoise_mask=None, seed=1), x, sigmas, {}, **more)
+
+    monkeypatch.setattr(comfy.samplers.k_diffusion_sampling, "sample_euler", without_options)
+    seen, patcher = [], model()
+
+    def seeing(name):
+        def apply_model(executor, *args, **kwargs):
+            seen.append(name)
+            return executor(*args, **kwargs)
+
+        return lambda guider: contextlib.nullcontext({WrappersMP.APPLY_MODEL: apply_model})
+
+    for name in ("one", "other"):
+        patcher = pack.module("dit").on_run(patcher, name, seeing(name))
+    sample(stock_guider(patcher, conditioning(1), conditioning(2)))
+    assert sorted(seen) == sorted(["one", "other"] * (len(seen) // 2)) and seen
+
+
+@pytest.mark.parametrize("prefix", ["%date:yyyy%/it", "it:2"])
+def test_a_colon_that_names_no_drive_is_a_name(pack, prefix, output):
+    profile = made(pack, "MassiveActivationProfile")
+    pack.outputs("SaveMassiveActivationProfile", profile=profile, filename_prefix=prefix)
+    assert len(list(output.rglob("*.safetensors"))) == 1
+
+
+def test_another_nodes_windows_can_be_copied(pack):
+    windows = pack.module("dit.branch.windows").PerturbedWindows(types.SimpleNamespace(size=3), None, {}, [])
+    assert copy.copy(windows).size == copy.deepcopy(windows).size == 3
 
 
 @pytest.mark.parametrize("node, extra", [("DetailGuidance", {}), ("DetailGuider", {"cfg": 3.0})])
