@@ -16,7 +16,7 @@ import torch
 from comfy_classes import DEVICE, HALF, initialise  # first: the others are found by it
 from muon import Muon
 from patch_pca import CHANNELS, fit_crops, write_into
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 from training import FOLDER, Training
@@ -26,7 +26,6 @@ from comfy.taesd.taesd import TAESD  # isort: skip
 
 CROP = 64
 BATCH = 8
-LEARNING_RATE = 1e-3
 MUON_RATE = 3e-3
 AVERAGING = 0.998
 LATENT_NOISE = 0.05  # the diffusion model's latents are not exact; their deviation is held below 1
@@ -65,16 +64,17 @@ def main(arguments: argparse.Namespace) -> None:
     files = drawings.unnamed()[0] + list(drawings.THINGS.values())
     model = TAESD(latent_channels=CHANNELS).to(DEVICE, memory_format=torch.channels_last)
     initialise(model)
-    # The encoder starts as a principal component analysis of patches, so that every colour passes from the first step.
-    write_into(model.taesd_encoder, fit_crops(crops(512, files, np.random.default_rng(1))), trainable=True)
+    if arguments.start:
+        model.load_state_dict({name: value.float() for name, value in load_file(arguments.start).items()})
+    else:  # a principal component analysis of patches, so that every colour passes from the first step
+        write_into(model.taesd_encoder, fit_crops(crops(512, files, np.random.default_rng(1))), trainable=True)
     networks = nn.ModuleList([model.taesd_encoder, model.taesd_decoder])
     average = copy.deepcopy(networks).requires_grad_(False)
     hidden = [p for p in networks.parameters() if p.ndim == 4 and min(p.shape[:2]) == 64 and arguments.muon]
     others = [p for p in networks.parameters() if all(p is not each for each in hidden)]
-    optimizers = {"adamw": torch.optim.AdamW(others, lr=LEARNING_RATE, weight_decay=1e-4)}
+    optimizers = {"adamw": torch.optim.AdamW(others, lr=arguments.rate, weight_decay=1e-4)}
     if hidden:
         optimizers["muon"] = Muon(hidden, lr=MUON_RATE)
-    groups = [(group, group["lr"]) for optimizer in optimizers.values() for group in optimizer.param_groups]
     training = Training(
         arguments.folder / f"{arguments.name}.pt", arguments.steps, networks=networks, average=average, **optimizers
     )
@@ -85,8 +85,6 @@ def main(arguments: argparse.Namespace) -> None:
         export(model, arguments.export)
         return
     for _ in training.steps():
-        for group, highest in groups:
-            group["lr"] = highest * training.rate
         # The step is the seed, so that an interrupted training goes on as if it had not been.
         picture = crops(BATCH, files, np.random.default_rng(training.step)).to(
             DEVICE, memory_format=torch.channels_last
@@ -141,7 +139,9 @@ def export(model: TAESD, file: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--rate", type=float, default=1e-3, help="AdamW's highest learning rate")
     parser.add_argument("--muon", action="store_true", help="Muon for the 64-channel convolutions")
+    parser.add_argument("--start", type=Path, help="exported weights to begin with, for a training of another name")
     parser.add_argument("--name", default="autoencoder", help="of the checkpoint")
     parser.add_argument("--export", type=Path, help="write the weights so far and stop")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the checkpoint is kept")

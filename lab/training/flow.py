@@ -45,7 +45,6 @@ def main(arguments: argparse.Namespace) -> None:
     trained = nn.ModuleList([model, TextEncoder(len(drawings.vocabulary()), length=LENGTH).to(DEVICE)])
     average = copy.deepcopy(trained).requires_grad_(False)
     optimizers = optimizers_of(trained, arguments.optimizer)
-    groups = [(group, group["lr"]) for optimizer in optimizers.values() for group in optimizer.param_groups]
     name = f"drawings_{arguments.blocks}x{arguments.width}_skip{arguments.skip:g}_{arguments.optimizer}"
     file = arguments.folder / f"{name}_seed{arguments.seed}.pt"
     training = Training(file, arguments.steps, trained=trained, average=average, **optimizers)
@@ -60,8 +59,6 @@ def main(arguments: argparse.Namespace) -> None:
     options = skip_at_random(model, arguments.skip) if arguments.skip else {}
     for _ in training.steps():
         torch.manual_seed(training.step)
-        for group, highest in groups:
-            group["lr"] = highest * training.rate
         chosen = torch.randint(len(clean), (BATCH,))
         loss = flow_loss(trained, clean[chosen].float().to(DEVICE), words[chosen].to(DEVICE), options)
         trained.zero_grad()
@@ -132,6 +129,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=60_000)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the checkpoint is kept")
     parser.add_argument("--export", type=Path, help="write the averaged weights so far and stop")
-    parser.add_argument("--autoencoder", type=Path, help="weights, for --sheet")
+    parser.add_argument("--autoencoder", type=Path, default=latents.AUTOENCODER, help="weights, for --sheet")
     parser.add_argument("--sheet", type=Path, help="draw 48 held-out scenes and stop")
     main(parser.parse_args())

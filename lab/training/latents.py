@@ -1,6 +1,6 @@
 """Latents of random scenes of drawings, made once: encoding them anew at each step would take most of a training.
 
-    .host/venv/bin/python lab/training/latents.py --autoencoder FILE --pool FOLDER --count 12000
+    .host/venv/bin/python lab/training/latents.py --pool FOLDER --count 12000
 
 Adds parts of PART scenes to the pool until it has so many; interrupted, it goes on. The number of a scene is its seed.
 """
@@ -19,6 +19,7 @@ from torch import Tensor
 import drawings  # isort: skip
 from comfy.taesd.taesd import TAESD  # isort: skip
 
+AUTOENCODER = Path(__file__).parent / "weights/autoencoder.safetensors"
 PART = 500
 BATCH = 25
 HELD_OUT = 1_000_000  # seeds from here on are of scenes that no model is trained on
@@ -80,7 +81,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--autoencoder", type=Path, required=True)
+    parser.add_argument("--autoencoder", type=Path, default=AUTOENCODER)
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--count", type=int, default=12_000)
     main(parser.parse_args())

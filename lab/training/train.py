@@ -160,7 +160,6 @@ def main(arguments: argparse.Namespace) -> None:
         start(trained, load_file(arguments.start))
     average = copy.deepcopy(trained).requires_grad_(False)
     optimizers = optimizers_of(trained, arguments.optimizer)
-    groups = [(group, group["lr"]) for optimizer in optimizers.values() for group in optimizer.param_groups]
     name = f"{arguments.blocks}x{arguments.width}_skip{arguments.skip:g}_{arguments.optimizer}_seed{arguments.seed}"
     name += "_objects" * arguments.objects
     training = Training(
@@ -169,8 +168,6 @@ def main(arguments: argparse.Namespace) -> None:
     (arguments.folder / name).mkdir(exist_ok=True)
     options = skip_at_random(model, arguments.skip) if arguments.skip else {}
     for _ in training.steps():
-        for group, highest in groups:
-            group["lr"] = highest * training.rate
         clean, prompt = data.batch()
         prompt = prompt * (torch.rand(len(prompt), 1, device=DEVICE) >= PROMPT_DROPOUT)
         noise = torch.randn_like(clean)

@@ -58,8 +58,6 @@ def main(arguments: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(decoder.parameters(), weight_decay=1e-4)
     training = Training(arguments.folder / "autoencoder.pt", arguments.steps, decoder=decoder, optimizer=optimizer)
     for _ in training.steps():
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * training.rate
         chosen = torch.randint(len(textures), (BATCH,)).tolist()
         picture = torch.cat([photographs.crops(textures[i], 1, torch.default_generator, CROP) for i in chosen])
         latent = pca.encode(picture)

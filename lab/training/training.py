@@ -12,7 +12,7 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "tests/reference_model/weights"
 
 
 class Training:
-    """Counts the steps and the seconds of one training, over interruptions.
+    """Counts the steps and the seconds of one training, over interruptions, and sets its optimizers' learning rates.
 
     Until the learning rate begins to fall, a training can be prolonged or shortened: call it with other `steps`.
 
@@ -28,6 +28,8 @@ class Training:
 
     def __init__(self, file: Path, steps: int, **parts: Any):
         self.file, self.length, self.parts = file, steps, parts
+        self.optimizers = [part for part in parts.values() if isinstance(part, torch.optim.Optimizer)]
+        self.highest = [[group["lr"] for group in each.param_groups] for each in self.optimizers]  # a state has its own
         self.step, self.seconds = 0, 0.0
         self.loss = self._seen = 0.0  # a mean over some hundred steps
         if file.exists():
@@ -48,6 +50,9 @@ class Training:
         """Until the training is complete; the checkpoint is saved now and then and at the end."""
         while self.step < self.length:
             start = time.monotonic()
+            for optimizer, rates in zip(self.optimizers, self.highest, strict=True):
+                for group, highest in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = highest * self.rate
             yield
             self.step += 1
             self.seconds += time.monotonic() - start
