@@ -368,10 +368,8 @@ def test_a_preset_says_where_in_the_schedule_it_starts(pack, calibrated, folders
     file.write_text(json.dumps(read | {"verdict": "helps", "start_percent": 0.67}))
     preset = pack.module("methods.calibration.preset").Preset(**{k: v for k, v in read.items() if k != "format"})
     worse = dataclasses.replace(preset, verdict="does not help", scale=0.0)
-    assert "which helps from start_percent 0.67 on, is kept" in pack.module("methods.calibration.presets").keep(
-        worse, "sd3"
-    )
-    pack.module("methods.calibration.presets").keep(dataclasses.replace(worse, start_percent=0.67))
+    assert "which helps from start_percent 0.67 on, is kept" in presets.keep(worse, "sd3")
+    presets.keep(dataclasses.replace(worse, start_percent=0.67), "sd3")
     assert [each.verdict for each in kept().values()] == ["does not help"], "it is of the same part of the schedule"
     del read["start_percent"]
     file.write_text(json.dumps(read))

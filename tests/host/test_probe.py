@@ -173,8 +173,8 @@ def test_the_maps_tokens_lie_as_the_family_table_says(pack, monkeypatch, name, s
     )
 
     def maps(recording, title, of_tokens):
-        (magnitude, *_) = (each.magnitude for each in recording.maps.values())
-        grids.append(of_tokens(len(magnitude)))
+        (first, *_) = recording.maps.values()
+        grids.append(of_tokens(len(first.magnitude), first.latent))
         return figures.maps(recording, title, of_tokens)
 
     monkeypatch.setattr(drawn, "maps", maps)

@@ -609,7 +609,7 @@ def areas():
 
 @pytest.mark.parametrize("positive", areas().values(), ids=areas())
 def test_a_map_of_a_regional_prompt(pack, positive):
-    """Of the part of the picture that the first condition has."""
+    """A region's maps are of the picture part that the first condition has."""
     inputs = {"positive": positive, "negative": conditioning(2), "latent_image": latent(), "steps": 2, "layer": 0.5}
     pictures, report, _ = pack.outputs("MassiveActivationMap", model=model(), **inputs).args
     assert len(pictures) == 2 and pictures.isfinite().all() and len(report.splitlines()) == 2

@@ -379,7 +379,7 @@ def test_numbers_that_are_none(pack):
     _, report = reported(pack, guider, noise=torch.full((1, 16, 16, 16), torch.nan))
     json.dumps([report.covered, report.mask], allow_nan=False)
     assert all(0 <= cell <= 100 for row in report.mask for cell in row)
-    assert "predictions are not finite numbers" in " ".join(report.warnings)
+    assert "predictions of 1 of the pictures are not finite numbers" in " ".join(report.warnings)
 
 
 def test_calibrating_prompts_that_do_not_have_the_words(pack, reference):  # noqa: F811
