@@ -55,7 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
         model.load_state_dict(load_file(arguments.start))
     patch_pca.write_into(model.taesd_encoder, pca)
     decoder = model.taesd_decoder
-    optimizer = torch.optim.AdamW(decoder.parameters(), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
     training = Training(arguments.folder / "autoencoder.pt", arguments.steps, decoder=decoder, optimizer=optimizer)
     for _ in training.steps():
         chosen = torch.randint(len(textures), (BATCH,)).tolist()
