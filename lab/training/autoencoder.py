@@ -70,8 +70,10 @@ def main(arguments: argparse.Namespace) -> None:
         write_into(model.taesd_encoder, fit_crops(crops(512, files, np.random.default_rng(1))), trainable=True)
     networks = nn.ModuleList([model.taesd_encoder, model.taesd_decoder])
     average = copy.deepcopy(networks).requires_grad_(False)
-    hidden = [p for p in networks.parameters() if p.ndim == 4 and min(p.shape[:2]) == 64 and arguments.muon]
-    others = [p for p in networks.parameters() if all(p is not each for each in hidden)]
+    model.taesd_encoder.requires_grad_(not arguments.decoder)
+    trained = [p for p in networks.parameters() if p.requires_grad]
+    hidden = [p for p in trained if p.ndim == 4 and min(p.shape[:2]) == 64 and arguments.muon]
+    others = [p for p in trained if all(p is not each for each in hidden)]
     optimizers = {"adamw": torch.optim.AdamW(others, lr=arguments.rate, weight_decay=1e-4)}
     if hidden:
         optimizers["muon"] = Muon(hidden, lr=MUON_RATE)
@@ -96,7 +98,7 @@ def main(arguments: argparse.Namespace) -> None:
         loss = reconstruction_loss(decoded.float(), picture)
         networks.zero_grad()
         (loss + 1e-2 * too_wide).backward()
-        nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         for optimizer in optimizers.values():
             optimizer.step()
         share = 1 - min(AVERAGING, (training.step + 1) / (training.step + 10))
@@ -141,6 +143,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=1e-3, help="AdamW's highest learning rate")
     parser.add_argument("--muon", action="store_true", help="Muon for the 64-channel convolutions")
+    parser.add_argument("--decoder", action="store_true", help="the decoder alone: latents made before stay right")
     parser.add_argument("--start", type=Path, help="exported weights to begin with, for a training of another name")
     parser.add_argument("--name", default="autoencoder", help="of the checkpoint")
     parser.add_argument("--export", type=Path, help="write the weights so far and stop")

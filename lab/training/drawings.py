@@ -5,6 +5,7 @@ none is committed.
 """
 
 import colorsys
+import itertools
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,6 +47,7 @@ THINGS = {
     "ghost": "1f47b", "teapot": "1fad6", "coffee cup": "2615",
 }  # fmt: skip
 HELD_OUT_SHARE = 25  # one in so many drawings without a name above is never trained on, by any model
+HELD_OUT_PAIRS = 20  # one in so many pairs of things is never side by side in what the diffusion model is trained on
 
 HUES = {"red": 0.0, "orange": 0.08, "yellow": 0.15, "green": 0.36, "teal": 0.49, "blue": 0.6, "purple": 0.75,
         "pink": 0.9}  # fmt: skip
@@ -137,6 +139,12 @@ def random_scene(random: np.random.Generator, things: list[str] | None = None) -
         kind = "" if ground.kind == "plain" else f"{ground.kind} "
         prompt += f" {ON} {kind}{ground.hue}"
     return Scene(ground, tuple(placed), prompt)
+
+
+def has_held_out_pair(scene: Scene) -> bool:
+    """Whether two of a scene's things are a pair that the diffusion model is never shown."""
+    pairs = itertools.combinations(sorted(placed.file for placed in scene.placed), 2)
+    return any(zlib.crc32("+".join(pair).encode()) % HELD_OUT_PAIRS == 0 for pair in pairs)
 
 
 def unnamed() -> tuple[list[str], list[str]]:

@@ -51,12 +51,14 @@ def scene(number: int) -> drawings.Scene:
 
 
 def pool(folder: Path) -> tuple[Tensor, list[str]]:
-    """All latents so far, float16 (scenes, 16, 16, 16), and their prompts."""
+    """All latents so far to train on, float16 (scenes, 16, 16, 16), and their prompts."""
     latents, prompts = [], []
     for file in sorted(folder.glob("*.safetensors")):
-        latents.append(load_file(file)["latents"])
+        chosen = [n for n in range(PART) if not drawings.has_held_out_pair(scene(int(file.stem) + n))]
+        latents.append(load_file(file)["latents"][chosen])
         with safe_open(file, framework="pt") as opened:
-            prompts += json.loads(opened.metadata()["prompts"])
+            told = json.loads(opened.metadata()["prompts"])
+        prompts += [told[n] for n in chosen]
     return torch.cat(latents), prompts
 
 
