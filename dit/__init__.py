@@ -12,6 +12,7 @@ This layer knows the host and no method. A method asks for:
     patched, by_key      any other block patches, in one forward
     token_layout         where the image tokens are; `checked` compares that with the streams, as every patch must
     requesting_perturbed_in_windows   a second prediction that departs at a block: a step's request and result
+    perturbing_in_place  a prediction that the host computes in any case, perturbed
     ksample              sampling as KSampler
     model_fingerprint    by which files know a model's weights
 
@@ -20,7 +21,16 @@ docs/DEVELOPMENT.md has a method of forty lines as its example.
 
 from .anatomy import Anatomy, anatomy_of
 from .attention import AttentionCall, attention_patch, attention_with_lse
-from .branch.request import Perturbation, StepRequest, StepResult, StepStats
+from .branch.in_place import perturbing_in_place
+from .branch.request import (
+    BlockPerturbation,
+    ForwardRequest,
+    Perturbation,
+    PerturbedCall,
+    StepRequest,
+    StepResult,
+    StepStats,
+)
 from .branch.windows import requesting_perturbed_in_windows
 from .fingerprint import model_fingerprint
 from .forward import Args, Batch, Inner, Patch, by_key, chunks_of, patched
@@ -38,12 +48,15 @@ __all__ = [
     "AttentionCall",
     "Batch",
     "BlockInput",
+    "BlockPerturbation",
+    "ForwardRequest",
     "Inner",
     "InputStatistics",
     "KSamplerSettings",
     "Observer",
     "Patch",
     "Perturbation",
+    "PerturbedCall",
     "StepRequest",
     "StepResult",
     "StepStats",
@@ -66,6 +79,7 @@ __all__ = [
     "on_run",
     "on_sublayers",
     "patched",
+    "perturbing_in_place",
     "requesting_perturbed_in_windows",
     "token_layout",
     "without_appended",

@@ -7,6 +7,11 @@ import { blockAt } from "./scales.js";
 const WEAK = 0.05;
 const USUAL = 0.25;
 
+const PLANS = {
+  together: "the extra rows ran in the same forward",
+  "in turn": "the extra rows ran in a forward of their own",
+};
+
 const number = (value, digits) => String(Number(value.toPrecision(digits)));
 
 let say = wordsIn("en");
@@ -42,8 +47,13 @@ export function wordsOfHeat(block, report) {
 export function wordsOfReport(report) {
   const channels = [...new Set(Object.values(report.channels).flat())].sort((a, b) => a - b);
   const shown = channels.length > 3 ? `${channels.slice(0, 2).join(", ")} …` : channels.join(", ");
-  const strength = say.strength(number(report.relative_strength, 2), say[zoneOf(report.relative_strength)]);
-  return [strength, say.channels(shown, channels.length), wordsOfSteps(report)].join(" · ");
+  return [wordsOfStrength(report), say.channels(shown, channels.length), wordsOfSteps(report)].join(" · ");
+}
+
+/** "strength 0.12 (usual)"; "in the negative, 88 % kept" where no second prediction says how strong the detail is. */
+function wordsOfStrength({ relative_strength: strength, kept_of_negative: kept }) {
+  if (kept != null) return say.ofNegative(Math.round(100 * kept));
+  return say.strength(number(strength, 2), say[zoneOf(strength)]);
 }
 
 /** "where: bear 12 %, grass 30 %": of each word the share of the pictures that its mask covers. */
@@ -105,8 +115,12 @@ export function wordsOfReportAtLength(report) {
     "Massive channels that were disrupted:",
     ...channels,
     `Guided: ${wordsOfSteps(report)}${report.steps_reused ? ", the others with the detail of the last one" : ""}`,
-    `Relative strength: ${number(report.relative_strength, 3)} (the added detail as a share of the model's own step)`,
+    ...(report.plan in PLANS
+      ? [
+          `Relative strength: ${number(report.relative_strength, 3)} (the added detail as a share of the model's own step)`,
+        ]
+      : []),
     ...[wordsOfCovered(report)].filter(Boolean),
-    `Plan: ${report.plan} (the extra rows ran ${report.plan === "together" ? "in the same forward" : "in a forward of their own"})`,
+    `Plan: ${report.plan} (${PLANS[report.plan] ?? "the negative's own prediction is disrupted, at no cost"})`,
   ].join("\n");
 }

@@ -7,7 +7,9 @@ from ..methods.detail_guidance.settings import (
     AUTO,
     WORDS_SOFT,
     Batching,
+    Direction,
     Options,
+    Path,
     ScaleIs,
     parse_channels,
     without_rounding,
@@ -109,6 +111,23 @@ class DetailGuidanceOptions(io.ComfyNode):
                     optional=True,
                     tooltip="From Prompt Words or Foreground: detail is added where they are, as the model itself "
                     "shows while it samples.",
+                ),
+                # Behind all others: workflows saved before hold values and links by place.
+                io.Combo.Input(
+                    "path",
+                    options=list(get_args(Path)),
+                    default="positive",
+                    optional=True,
+                    tooltip="Whose prediction is disrupted. positive: a second one, as in the paper. negative: the "
+                    "negative's own, which costs nothing; it needs cfg above 1.",
+                ),
+                io.Combo.Input(
+                    "direction",
+                    options=list(get_args(Direction)),
+                    default="whole",
+                    optional=True,
+                    tooltip="Which part of the detail is added. whole: all of it. across CFG: only what does not "
+                    "strengthen or weaken CFG.",
                 ),
             ],
             outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guider and Detail Guidance.")],

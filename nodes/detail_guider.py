@@ -5,6 +5,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
 from comfy_api.latest import io
 
+from ..methods.detail_guidance.settings import Options
 from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided, node_id_of
 
 
@@ -49,6 +50,11 @@ class DetailGuider(io.ComfyNode):
             raise ValueError(f"cfg: {cfg} is outside 0 to 100.")
         if negative is None and not isclose(cfg, 1.0):
             raise ValueError(f"negative: not connected, but cfg = {cfg:g} needs it. Connect it, or set cfg to 1.")
+        if cfg <= 1 and (values.get("options") or Options()).path == "negative":
+            raise ValueError(
+                f"cfg: {cfg:g} leaves the negative out, and the options' path, negative, disrupts its prediction. Set "
+                "cfg above 1, or path to positive."
+            )
         guider = CFGGuider(guided(model, node_id_of(cls), values))
         conditions = {"positive": positive} | ({} if negative is None else {"negative": negative})
         guider.inner_set_conds(conditions)

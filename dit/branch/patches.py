@@ -6,8 +6,10 @@ conditional chunk. Each forward is patched for what it holds:
     share_prefix         perturbed rows beside their conditional rows, whose outputs they take before the branch
     capture_prefix       conditional rows alone: their state at the branch, and what is observed of them, is kept
     resume_from_prefix   perturbed rows alone: they start from the captured state
+    perturb_in_place     rows that the host computes in any case, perturbed
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +18,10 @@ import torch
 from torch import Tensor
 
 from ..family import Block, Key, Order
-from ..forward import Args, Chunk, ChunkKey, Inner, Patch, by_key, unchanged
+from ..forward import Args, Batch, Chunk, ChunkKey, Inner, Patch, by_key, unchanged
 from ..rows import concatenated, copied, copy_rows, on_device, repeat_chunks, take_rows
 from ..token_layout import TokenLayout, checked
-from .request import StepRequest
+from .request import BlockPerturbation, ForwardRequest, PerturbedCall, Plan, StepStats
 
 Labels = dict[str, list[Any]]  # what transformer_options says of the chunks
 
@@ -64,16 +66,34 @@ class StepTrace:
         """The prefix state of a chunk, to be added to."""
         return self.prefixes.setdefault(chunk.key, PrefixState())
 
+    def stats(self, plan: Plan) -> StepStats:
+        """The stats of a step that left this behind."""
+        statistics: dict[int, list[Tensor | None]] = defaultdict(list)
+        for prefix in self.prefixes.values():
+            for block, observed in prefix.statistics.items():
+                statistics[block].append(observed)
+        return StepStats(
+            source="computed" if self.perturbed else "cache",
+            plan=plan,
+            statistics=statistics,
+            measured=self.measured,
+            orders=self.orders,
+            token_sums=self.token_sums,
+            uncompiled=self.uncompiled,
+        )
+
 
 @dataclass(frozen=True)
 class StepForward:
     """One forward of a step.
 
     Attributes:
+        batch: what the forward was given.
         layout: where the forward has its image tokens.
     """
 
-    request: StepRequest
+    request: ForwardRequest
+    batch: Batch
     layout: TokenLayout
     trace: StepTrace
 
@@ -96,26 +116,37 @@ class StepForward:
         """A view of a chunk's image tokens at a block's input."""
         return self.layout.image_tokens(self.blocks[block].stage, args, chunk.rows)
 
-    def observe(self, block: int, args: Args, conditional: Chunk) -> Tensor | None:
-        """The statistics of a conditional chunk at a block's input; also noted in the trace."""
-        statistics = self.request.perturbations[block].observe(self.image_tokens(block, args, conditional))
-        self.trace.of(conditional).statistics[block] = statistics
+    def observe(self, block: int, args: Args, chunk: Chunk) -> Tensor | None:
+        """The statistics of a chunk at a block's input, which perturbing it there will need; also noted in the
+        trace."""
+        perturbation = self.request.perturbations[block]
+        if isinstance(perturbation, BlockPerturbation):
+            statistics = None
+        else:
+            statistics = perturbation.observe(self.image_tokens(block, args, chunk))
+        self.trace.of(chunk).statistics[block] = statistics
         return statistics
 
-    def perturb(self, block: int, args: Args, statistics: Mapping[Chunk, Tensor | None], ours: bool) -> Args:
-        """A block's arguments with perturbed chunks.
+    def run_perturbed(
+        self, block: int, args: Args, inner: Inner, statistics: Mapping[Chunk, Tensor | None], ours: bool
+    ) -> Args:
+        """What a block returns for all rows, those of some chunks perturbed.
 
         Args:
-            statistics: perturbed chunk → statistics of its conditional chunk.
+            statistics: perturbed chunk → what was observed for it.
             ours: whether the image stream may be written to, because nobody else holds on to it.
         """
+        perturbation, keep = self.request.perturbations[block], self.request.keep
+        self.trace.perturbed |= bool(statistics)
+        if isinstance(perturbation, BlockPerturbation):
+            call = PerturbedCall(self.request.anatomy, block, args, inner, list(statistics), self.layout, self.batch)
+            return perturbation.run(call, keep)
         name = self.blocks[block].stage.image
         if not ours:
             args = {**args, name: copied(args[name])}
         for chunk, observed in statistics.items():
-            self.request.perturbations[block].apply(self.image_tokens(block, args, chunk), observed, self.request.keep)
-            self.trace.perturbed = True
-        return args
+            perturbation.apply(self.image_tokens(block, args, chunk), observed, keep)
+        return inner(args)
 
     def by_key(self, patches: dict[int, Patch], conditional: Sequence[Chunk] = ()) -> dict[Key, Patch]:
         """The patches under the host's keys, inside the checks of the layout.
@@ -214,7 +245,7 @@ def share_prefix(forward: StepForward, chunks: list[Chunk], partner: dict[Chunk,
             statistics = {
                 perturbed: forward.observe(block, args, conditional) for perturbed, conditional in partner.items()
             }
-            return inner(_labelled(forward.perturb(block, args, statistics, ours), labels))
+            return forward.run_perturbed(block, _labelled(args, labels), inner, statistics, ours)
 
         return patch
 
@@ -308,12 +339,32 @@ def resume_from_prefix(forward: StepForward, prefixes: dict[Chunk, PrefixState])
                 for chunk, each in prefixes.items()
                 if block in each.statistics
             }
-            return inner(forward.perturb(block, args, statistics, ours=block == forward.request.first))
+            ours = block == forward.request.first
+            return forward.run_perturbed(block, args, inner, statistics, ours)
 
         return patch
 
     patches = {block: pass_at(block) for block in forward.prefix}
     return forward.by_key(patches | {block: perturb_at(block) for block in forward.request.perturbations})
+
+
+def perturb_in_place(forward: StepForward, perturbed: list[Chunk], others: list[Chunk]) -> dict[Key, Patch]:
+    """Patches for rows that the host computes in any case: what is observed of them at a block is of these rows, and
+    comes from perturbed ones at the second and later blocks of several.
+
+    Args:
+        others: the forward's other chunks, of which one is measured.
+    """
+
+    def perturb_at(block: int) -> Patch:
+        def patch(args: Args, inner: Inner) -> Args:
+            statistics = {chunk: forward.observe(block, args, chunk) for chunk in perturbed}
+            return forward.run_perturbed(block, args, inner, statistics, ours=False)
+
+        return patch
+
+    patches = {block: perturb_at(block) for block in forward.request.perturbations}
+    return forward.by_key(patches, others or perturbed)
 
 
 def _labelled(args: Args, labels: Labels) -> Args:

@@ -18,7 +18,7 @@ from ..forward import Batch, Chunk, Patch, chunks_of, patched
 from ..token_layout import token_layout
 from .neighbours import naming_neighbour
 from .patches import StepForward, StepTrace, capture_prefix, resume_from_prefix, share_prefix
-from .request import CondBatchCall, Conds, Plan, StepRequest, StepResult, StepStats
+from .request import CondBatchCall, Conds, ForwardRequest, Plan, StepRequest, StepResult, StepStats
 
 KEY = "detail_guidance.branch"  # of the wrappers
 NAMESPACE = "detail_guidance"  # of the perturbed conditions' ids
@@ -52,9 +52,16 @@ def requesting_perturbed(
             results.append(conditional_only(call.predict(conds, model_options), index))
         return results[0].predictions
 
+    with wrapping_calc_cond_batch(model_options, calc_cond_batch):
+        yield
+
+
+@contextmanager
+def wrapping_calc_cond_batch(model_options: dict[str, Any], wrapper: Callable[..., list[Tensor]]) -> Iterator[None]:
+    """While it lasts, the host's model options have this wrapper of the kind CALC_COND_BATCH."""
     transformer_options = model_options.setdefault("transformer_options", {})
     before = transformer_options.get("wrappers", {})
-    ours = {WrappersMP.CALC_COND_BATCH: {**before.get(WrappersMP.CALC_COND_BATCH, {}), KEY: [calc_cond_batch]}}
+    ours = {WrappersMP.CALC_COND_BATCH: {**before.get(WrappersMP.CALC_COND_BATCH, {}), KEY: [wrapper]}}
     transformer_options["wrappers"] = {**before, **ours}
     try:
         yield
@@ -96,7 +103,7 @@ def batched(request: StepRequest, call: CondBatchCall) -> StepResult:
             return {}
         return share_prefix(forward, chunks, {chunk: conditional[partner[chunk.uuid]] for chunk in perturbed})
 
-    options = _patched(call, patches_for, trace)
+    options = patched_options(call.model_options, patches_for, trace)
     *predictions, perturbed = call.predict([*call.conds, _perturbed_conds(call)], options)
     if apart:
         return sequential(request, call)
@@ -124,34 +131,21 @@ def sequential(request: StepRequest, call: CondBatchCall) -> StepResult:
         captured = {chunk: trace.prefixes[key] for chunk, key in keys.items() if key in trace.prefixes}
         return resume_from_prefix(forward, captured) if len(captured) == len(chunks) else {}
 
-    predictions = call.predict(call.conds, _patched(call, capturing, trace))
+    predictions = call.predict(call.conds, patched_options(call.model_options, capturing, trace))
     perturbed = predictions[call.index]
     if trace.prefixes:
         # In the positive's place of the list: other packs' patches go by it.
         others = call.conds if beside else [None] * len(call.conds)
         conds = [*others[: call.index], _perturbed_conds(call), *(others[call.index + 1 :] if beside else [])]
-        perturbed = call.predict(conds, _patched(call, resuming, trace))[call.index]
+        perturbed = call.predict(conds, patched_options(call.model_options, resuming, trace))[call.index]
     return _result(call, predictions, perturbed, "sequential", trace)
 
 
 def _result(
     call: CondBatchCall, predictions: list[Tensor], perturbed: Tensor, plan: Plan, trace: StepTrace
 ) -> StepResult:
-    statistics: dict[int, list[Tensor | None]] = defaultdict(list)
-    for prefix in trace.prefixes.values():
-        for block, observed in prefix.statistics.items():
-            statistics[block].append(observed)
-    stats = StepStats(
-        source="computed" if trace.perturbed else "cache",
-        plan=plan,
-        statistics=statistics,
-        measured=trace.measured,
-        orders=trace.orders,
-        token_sums=trace.token_sums,
-        uncompiled=trace.uncompiled,
-    )
     cond = predictions[call.index].clone()  # pre-CFG functions may write into theirs
-    return StepResult(predictions, cond, perturbed if trace.perturbed else None, stats)
+    return StepResult(predictions, cond, perturbed if trace.perturbed else None, trace.stats(plan))
 
 
 def _not_computed(request: StepRequest, call: CondBatchCall, result: StepResult) -> StepResult:
@@ -163,8 +157,18 @@ def _not_computed(request: StepRequest, call: CondBatchCall, result: StepResult)
     """
     if not result.cond.any():  # all zero where no positive is active
         return replace(result, stats=replace(result.stats, source="inactive"))
-    if request.computed_before or _others_around_the_model(call.model_options):
-        return result
+    require_patches_called(request, call.model_options)
+    return result
+
+
+def require_patches_called(request: ForwardRequest, model_options: dict[str, Any]) -> None:
+    """Accept a step without a perturbed row where a cache may have answered in the model's place.
+
+    Raises:
+        RuntimeError: none is there, so the model ignores its block patches.
+    """
+    if request.computed_before or _others_around_the_model(model_options):
+        return
     raise RuntimeError(
         f"Detail Guidance had no effect: {type(request.anatomy.network).__name__} ran without calling its block "
         "patches, so nothing could be disrupted. Either the engine that loaded this model ignores them: load it with "
@@ -192,24 +196,39 @@ def _forward(
     request: StepRequest, call: CondBatchCall, batch: Batch, trace: StepTrace
 ) -> tuple[StepForward, list[Chunk], dict[UUID, Chunk]]:
     """A forward, its chunks, and those of the positive conditions by id."""
-    chunks = chunks_of(batch.transformer_options, rows_each=request.shape[0])
-    rows = sum(chunk.size for chunk in chunks)
-    if batch.latent[0] != rows:
-        raise _in_parts(f"a forward of {batch.latent[0]} rows where the host's batch has {rows}")
+    chunks = chunks_in(batch, rows_each=request.shape[0])
     orders = {**request.orders, **trace.orders}
     layout = token_layout(request.anatomy.family, request.anatomy.network, batch.latent, batch.conditions, orders)
     wanted = {cond["uuid"] for cond in call.positive}
     conditional = {chunk.uuid: chunk for chunk in chunks if chunk.index == call.index and chunk.uuid in wanted}
-    return StepForward(request, layout, trace), chunks, conditional
+    return StepForward(request, batch, layout, trace), chunks, conditional
 
 
-def _patched(call: CondBatchCall, patches_for: Callable[[Batch], dict[Key, Patch]], trace: StepTrace) -> dict[str, Any]:
-    """A copy of the call's model options with which forwards are patched."""
+def chunks_in(batch: Batch, rows_each: int) -> list[Chunk]:
+    """The chunks of a forward, in their order.
+
+    Args:
+        rows_each: rows of each chunk.
+
+    Raises:
+        ValueError: another node has made the forward of a part of the host's batch.
+    """
+    chunks = chunks_of(batch.transformer_options, rows_each)
+    rows = sum(chunk.size for chunk in chunks)
+    if batch.latent[0] != rows:
+        raise _in_parts(f"a forward of {batch.latent[0]} rows where the host's batch has {rows}")
+    return chunks
+
+
+def patched_options(
+    model_options: dict[str, Any], patches_for: Callable[[Batch], dict[Key, Patch]], trace: StepTrace
+) -> dict[str, Any]:
+    """A copy of the model options with which forwards are patched."""
 
     def on_uncompiled() -> None:
         trace.uncompiled = True
 
-    options = create_model_options_clone(call.model_options)
+    options = create_model_options_clone(model_options)
     wrapper = patched(patches_for, on_uncompiled)
     add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, wrapper, options, is_model_options=True)
     return options

@@ -1,4 +1,4 @@
-"""What a step with a second prediction is asked for, and what it answers.
+"""What a step with a perturbed prediction is asked for, and what it answers.
 
 A branch is a second conditional prediction that departs from the first one at a block: blocks before it are computed
 once, and from it on a copy of the positive's rows runs through the model in a perturbed form. Request and result are
@@ -6,18 +6,20 @@ values: they know nothing of each other, of the method that asks or of the plan 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 import torch
 from torch import Tensor
 
 from ..anatomy import Anatomy
-from ..family import Order
+from ..family import Order, Stage
+from ..forward import Args, Batch, Chunk, Inner
+from ..token_layout import TokenLayout
 
 Conds = list[dict[str, Any]]  # one group of the host's conditions: the positive's, say
-Plan = Literal["batched", "sequential"]
+Plan = Literal["batched", "sequential", "in place"]
 Batching = Literal["auto", "batched", "sequential"]
 TokenSums = Mapping[tuple[UUID, int], Tensor | None]
 
@@ -27,7 +29,7 @@ Source = Literal["computed", "not requested", "cache", "inactive"]
 
 
 class Perturbation(Protocol):
-    """One way to perturb a prediction at one place of the model: the image tokens at a block's input."""
+    """One way to perturb a prediction at one block of the model, by its image tokens at the block's input."""
 
     def observe(self, hidden_states: Tensor) -> Tensor | None:
         """The statistics that `apply` needs of a condition's image tokens, taken where nothing has been perturbed.
@@ -48,6 +50,49 @@ class Perturbation(Protocol):
                 the second and later blocks of several they already come from perturbed ones.
             statistics: the result of `observe` for the condition that these rows are copies of.
             keep: ρ, 0 to 1: how much is kept of what the perturbation takes away; 0 is the whole perturbation.
+        """
+
+
+@dataclass(frozen=True)
+class PerturbedCall:
+    """One call of a block of whose rows some are perturbed.
+
+    Attributes:
+        anatomy: the model's anatomy.
+        number: the block's number.
+        args: the block's arguments, for all rows.
+        inner: the rest of the chain at this block: other nodes' patches and the block itself.
+        chunks: the perturbed chunks.
+        layout: where the forward has its image tokens.
+        batch: what the forward was given.
+    """
+
+    anatomy: Anatomy
+    number: int
+    args: Args
+    inner: Inner
+    chunks: Sequence[Chunk]
+    layout: TokenLayout
+    batch: Batch
+
+    @property
+    def stage(self) -> Stage:
+        """The block's stage."""
+        return self.anatomy.blocks[self.number].stage
+
+
+@runtime_checkable
+class BlockPerturbation(Protocol):
+    """One way to perturb a prediction at one block of the model, by what the block does."""
+
+    def run(self, call: PerturbedCall, keep: float) -> Args:
+        """Run the block for all rows, and perturb the perturbed chunks' result.
+
+        Args:
+            keep: ρ, 0 to 1, as of `Perturbation.apply`.
+
+        Returns:
+            What the block returns, by name; rows of other chunks as `call.inner` returns them.
         """
 
 
@@ -78,46 +123,56 @@ class CondBatchCall:
 
 
 @dataclass(frozen=True)
-class StepRequest:
-    """What one step is asked for.
+class ForwardRequest:
+    """What the forwards of one step are asked to perturb, and to measure.
 
     Attributes:
         anatomy: the model's anatomy.
-        perturbations: block → what perturbs the second prediction at its input; successive blocks.
+        perturbations: block → what perturbs rows there.
         keep: ρ of this step, 0 to 1.
-        shape: shape of the prediction, (pictures, …).
-        positive: ids of the guider's positive conditions.
-        compute: whether the perturbed prediction is wanted; False notes the positive's prediction only.
-        batching: the plan that is wanted.
-        every_step: whether the run computes the perturbed prediction in all of its steps.
-        computed_before: whether an earlier step of this run computed one.
         measure: applied to the image tokens at every block's input, of one condition; None measures nothing.
         compare_layout: whether the order of the streams is compared with the table, which waits for the device.
         orders: kind of block → order that an earlier step has shown in place of the table's.
         window: number of the part of the latent that this is, where the host cuts the latent.
         token_sums: token sums of an earlier step, by condition and window (token_layout.py); None where two steps were
             compared.
+        computed_before: whether an earlier step of this run had a perturbed prediction.
     """
 
     anatomy: Anatomy
-    perturbations: Mapping[int, Perturbation]
+    perturbations: Mapping[int, Perturbation | BlockPerturbation]
+    _: KW_ONLY
     keep: float
-    shape: torch.Size
-    positive: Sequence[UUID]
-    compute: bool = True
-    batching: Batching = "auto"
-    every_step: bool = True
-    computed_before: bool = False
     measure: Callable[[Tensor], Tensor] | None = None
     compare_layout: bool = True
     orders: Mapping[str, Order] = field(default_factory=dict)
     window: int = 0
     token_sums: TokenSums = field(default_factory=dict)
+    computed_before: bool = False
 
     @property
     def first(self) -> int:
-        """The block from which on the two predictions differ."""
+        """The block from which on perturbed rows differ from others."""
         return min(self.perturbations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRequest(ForwardRequest):
+    """What one step with a second prediction is asked for.
+
+    Attributes:
+        shape: shape of the prediction, (pictures, …).
+        positive: ids of the guider's positive conditions.
+        compute: whether the perturbed prediction is wanted; False notes the positive's prediction only.
+        batching: the plan that is wanted.
+        every_step: whether the run computes the perturbed prediction in all of its steps.
+    """
+
+    shape: torch.Size
+    positive: Sequence[UUID]
+    compute: bool = True
+    batching: Batching = "auto"
+    every_step: bool = True
 
     def index_in(self, conds: list[Conds | None]) -> int | None:
         """Place of the positive conditions in the host's list; None where they are not in it."""

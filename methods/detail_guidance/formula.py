@@ -16,6 +16,7 @@ def detail_guidance(
     limit: float = 0.0,
     rescale: float = 0.0,
     as_strength: bool = False,
+    across_cfg: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Detail Guidance ([DG], its formulas for DG and for DG + CFG):
 
@@ -33,13 +34,15 @@ def detail_guidance(
         limit: the greatest relative strength of the detail term; 0 is off.
         rescale: 0 to 1, how much of the contrast that the detail term adds is taken back.
         as_strength: w is not the paper's factor but the relative strength that the detail term gets.
+        across_cfg: only the part of D − D_m that is orthogonal to λ(D − D_∅) in each picture is added.
 
     Returns:
         D̂, and the detail term's relative strength in each picture, (pictures,).
     """
-    term = w * (cond - disrupted)
-    if as_strength:
-        term = at_strength(cond - disrupted, x - cond, w)
+    difference = cond - disrupted
+    if across_cfg:
+        difference = across(difference, base - cond)
+    term = at_strength(difference, x - cond, w) if as_strength else w * difference
     if limit > 0:
         term = limited(term, x - cond, limit)
     guided = base + term
@@ -58,6 +61,29 @@ def relative_strength(term: Tensor, update: Tensor) -> Tensor:
     denoised space, which differ from each other by x and by a factor, and does not move with the latent's zero.
     """
     return _norm(term) / _norm(update).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def disrupted_share(w: float, cfg: float) -> float:
+    """How much of the massive activations to take from the negative's own prediction, 0 to 1, so that
+
+        D̂ = D + λ(D − D_∅,m),  λ = cfg − 1
+
+    adds about as much detail as w does in the paper's form: D_∅,m departs from D_∅ in proportion to what is taken, to
+    first order, so that λ times the share is w.
+
+    Args:
+        cfg: > 1.
+    """
+    return min(w / (cfg - 1), 1.0)
+
+
+def across(difference: Tensor, direction: Tensor) -> Tensor:
+    """The part of each picture's difference that is orthogonal to its direction; all of it where that is zero."""
+    dims = tuple(range(1, direction.ndim))
+    length = direction.float().square().sum(dim=dims, keepdim=True)
+    along = (difference.float() * direction.float()).sum(dim=dims, keepdim=True)
+    share = along / length.clamp(min=torch.finfo(torch.float32).tiny)
+    return difference - share.to(difference.dtype) * direction
 
 
 def at_strength(difference: Tensor, update: Tensor, strength: float) -> Tensor:

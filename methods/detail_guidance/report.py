@@ -44,10 +44,12 @@ class Report:
         steps_guided: steps inside the window in which the guider predicted the positive.
         steps_fired: guided steps whose perturbed rows were computed and really perturbed.
         steps_reused: guided steps that took the difference of an earlier step, as `every` says.
-        plan: "together" or "in turn".
+        plan: "together" or "in turn"; "in place" where the negative's own prediction was disrupted.
         relative_strength: mean of ‖w(c − d)‖ / ‖x − c‖ over guided steps and pictures: the detail term as a share of
-            the model's own update.
+            the model's own update; 0 where no second prediction says how large the term is.
         made_with: the node's inputs that are numbers, by name, so that the page sees whether they have changed since.
+        kept_of_negative: how much of the massive activations the negative's own prediction kept, 0 to 1; None where it
+            was left as it is.
         covered: word → the share of the pictures that its mask covers, 0 to 1; empty where there are no words.
         mask: all words' mask over the first picture (a video's first frame), in percent: rows of at most SMALL cells;
             None where nothing was read.
@@ -70,6 +72,7 @@ class Report:
     plan: str
     relative_strength: float
     made_with: dict[str, float]
+    kept_of_negative: float | None = None
     covered: dict[str, float] = field(default_factory=dict)
     mask: list[list[int]] | None = None
     warnings: list[str] = field(default_factory=list)
@@ -84,10 +87,13 @@ class Report:
         if self.steps_reused:
             steps += f" ({self.steps_fired} computed)"
         words = "".join(f", {name} {share:.0%}" for name, share in self.covered.items())
+        if self.kept_of_negative is None:
+            how = f"{self.plan}, relative strength {self.relative_strength:.3f}{words}"
+        else:
+            how = f"in the negative's own prediction, which keeps {self.kept_of_negative:.0%} of them"
         return (
             f"Detail Guidance: {self.family}, {blocks} of {self.block_count}, "
-            f"massive channels {', '.join(map(str, channels)) or 'none'}, "
-            f"{steps}, {self.plan}, relative strength {self.relative_strength:.3f}{words}"
+            f"massive channels {', '.join(map(str, channels)) or 'none'}, {steps}, {how}"
         )
 
     def summary(self) -> dict[str, Any]:

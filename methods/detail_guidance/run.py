@@ -13,12 +13,14 @@ from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ...dit import (
+    ForwardRequest,
     StepRequest,
     StepResult,
     StepStats,
     Wrappers,
     anatomy_of,
     model_fingerprint,
+    perturbing_in_place,
     requesting_perturbed_in_windows,
 )
 from ...dit.branch.request import Batching
@@ -26,7 +28,7 @@ from ...dit.family import Order
 from ..common.layers import block_range
 from ..massive_activations.channels import peak_ratio
 from ..regions.provider import mask_provider
-from .formula import detail_guidance
+from .formula import detail_guidance, disrupted_share
 from .report import Report, small
 from .reuse import ALWAYS_COMPUTED, CachedDifference
 from .settings import Settings
@@ -51,6 +53,9 @@ class Run:
 
     Attributes:
         wrappers: this run's wrappers by the host's kinds.
+
+    Raises:
+        ValueError: the negative's own prediction is to be disrupted, and the guider does not use it.
     """
 
     def __init__(self, settings: Settings, guider: CFGGuider, replaces: bool):
@@ -65,6 +70,8 @@ class Run:
         self.perturbations = {block: options.perturbation(block) for block in self.layers}
         self.sampling = model.get_model_object("model_sampling")
         self.window = Window.of(settings.start_percent, settings.end_percent, self.sampling)
+        # ρ of the negative's own prediction, where that is disrupted.
+        self.negative_keep = 1 - disrupted_share(settings.dg_scale, negative_cfg(guider)) if self.in_place else None
         self.masks = mask_provider(options.mask, options.words, options.words_soft, self.anatomy)
         self.wrappers: Wrappers = {**self.masks.wrappers, WrappersMP.PREDICT_NOISE: self.predict_noise}
 
@@ -91,6 +98,12 @@ class Run:
         if sigma not in self.window:
             return executor(x, timestep, model_options, seed)
         self.inside += 1
+        if self.negative_keep is not None:
+            calls: list[StepStats] = []
+            with perturbing_in_place(model_options, self._in_place(self.negative_keep), self._ids("negative"), calls):
+                denoised = executor(x, timestep, model_options, seed)
+            self._note_in_place(calls)
+            return denoised
         if self.cached is not None and self.cached.difference.shape != x.shape:
             self.cached = None  # some samplers change the latent's size
         request = self._request(x, sigma)
@@ -117,30 +130,65 @@ class Run:
             limit=options.limit,
             rescale=options.rescale,
             as_strength=options.scale_is == "strength",
+            across_cfg=options.direction == "across CFG",
         )
         self.strengths.append(strength)
         if picture is base:
             return guided
         return torch.cat([guided.flatten(1), base.flatten(1)[:, guided[0].numel() :]], dim=1).view_as(base)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the negative's own prediction is disrupted, and no second one computed."""
+        return self.settings.options.path == "negative"
+
+    def _ids(self, group: str) -> list[UUID]:
+        """Ids of a group of the guider's conditions."""
+        return [cond["uuid"] for cond in self.guider.conds.get(group, [])]
+
     def _request(self, x: Tensor, sigma: float) -> StepRequest:
         options = self.settings.options
-        first = not self.computed  # once a run is enough to measure and to compare with the table
         return StepRequest(
-            self.anatomy,
-            self.perturbations,
+            **self._of_forwards(),
             keep=keep_factor(options.keep_start, options.keep_end, self.window.progress(sigma)),
+            computed_before=self.cached is not None,
             shape=x.shape,
-            positive=[cond["uuid"] for cond in self.guider.conds.get("positive", [])],
+            positive=self._ids("positive"),
             compute=not self._may_reuse(sigma),
             batching=self.batching,
             every_step=self.settings.in_all_steps,
-            computed_before=self.cached is not None,
-            measure=peak_ratio if first else None,
-            compare_layout=first,
-            orders=self.orders,
-            token_sums=self.token_sums,
         )
+
+    def _in_place(self, keep: float) -> ForwardRequest:
+        return ForwardRequest(**self._of_forwards(), keep=keep, computed_before=self.computed > 0)
+
+    def _of_forwards(self) -> dict[str, Any]:
+        """What every request of this run has."""
+        first = not self.computed  # once a run is enough to measure and to compare with the table
+        return {
+            "anatomy": self.anatomy,
+            "perturbations": self.perturbations,
+            "measure": peak_ratio if first else None,
+            "compare_layout": first,
+            "orders": self.orders,
+            "token_sums": self.token_sums,
+        }
+
+    def _note_in_place(self, calls: Sequence[StepStats]) -> None:
+        """Note a step in whose calls the negative's own prediction was to be disrupted."""
+        if not calls:
+            return  # the report says so
+        self.guided += 1
+        self.sources["computed" if any(each.source == "computed" for each in calls) else "nothing"] += 1
+        for stats in calls:
+            self._note_forwards(stats)
+
+    def _note_forwards(self, stats: StepStats) -> None:
+        self.uncompiled |= stats.uncompiled
+        self.orders.update(stats.orders)
+        if stats.source == "computed":
+            self.token_sums.update(stats.token_sums)
+        self._note_channels(stats)
 
     def _take(self, result: StepResult, sigma: float) -> Tensor:
         """Note a step's result; returns its D_m, computed or by the difference of an earlier step."""
@@ -148,10 +196,8 @@ class Run:
         source, disrupted = self._disrupted(result, scale)
         self.guided += 1
         self.sources[source] += 1
-        self.uncompiled |= stats.uncompiled
-        self.orders.update(stats.orders)
+        self._note_forwards(stats)
         if source == "computed":
-            self.token_sums.update(stats.token_sums)
             # At b = 0 nothing can be kept: D is x whatever the network answers.
             whole = scale != 0 and not stats.partly
             conditions = self._active_at(sigma)
@@ -160,7 +206,6 @@ class Run:
             self.cached = self.cached.aged()
         if stats.plan == "sequential":
             self.batching = "sequential"
-        self._note_channels(stats)
         return disrupted
 
     def _disrupted(self, result: StepResult, scale: float) -> tuple[DifferenceSource, Tensor]:
@@ -228,8 +273,9 @@ class Run:
             steps_guided=self.guided,
             steps_fired=self.computed,
             steps_reused=self.sources["reused"],
-            plan="in turn" if self.batching == "sequential" else "together",
+            plan="in place" if self.in_place else "in turn" if self.batching == "sequential" else "together",
             relative_strength=facts.strength if abs(facts.strength) < inf else 0.0,
+            kept_of_negative=self.negative_keep,
             made_with=self.settings.numbers,
             covered={name: mask.mean().item() for name, mask in masks.items()},
             mask=small(torch.stack([*masks.values()]).amax(dim=0)) if masks else None,
@@ -238,6 +284,7 @@ class Run:
 
     def _facts(self) -> RunFacts:
         schedule, conds, strength, not_finite = self.schedule, self.guider.conds, 0.0, 0
+        asked = self.settings.options.path
         if self.strengths:
             each = torch.stack(self.strengths) if _alike(self.strengths) else torch.cat(self.strengths)[:, None]
             finite = each.isfinite()
@@ -258,12 +305,32 @@ class Run:
             without=self.sources["nothing"],
             strength=strength,
             not_finite=not_finite,
-            positives=len(conds["positive"]) if "positive" in conds else None,
+            conditions=len(conds[asked]) if asked in conds else None,
             uncompiled=self.uncompiled,
             sequential=self.batching == "sequential",
             channels={block: _true_indices(self.channels[block]) for block in self.layers},
+            everything_taken=self.negative_keep == 0,
             of_masks=[*self.masks.warnings()] if self.guided else [],
         )
+
+
+def negative_cfg(guider: CFGGuider) -> float:
+    """The cfg with which a guider uses its negative: the negative's prediction has the factor 1 − cfg in D̂.
+
+    Raises:
+        ValueError: the guider does not use the negative.
+    """
+    attributes = vars(guider)
+    cfg = attributes.get("cfg2", guider.cfg)  # of two positives, the negative is behind the second
+    if "neg_scale" in attributes:  # PerpNeg: the negative's part across the positive's has the factor −cfg · neg_scale
+        cfg = 1 + guider.cfg * attributes["neg_scale"]
+    if cfg <= 1 or not guider.conds.get("negative"):
+        reason = f"its cfg is {cfg:g}" if guider.conds.get("negative") else "it has none"
+        raise ValueError(
+            f"path: negative disrupts the negative's prediction, and {type(guider).__name__} does not use one, because "
+            f"{reason}. Set cfg above 1 with a negative connected, or path to positive."
+        )
+    return float(cfg)
 
 
 def _finite(ratios: Mapping[int, Tensor]) -> dict[int, float]:

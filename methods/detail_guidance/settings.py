@@ -19,6 +19,8 @@ from .formula import MOST_W
 
 Batching = Literal["auto", "together", "in turn"]
 ScaleIs = Literal["w", "strength"]
+Path = Literal["positive", "negative"]
+Direction = Literal["whole", "across CFG"]
 AUTO = "auto"
 
 # The values that the sources leave open; docs/DEFAULTS.md says why these.
@@ -50,6 +52,9 @@ class Options:
         profile: channels per block, in place of `channels`.
         words: detail is added where they are in the picture; None is everywhere.
         words_soft: 0 to 1, the width of their masks' edge.
+        path: whose prediction is disrupted: a second one of the positive, as in the paper; or the negative's own, which
+            costs nothing: D̂ = D + λ(D − D_∅,m).
+        direction: the whole detail term, or only its part across CFG's direction D − D_∅.
     """
 
     channels: tuple[int, ...] | None = None
@@ -66,6 +71,8 @@ class Options:
     profile: Profile | None = None
     words: Region | None = None
     words_soft: float = WORDS_SOFT
+    path: Path = "positive"
+    direction: Direction = "whole"
 
     def __post_init__(self):
         require("massive_ratio", self.massive_ratio, 1.0, 1000.0)
@@ -78,6 +85,8 @@ class Options:
         require("words_soft", self.words_soft, 0.0, 1.0)
         _require_one_of("batching", self.batching, get_args(Batching))
         _require_one_of("scale_is", self.scale_is, get_args(ScaleIs))
+        _require_one_of("path", self.path, get_args(Path))
+        _require_one_of("direction", self.direction, get_args(Direction))
         if self.mask is not None:
             if self.mask.ndim != 3 or self.mask.numel() == 0:
                 raise ValueError(f"mask: its shape is {tuple(self.mask.shape)}, it must be (pictures, height, width).")
@@ -86,6 +95,26 @@ class Options:
                 raise ValueError(
                     f"mask: its values go from {low:g} to {high:g}, 0 to 1 is allowed. Add masks with Mask Composite, "
                     "which keeps to that, or make it one of an image."
+                )
+
+        if self.path == "negative":
+            self._require_nothing_of_a_second_prediction()
+
+    def _require_nothing_of_a_second_prediction(self) -> None:
+        """Refuse what works on the detail term, or says how it is computed: on the negative's path there is none."""
+        plain = Options()
+        for name in ("keep_start", "keep_end", "rescale", "limit", "every", "scale_is", "direction"):
+            value, default = vars(self)[name], vars(plain)[name]
+            if value != default:
+                raise ValueError(
+                    f"{name}: {value} has no meaning with path negative, which computes no second prediction and keeps "
+                    f"what dg_scale leaves. Set {name} to {default}, or path to positive."
+                )
+        for name in ("mask", "words"):
+            if vars(self)[name] is not None:
+                raise ValueError(
+                    f"{name}: with path negative there is no second prediction, so detail cannot be added in places. "
+                    f"Unplug {name}, or set path to positive."
                 )
 
     def perturbation(self, block: int) -> ReportedPerturbation:

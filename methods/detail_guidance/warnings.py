@@ -25,10 +25,11 @@ class RunFacts:
         computed, cached, without: guided steps by where their D − D_m is from.
         strength: mean relative strength, of the pictures where it is finite.
         not_finite: pictures of the batch whose predictions were not finite in some step.
-        positives: number of the guider's positive conditions; None where it calls them otherwise.
+        conditions: number of the guider's conditions on the path; None where it calls them otherwise.
         uncompiled: whether torch.compile around the whole model was set aside.
         sequential: whether the last steps ran by the sequential plan.
         channels: block → channels that were disrupted in any step.
+        everything_taken: whether dg_scale asks for more than the negative's path can take.
         of_masks: warnings of the mask provider.
     """
 
@@ -45,10 +46,11 @@ class RunFacts:
     without: int
     strength: float
     not_finite: int
-    positives: int | None
+    conditions: int | None
     uncompiled: bool
     sequential: bool
     channels: dict[int, list[int]]
+    everything_taken: bool
     of_masks: Sequence[str]
 
 
@@ -69,14 +71,15 @@ def _of_steps(run: RunFacts) -> Iterator[str]:
             f"no step lies between start_percent {run.settings.start_percent:g} and end_percent "
             f"{run.settings.end_percent:g}: nothing was guided. Widen them, or take more steps."
         )
-    if run.positives == 0:
-        yield "nothing was guided: the positive is empty. Connect a text encoder's conditioning to it."
+    path = run.settings.options.path
+    if run.conditions == 0:
+        yield f"nothing was guided: the {path} is empty. Connect a text encoder's conditioning to it."
     elif run.steps == 0:
         yield f"nothing was guided: {run.guider} does not predict through the host's guider, which this pack extends."
     elif run.inside > run.guided:
         yield (
             f"{run.inside - run.guided} steps were not guided: {run.guider} did not ask for a prediction of its "
-            "positive conditioning. Use a guider that does, or remove the cache that answers in its place."
+            f"{path} conditioning. Use a guider that does, or remove the cache that answers in its place."
         )
     if run.cached:
         yield (
@@ -85,7 +88,7 @@ def _of_steps(run: RunFacts) -> Iterator[str]:
         )
     if run.without:
         yield (
-            f"{run.without} of {run.guided} guided steps added nothing: no positive "
+            f"{run.without} of {run.guided} guided steps added nothing: no {path} "
             "condition was active then, or another node's cache answered in the model's place."
         )
 
@@ -100,6 +103,12 @@ def _of_strength(run: RunFacts) -> Iterator[str]:
         yield (
             f"the added detail is {run.strength:.0%} of the step that the model itself takes: pictures come apart at "
             "such strengths. Lower dg_scale, or set limit in the options."
+        )
+
+    if run.settings.options.path == "negative" and run.everything_taken:
+        yield (
+            f"dg_scale {run.settings.dg_scale:g} is above cfg − 1: the massive activations are taken from the negative "
+            "altogether, and raising it further changes nothing. Lower it, raise cfg, or set path to positive."
         )
 
 

@@ -126,3 +126,9 @@ test("what a calibration found is a setting, or the reason for none", () => {
   expect(wordsOfPreset(foreign, FLUX)).toBe("a preset is of another model");
   expect(wordsOfPresetAtLength(foreign, FLUX)).toContain("weights cd34, this model's are ab12");
 });
+
+test("on the negative's path there is no strength, but a share that is kept", () => {
+  const report = { ...FLUX, plan: "in place", relative_strength: 0, kept_of_negative: 0.875 };
+  expect(wordsOfReport(report)).toMatch(/^in the negative, 88 % kept · /);
+  expect(wordsOfReportAtLength(report)).not.toContain("strength");
+});
