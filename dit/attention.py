@@ -43,6 +43,8 @@ class AttentionCall:
         mask: added to the scores, or bool, true where a key counts; (1 or rows, 1 or heads, 1 or queries, keys); None
             is no mask.
         slices: where its image and prompt tokens are; None where the attention does not meet the prompt.
+        image: the image tokens among the queries and among the keys, in a block's first attention; None in others, and
+            where the keys are not known to hold them.
         uuids, indices: for each chunk of rows, its condition's id and its group's place in the host's list.
         run: the rest of the chain on other q, k, v of the same shape: another node's override or the host's attention.
     """
@@ -52,6 +54,7 @@ class AttentionCall:
     v: Tensor
     mask: Tensor | None
     slices: AttentionSlices | None
+    image: tuple[slice, slice] | None
     uuids: list[UUID]
     indices: list[int]
     run: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -123,8 +126,9 @@ def attention_patch(anatomy: Anatomy, number: int, layout: TokenLayout, batch: B
                 return _answered_by_head(chain(q, k, v, heads, *rest, **more), heads, more)
 
             mask = _four_dimensional(rest[0] if rest else more.get("mask"))
+            image = _image_of_itself(stage, layout, image_stream, given[0], given[1], slices) if calls == 1 else None
             call = AttentionCall(
-                given[0], given[1], given[2], mask, slices, labels["uuids"], labels["cond_or_uncond"], run
+                given[0], given[1], given[2], mask, slices, image, labels["uuids"], labels["cond_or_uncond"], run
             )
             answer = on_call(call)
             if answer is None:
@@ -171,6 +175,17 @@ def _four_dimensional(mask: Tensor | None) -> Tensor | None:
     if mask is None or mask.ndim == 4:
         return mask
     return mask[None, None] if mask.ndim == 2 else mask[:, None]
+
+
+def _image_of_itself(
+    stage: Stage, layout: TokenLayout, image_stream: int, q: Tensor, k: Tensor, slices: AttentionSlices | None
+) -> tuple[slice, slice] | None:
+    """The image tokens among the queries and the keys of a block's first attention; None where they are not known."""
+    if q.shape[2] == k.shape[2] == image_stream:
+        start, stop, _ = layout.image_slice(stage, image_stream).indices(image_stream)
+        return slice(start, stop), slice(start, stop)
+    joint = slices is not None and q.shape[2] == k.shape[2]
+    return (slices.image, slices.image) if joint and slices is not None else None
 
 
 def _slices(

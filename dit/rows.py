@@ -82,6 +82,24 @@ def copy_rows(value: Any, rows: slice, dim: int | None = 0) -> Any:
     return map_tensors(copy, value)
 
 
+def mixed_rows(value: Any, towards: Any, rows: slice, share: float, dim: int | None = 0) -> Any:
+    """A copy of the value with some rows moved towards others.
+
+    Args:
+        towards: as many rows, of `copy_rows`.
+        share: how far, 0 to 1.
+    """
+    if isinstance(value, Tensor):
+        mixed = value.clone()
+        mine, theirs = (each if dim is None else each.movedim(dim, 0) for each in (mixed, towards))
+        mine = mine if dim is None else mine[rows]
+        mine.copy_(theirs if share == 1 else mine.lerp(theirs, share))
+        return mixed
+    if isinstance(value, tuple | list):
+        return type(value)(mixed_rows(*pair, rows, share, dim) for pair in zip(value, towards, strict=True))
+    return value
+
+
 def repeat_chunks(value: Any, chunks: int, sources: Sequence[int], dim: int | None = 0) -> Any:
     """Equal chunks of rows → the chunks that `sources` names, in that order."""
 

@@ -47,8 +47,12 @@ export function wordsOfHeat(block, report) {
 export function wordsOfReport(report) {
   const channels = [...new Set(Object.values(report.channels).flat())].sort((a, b) => a - b);
   const shown = channels.length > 3 ? `${channels.slice(0, 2).join(", ")} …` : channels.join(", ");
-  return [wordsOfStrength(report), say.channels(shown, channels.length), wordsOfSteps(report)].join(" · ");
+  const what = ofChannels(report) ? say.channels(shown, channels.length) : report.perturbation;
+  return [wordsOfStrength(report), what, wordsOfSteps(report)].join(" · ");
 }
+
+/** Whether it was channels that were disrupted. */
+const ofChannels = ({ perturbation = "massive channels" }) => perturbation.startsWith("massive channels");
 
 /** "strength 0.12 (usual)"; "in the negative, 88 % kept" where no second prediction says how strong the detail is. */
 function wordsOfStrength({ relative_strength: strength, kept_of_negative: kept }) {
@@ -112,8 +116,9 @@ export function wordsOfReportAtLength(report) {
   );
   return [
     `${report.family}, ${report.block_count} blocks`,
-    "Massive channels that were disrupted:",
-    ...channels,
+    ...(ofChannels(report)
+      ? ["Massive channels that were disrupted:", ...channels]
+      : [`Disrupted: ${report.perturbation}`]),
     `Guided: ${wordsOfSteps(report)}${report.steps_reused ? ", the others with the detail of the last one" : ""}`,
     ...(report.plan in PLANS
       ? [

@@ -10,6 +10,7 @@ from ..methods.detail_guidance.settings import (
     Direction,
     Options,
     Path,
+    PerturbationKind,
     ScaleIs,
     parse_channels,
     without_rounding,
@@ -128,6 +129,15 @@ class DetailGuidanceOptions(io.ComfyNode):
                     optional=True,
                     tooltip="Which part of the detail is added. whole: all of it. across CFG: only what does not "
                     "strengthen or weaken CFG.",
+                ),
+                io.Combo.Input(
+                    "perturbation",
+                    options=list(get_args(PerturbationKind)),
+                    default="massive channels",
+                    optional=True,
+                    tooltip="What makes the prediction that is avoided a poorer one, at the layers. massive channels: "
+                    "zeroed, as in the paper. The others are those of other methods, such as skipped block (SLG) and "
+                    "identity attention (PAG).",
                 ),
             ],
             outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guider and Detail Guidance.")],

@@ -131,7 +131,7 @@ class DiTFeatures(io.ComfyNode):
         listed = () if channels.strip().lower() == NONE else parse_channels(channels)
         options = Options(listed, massive_ratio, max_channels, profile=profile)
         block = block_at(layer, len(anatomy.blocks))
-        how = Extraction(block, noise_level, draws, seed, options.perturbation(block), normalise == MODULATED, maps)
+        how = Extraction(block, noise_level, draws, seed, options.channels_at(block), normalise == MODULATED, maps)
         features = features_of(without(model), positive, samples, size, how, bar.update_absolute)
         return io.NodeOutput(features, _report(features, anatomy.family.name, normalise, image))
 

@@ -57,7 +57,7 @@ class MassiveActivationMap(io.ComfyNode):
         if profile is not None:
             profile.check(anatomy.family.names, len(anatomy.blocks))
         options = Options(massive_ratio=massive_ratio, max_channels=max_channels, profile=profile)
-        recording = MapRecording(block, options.perturbation(block))
+        recording = MapRecording(block, options.channels_at(block))
         latent = sampled(recording, model, **values)
         name = f"block {block} ({anatomy.blocks[block].name})"
         drawn = maps(recording, name, anatomy.token_grid)

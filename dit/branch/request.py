@@ -16,6 +16,7 @@ from torch import Tensor
 from ..anatomy import Anatomy
 from ..family import Order, Stage
 from ..forward import Args, Batch, Chunk, Inner
+from ..rows import copied
 from ..token_layout import TokenLayout
 
 Conds = list[dict[str, Any]]  # one group of the host's conditions: the positive's, say
@@ -79,6 +80,23 @@ class PerturbedCall:
     def stage(self) -> Stage:
         """The block's stage."""
         return self.anatomy.blocks[self.number].stage
+
+    def with_image_tokens(self, changed: Callable[[Tensor], Tensor]) -> Args:
+        """The block's arguments with other image tokens for the perturbed chunks.
+
+        Args:
+            changed: is given a chunk's image tokens, shaped as in `Perturbation.observe`, and returns as many.
+        """
+        name = self.stage.image
+        args = {**self.args, name: copied(self.args[name])}  # others may hold on to theirs
+        for chunk in self.chunks:
+            tokens = self.layout.image_tokens(self.stage, args, chunk.rows)
+            tokens.copy_(changed(tokens))
+        return args
+
+    def token_grid(self, tokens: int) -> tuple[int, ...]:
+        """Frames (of a video), rows and columns of so many image tokens."""
+        return self.anatomy.token_grid(tokens, self.batch.latent)
 
 
 @runtime_checkable

@@ -37,7 +37,8 @@ class Report:
         block_count: L.
         block_names: "double 12" for each of the L blocks, in execution order.
         first_block, last_block: the layers, both included.
-        channels: massive channels found (or given) at each of the layers, over the whole run.
+        channels: massive channels found (or given) at each of the layers, over the whole run; empty where the
+            perturbation is not about channels.
         peak_ratios: per block of the model, the largest channel's magnitude over the median channel's, when the
             guidance started.
         steps: predictions of the run.
@@ -50,6 +51,7 @@ class Report:
         made_with: the node's inputs that are numbers, by name, so that the page sees whether they have changed since.
         kept_of_negative: how much of the massive activations the negative's own prediction kept, 0 to 1; None where it
             was left as it is.
+        perturbation: what makes the disrupted prediction a poorer one, in the options' words.
         covered: word → the share of the pictures that its mask covers, 0 to 1; empty where there are no words.
         mask: all words' mask over the first picture (a video's first frame), in percent: rows of at most SMALL cells;
             None where nothing was read.
@@ -73,6 +75,7 @@ class Report:
     relative_strength: float
     made_with: dict[str, float]
     kept_of_negative: float | None = None
+    perturbation: str = "massive channels"
     covered: dict[str, float] = field(default_factory=dict)
     mask: list[list[int]] | None = None
     warnings: list[str] = field(default_factory=list)
@@ -90,11 +93,9 @@ class Report:
         if self.kept_of_negative is None:
             how = f"{self.plan}, relative strength {self.relative_strength:.3f}{words}"
         else:
-            how = f"in the negative's own prediction, which keeps {self.kept_of_negative:.0%} of them"
-        return (
-            f"Detail Guidance: {self.family}, {blocks} of {self.block_count}, "
-            f"massive channels {', '.join(map(str, channels)) or 'none'}, {steps}, {how}"
-        )
+            how = f"in the negative's own prediction, which keeps {self.kept_of_negative:.0%}"
+        what = f"{self.perturbation} {', '.join(map(str, channels)) or 'none'}" if self.channels else self.perturbation
+        return f"Detail Guidance: {self.family}, {blocks} of {self.block_count}, {what}, {steps}, {how}"
 
     def summary(self) -> dict[str, Any]:
         """The part of the report that is kept in a saved picture's metadata."""

@@ -13,6 +13,7 @@ from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ...dit import (
+    BlockPerturbation,
     ForwardRequest,
     StepRequest,
     StepResult,
@@ -29,6 +30,7 @@ from ..common.layers import block_range
 from ..massive_activations.channels import peak_ratio
 from ..regions.provider import mask_provider
 from .formula import detail_guidance, disrupted_share
+from .perturbation import blocks_of_step, perturbation_at
 from .report import Report, small
 from .reuse import ALWAYS_COMPUTED, CachedDifference
 from .settings import Settings
@@ -67,7 +69,7 @@ class Run:
         self.anatomy = anatomy_of(model)
         self.model_fingerprint = model_fingerprint(model)
         self.layers = block_range(settings.layer_start, settings.layer_end, len(self.anatomy.blocks))
-        self.perturbations = {block: options.perturbation(block) for block in self.layers}
+        self.perturbations = {block: perturbation_at(options, block) for block in self.layers}
         self.sampling = model.get_model_object("model_sampling")
         self.window = Window.of(settings.start_percent, settings.end_percent, self.sampling)
         # ρ of the negative's own prediction, where that is disrupted.
@@ -167,7 +169,10 @@ class Run:
         first = not self.computed  # once a run is enough to measure and to compare with the table
         return {
             "anatomy": self.anatomy,
-            "perturbations": self.perturbations,
+            "perturbations": {
+                block: self.perturbations[block]
+                for block in blocks_of_step(self.settings.options, self.layers, self.guided)
+            },
             "measure": peak_ratio if first else None,
             "compare_layout": first,
             "orders": self.orders,
@@ -219,8 +224,10 @@ class Run:
 
     def _note_channels(self, stats: StepStats) -> None:
         for block, observed in stats.statistics.items():
-            told = (self.perturbations[block].channels(each) for each in observed)
-            self.channels[block] += [channels for channels in told if channels is not None]
+            perturbation = self.perturbations[block]
+            if not isinstance(perturbation, BlockPerturbation):
+                told = (perturbation.channels(each) for each in observed)
+                self.channels[block] += [channels for channels in told if channels is not None]
         self.peak_ratios = {**stats.measured, **self.peak_ratios}
 
     @property
@@ -276,6 +283,7 @@ class Run:
             plan="in place" if self.in_place else "in turn" if self.batching == "sequential" else "together",
             relative_strength=facts.strength if abs(facts.strength) < inf else 0.0,
             kept_of_negative=self.negative_keep,
+            perturbation=self.settings.options.perturbation,
             made_with=self.settings.numbers,
             covered={name: mask.mean().item() for name, mask in masks.items()},
             mask=small(torch.stack([*masks.values()]).amax(dim=0)) if masks else None,
@@ -308,7 +316,10 @@ class Run:
             conditions=len(conds[asked]) if asked in conds else None,
             uncompiled=self.uncompiled,
             sequential=self.batching == "sequential",
-            channels={block: _true_indices(self.channels[block]) for block in self.layers},
+            channels={
+                block: _true_indices(self.channels[block])
+                for block in (self.layers if self.settings.options.of_channels else ())
+            },
             everything_taken=self.negative_keep == 0,
             of_masks=[*self.masks.warnings()] if self.guided else [],
         )

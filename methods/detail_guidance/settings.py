@@ -1,12 +1,14 @@
 """Everything a user can set. Constructors validate: a settings object that exists is valid."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from ..common.numbers import parse_numbers, require
+from ..massive_activations.channels import amplify_, average_, disrupt_, shuffle_
 from ..massive_activations.perturbations import (
     ListedChannels,
     MassiveActivations,
@@ -21,7 +23,28 @@ Batching = Literal["auto", "together", "in turn"]
 ScaleIs = Literal["w", "strength"]
 Path = Literal["positive", "negative"]
 Direction = Literal["whole", "across CFG"]
+PerturbationKind = Literal[
+    "massive channels",
+    "massive channels amplified",
+    "massive channels averaged",
+    "massive channels shuffled",
+    "skipped block",
+    "random blocks",
+    "blurred tokens",
+    "shuffled tokens",
+    "identity attention",
+    "blurred attention",
+    "blurred word attention",
+]
 AUTO = "auto"
+
+# Perturbations of the massive channels, and what they do to them.
+CHANGES: Mapping[PerturbationKind, Callable[[Tensor, Tensor, float], None]] = {
+    "massive channels": disrupt_,
+    "massive channels amplified": amplify_,
+    "massive channels averaged": average_,
+    "massive channels shuffled": shuffle_,
+}
 
 # The values that the sources leave open; docs/DEFAULTS.md says why these.
 DG_SCALE = 0.25
@@ -55,6 +78,7 @@ class Options:
         path: whose prediction is disrupted: a second one of the positive, as in the paper; or the negative's own, which
             costs nothing: D̂ = D + λ(D − D_∅,m).
         direction: the whole detail term, or only its part across CFG's direction D − D_∅.
+        perturbation: what makes the second prediction a poorer one; the paper's are the massive channels.
     """
 
     channels: tuple[int, ...] | None = None
@@ -73,6 +97,7 @@ class Options:
     words_soft: float = WORDS_SOFT
     path: Path = "positive"
     direction: Direction = "whole"
+    perturbation: PerturbationKind = "massive channels"
 
     def __post_init__(self):
         require("massive_ratio", self.massive_ratio, 1.0, 1000.0)
@@ -87,6 +112,7 @@ class Options:
         _require_one_of("scale_is", self.scale_is, get_args(ScaleIs))
         _require_one_of("path", self.path, get_args(Path))
         _require_one_of("direction", self.direction, get_args(Direction))
+        _require_one_of("perturbation", self.perturbation, get_args(PerturbationKind))
         if self.mask is not None:
             if self.mask.ndim != 3 or self.mask.numel() == 0:
                 raise ValueError(f"mask: its shape is {tuple(self.mask.shape)}, it must be (pictures, height, width).")
@@ -117,13 +143,19 @@ class Options:
                     f"Unplug {name}, or set path to positive."
                 )
 
-    def perturbation(self, block: int) -> ReportedPerturbation:
-        """What perturbs the second prediction at a block's input."""
+    def channels_at(self, block: int) -> ReportedPerturbation:
+        """What finds the massive channels at a block's input, and perturbs them."""
+        change = CHANGES.get(self.perturbation, disrupt_)
         if self.profile is not None:
-            return ProfiledChannels(self.profile, block)
+            return ProfiledChannels(self.profile, block, change=change)
         if self.channels is not None:
-            return ListedChannels(self.channels)
-        return MassiveActivations(self.massive_ratio, self.max_channels)
+            return ListedChannels(self.channels, change=change)
+        return MassiveActivations(self.massive_ratio, self.max_channels, change=change)
+
+    @property
+    def of_channels(self) -> bool:
+        """Whether it is channels that are perturbed."""
+        return self.perturbation in CHANGES
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,6 +128,8 @@ def _of_plans(run: RunFacts) -> Iterator[str]:
 
 
 def _of_channels(run: RunFacts) -> Iterator[str]:
+    if not run.settings.options.of_channels:
+        return
     nothing = ", ".join(str(block) for block, found in run.channels.items() if not found)
     if not run.computed or not nothing:
         return

@@ -62,16 +62,32 @@ def listed_channels(channels: Sequence[int], like: Tensor) -> Tensor:
     return chosen
 
 
-def disrupt_(z: Tensor, channels: Tensor, keep: float = 0.0) -> None:
-    """Multiply the given channels of every token by `keep`, in place: ρ = 0 zeroes them ([DG]), 0 < ρ < 1 softens that
-    ([EMA]). Nothing but one number per channel is allocated: a video's hidden state has gigabytes.
+# How channels are disrupted: each of these changes the given channels of every token in place, with nothing allocated
+# but one number per channel where that can be: a video's hidden state has gigabytes. z is the hidden state of image
+# tokens, (rows, tokens, …, channels); channels is bool (channels,); keep is ρ, 0 to 1: 1 changes nothing.
 
-    Args:
-        z: hidden state of image tokens, (…, channels).
-        channels: bool (channels,).
-        keep: ρ, 0 to 1.
-    """
+
+def disrupt_(z: Tensor, channels: Tensor, keep: float = 0.0) -> None:
+    """Multiply the channels by `keep`: ρ = 0 zeroes them ([DG]), 0 < ρ < 1 softens that ([EMA])."""
     if keep == 0:
         z.masked_fill_(channels, 0)
     else:
         z.mul_(torch.where(channels, keep, 1.0))
+
+
+def amplify_(z: Tensor, channels: Tensor, keep: float = 0.0) -> None:
+    """Multiply the channels by 2 − ρ: at most twice their value, as far from it as zero is."""
+    z.mul_(torch.where(channels, 2 - keep, 1.0))
+
+
+def average_(z: Tensor, channels: Tensor, keep: float = 0.0) -> None:
+    """Move each channel towards its mean over the picture's tokens."""
+    mean = z.mean(dim=tuple(range(1, z.ndim - 1)), keepdim=True)
+    z.lerp_(mean, (1 - keep) * channels.to(z.dtype))
+
+
+def shuffle_(z: Tensor, channels: Tensor, keep: float = 0.0) -> None:
+    """Move each channel towards its value at another token; tokens are exchanged alike in all of them."""
+    flat = z.flatten(1, -2)
+    order = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(0)).to(z.device)
+    z.lerp_(flat[:, order].view(z.shape), (1 - keep) * channels.to(z.dtype))

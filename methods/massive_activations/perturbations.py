@@ -1,8 +1,7 @@
 """Perturbing a prediction at its massive channels: objects of the `Perturbation` protocol."""
 
-# Each multiplies channels of the image tokens by the keep factor ρ: 0 is the paper's own [DG], more is softer [EMA].
-
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -24,9 +23,19 @@ class ReportedPerturbation(Protocol):
         """The channels for the report, bool (channels,); None where the perturbation is not about channels."""
 
 
+@dataclass(frozen=True)
 class _OfChannels:
+    """Perturbations of channels that `observe` finds.
+
+    Attributes:
+        change: how the channels are disrupted, one of the functions in channels.py; the paper's zeroes them.
+    """
+
+    _: KW_ONLY
+    change: Callable[[Tensor, Tensor, float], None] = disrupt_
+
     def apply(self, hidden_states: Tensor, statistics: Tensor, keep: float) -> None:
-        disrupt_(hidden_states, statistics, keep)
+        self.change(hidden_states, statistics, keep)
 
     def channels(self, statistics: Tensor) -> Tensor | None:
         return statistics

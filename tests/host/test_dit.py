@@ -252,7 +252,7 @@ def test_attention_to_fewer_keys(dit):
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, heads, 9, 8, generator=generator) for heads in (4, 2, 2))
     mask, allowed = torch.randn(2, 1, 9, 9, generator=generator), torch.rand(9, 9, generator=generator) > 0.4
-    call = dit.AttentionCall(q, k, v, mask, None, ["a", "b"], [0, 0], None)
+    call = dit.AttentionCall(q, k, v, mask, None, None, ["a", "b"], [0, 0], None)
     out, lse = dit.attention_with_lse(call, allowed)
     wide = [each.double().repeat_interleave(2, dim=1) for each in (k, v)]
     scores = q.double() @ wide[0].transpose(-1, -2) / 8**0.5 + mask

@@ -199,14 +199,14 @@ def test_rules_of_channels(seed, keep):
         (Options(channels=(0, 5), profile=profile), [1, 6]),
     ]
     for options, channels in expected:
-        perturbation = options.perturbation(2)
+        perturbation = options.channels_at(2)
         found = perturbation.observe(z)
         assert found.nonzero().flatten().tolist() == channels
         expected_state, actual = z.clone(), z.clone()
         expected_state[..., channels] *= keep
         perturbation.apply(actual, found, keep)
         torch.testing.assert_close(actual, expected_state)
-    assert not Options(profile=profile).perturbation(1).observe(z).any()
+    assert not Options(profile=profile).channels_at(1).observe(z).any()
 
 
 # Layers and window

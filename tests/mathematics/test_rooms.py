@@ -15,7 +15,8 @@ ROOMS = ("dit", "methods", "nodes")
 STANDS_ON = {
     "massive_activations": set(),
     "regions": set(),
-    "detail_guidance": {"massive_activations", "regions"},
+    "perturbations": set(),
+    "detail_guidance": {"massive_activations", "perturbations", "regions"},
     "calibration": {"detail_guidance"},
     "features": {"massive_activations"},
 }
@@ -34,6 +35,7 @@ MATHEMATICS = {
     "methods.detail_guidance.reuse",
     "methods.detail_guidance.settings",
     "methods.detail_guidance.window",
+    "methods.perturbations.grid",
     "methods.regions.foreground",
     "methods.regions.masks",
     "methods.regions.words",
