@@ -68,7 +68,7 @@ def listed_channels(channels: Sequence[int], like: Tensor) -> Tensor:
 
 
 def disrupt_(z: Tensor, channels: Tensor, keep: float = 0.0) -> None:
-    """Multiply the channels by `keep`: ρ = 0 zeroes them ([DG]), 0 < ρ < 1 softens that ([EMA])."""
+    """Multiply the channels by ρ: zero takes them away, as in [DG]; more of it softens that, as in [EMA]."""
     if keep == 0:
         z.masked_fill_(channels, 0)
     else:

@@ -17,7 +17,9 @@ Perturbed = Callable[[AttentionCall, Tensor, slice], tuple[Tensor, slice] | None
 
 @dataclass(frozen=True)
 class IdentityAttention:
-    """Each image token attends to itself alone (Perturbed-Attention Guidance, Ahn et al., arXiv 2403.17377)."""
+    """Each image token attends to itself alone, as in Perturbed-Attention Guidance."""
+
+    # Ahn et al., arXiv 2403.17377
 
     def run(self, call: PerturbedCall, keep: float) -> Args:
         """The block with ρ of its own attention, and the rest of the identity's."""
@@ -34,12 +36,14 @@ class IdentityAttention:
 
 @dataclass(frozen=True)
 class BlurredAttention:
-    """The image tokens' queries are blurred over the picture, which flattens what they attend to (Smoothed Energy
-    Guidance, Hong, arXiv 2408.00760).
+    """The image tokens' queries are blurred over the picture, which flattens what they attend to, as in Smoothed
+    Energy Guidance.
 
     Attributes:
         sigma: deviation of the Gaussian, in tokens; infinity is the mean over the picture.
     """
+
+    # Hong, arXiv 2408.00760
 
     sigma: float = inf
 
@@ -59,12 +63,13 @@ class BlurredAttention:
 
 @dataclass(frozen=True)
 class BlurredWordAttention:
-    """What the image tokens take from the prompt is blurred over the picture (after Seg4Diff, Kim et al., arXiv
-    2509.18096).
+    """What the image tokens take from the prompt is blurred over the picture, after Seg4Diff.
 
     Attributes:
         sigma: deviation of the Gaussian, in tokens.
     """
+
+    # arXiv 2509.18096
 
     sigma: float = 2.0
 

@@ -8,8 +8,8 @@ from ...dit.rows import copy_rows, mixed_rows
 
 @dataclass(frozen=True)
 class SkippedBlock:
-    """The block leaves the perturbed rows' streams, image and text, as they came, as the host's SkipLayerGuidanceDiT
-    has it (after Hyung et al., "Spatiotemporal Skip Guidance", arXiv 2411.18664)."""
+    """The block leaves the perturbed rows' streams, image and text, as they came: Skip Layer Guidance, as the host's
+    SkipLayerGuidanceDiT has it."""
 
     def run(self, call: PerturbedCall, keep: float) -> Args:
         """ρ of the block's own result, and the rest of what it was given."""
