@@ -19,6 +19,7 @@ from torch import Tensor
 FOLDER = Path(__file__).resolve().parents[2] / ".host/javascript/node_modules/@lobehub/fluent-emoji-3d/assets"
 PICTURE = 128  # pixels of a picture's side; the model also draws 256
 MARGIN = 0.03  # of the side: nothing touches the border
+SHIFT = 0.04  # of the side: how far from its usual place a thing may stand; a small model blurs what varies more
 BORDER = 2  # transparent pixels round a drawing, so that turned straight edges are smooth
 
 # Things by name: prompts are made of these.
@@ -122,18 +123,17 @@ def random_scene(random: np.random.Generator, things: list[str] | None = None) -
     Args:
         things: names to choose from, all of THINGS without it.
     """
-    count = int(random.choice([1, 2, 3], p=(0.7, 0.22, 0.08)))
+    count = int(random.choice([1, 2, 3], p=(0.8, 0.17, 0.03)))
     names = [str(name) for name in random.choice(things or list(THINGS), count, replace=False)]
     ground = random_ground(random)
     slot = 1 / count
     placed = []
     for n, name in enumerate(names):
-        size = float(random.uniform(0.55, 0.85) if count == 1 else random.uniform(0.8, 0.92) * (slot - MARGIN / 2))
-        room = max(0.0, slot - size - MARGIN) / 2
-        tall = (1 - size) / 2 - MARGIN
+        size = float(random.uniform(0.68, 0.82) if count == 1 else random.uniform(0.84, 0.92) * (slot - MARGIN / 2))
+        room = min(SHIFT, max(0.0, slot - size - MARGIN) / 2)
         x = slot * (n + 0.5) + random.uniform(-room, room)
-        y = 0.5 + random.uniform(-1, 1) * min(tall, 0.12)
-        placed.append(Placed(THINGS[name], size, float(x), float(y), float(random.uniform(-8, 8))))
+        y = 0.5 + random.uniform(-SHIFT, SHIFT)
+        placed.append(Placed(THINGS[name], size, float(x), float(y), float(random.uniform(-3, 3))))
     prompt = f" {JOIN} ".join(names)
     if random.random() < 0.75:
         kind = "" if ground.kind == "plain" else f"{ground.kind} "

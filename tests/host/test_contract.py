@@ -60,6 +60,9 @@ NODES = {
             "every": ("INT", 1, 8),
             "scale_is": ("COMBO",),
             "words_soft": FRACTION,
+            "path": ("COMBO",),
+            "direction": ("COMBO",),
+            "perturbation": ("COMBO",),
             "mask": ("MASK",),
             "profile": ("DG_PROFILE",),
             "words": ("DG_WORDS",),
@@ -206,6 +209,21 @@ NODES = {
 CHOICES = {
     "batching": ["auto", "together", "in turn"],
     "scale_is": ["w", "strength"],
+    "path": ["positive", "negative"],
+    "direction": ["whole", "across CFG"],
+    "perturbation": [
+        "massive channels",
+        "massive channels amplified",
+        "massive channels averaged",
+        "massive channels shuffled",
+        "skipped block",
+        "random blocks",
+        "blurred tokens",
+        "shuffled tokens",
+        "identity attention",
+        "blurred attention",
+        "blurred word attention",
+    ],
     "normalise": ["modulated", "raw"],
     "masks": ["soft", "divided"],
 }
@@ -222,6 +240,9 @@ DEFAULTS = {
     "every": 1,
     "scale_is": "w",
     "words_soft": 0.2,
+    "path": "positive",
+    "direction": "whole",
+    "perturbation": "massive channels",
 }
 
 

@@ -97,6 +97,22 @@ def test_scale_is_the_strength_of_each_picture_and_step(pack, batching):
         pack.run("DetailGuidanceOptions", scale_is="v")
 
 
+@pytest.mark.parametrize("options", [{}, {"scale_is": "strength"}])
+def test_direction_across_cfg(pack, options):
+    """Each picture's term without its projection on c − u."""
+    patcher = model()
+    c = one_step(stock_guider(patcher, cfg=1.0))
+    base = one_step(stock_guider(patcher))
+    whole = one_step(detail_guider(pack, patcher, options)) - base
+    actual = one_step(detail_guider(pack, patcher, {"direction": "across CFG", **options})) - base
+    way = (base - c) / (base - c).norm()
+    expected = whole - (whole * way).sum() * way
+    if options:  # and of the strength that the whole would have
+        expected *= whole.norm() / expected.norm()
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+    assert (whole * way).sum().abs() > 0.01 * whole.norm(), "there must be something to leave out"
+
+
 def test_rescale_takes_back_the_contrast(pack):
     patcher = model()
     c = one_step(stock_guider(patcher, cfg=1.0))

@@ -126,6 +126,27 @@ def test_constant_predictions_stay_finite():
     assert torch.equal(guided, zero) and strength.item() == 0
 
 
+@given(seeds, st.floats(0.01, 20), st.floats(0.5, 8))
+def test_across_cfg(seed, w, cfg):
+    """What is added is orthogonal to D − D_∅ in each picture, and what is left out lies along it."""
+    x, u, c, d = pictures(seed, 4)
+    base = c + (cfg - 1) * (c - u)
+    whole, _ = detail_guidance(x, base, c, d, w)
+    guided, _ = detail_guidance(x, base, c, d, w, across_cfg=True)
+    for number in range(len(x)):
+        added, left = ((a[number] - b[number]).double().flatten() for a, b in ((guided, base), (whole, guided)))
+        way = (base - c)[number].double().flatten()
+        if way.norm() > 0:
+            way /= way.norm()
+            assert abs(float(added @ way)) <= 1e-4 * w * float((c - d)[number].norm()) + 1e-6
+            torch.testing.assert_close(left, (left @ way) * way, rtol=1e-3, atol=1e-4 * w)
+
+
+def test_across_cfg_without_cfg_is_the_whole():
+    x, c, d = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(detail_guidance(x, c, c, d, 0.5, across_cfg=True)[0], detail_guidance(x, c, c, d, 0.5)[0])
+
+
 @given(seeds)
 def test_pictures_of_a_batch_do_not_see_each_other(seed):
     given = pictures(seed, 4)
