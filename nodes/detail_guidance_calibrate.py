@@ -15,7 +15,16 @@ from ..methods.calibration.grid import Sampling
 from ..methods.calibration.run import Wanted, calibrate, require_enough, runs
 from ..methods.common.drawing import require_matplotlib
 from ..methods.detail_guidance.settings import DG_SCALE, Options
-from .inputs import CATEGORY, DetailGuidanceOptionsType, fraction, ksampler_inputs, node_id_of, require_something
+from .inputs import (
+    CATEGORY,
+    DetailGuidanceOptionsType,
+    fraction,
+    ksampler_inputs,
+    node_id_of,
+    require_given,
+    require_pictures,
+    require_something,
+)
 
 
 class DetailGuidanceCalibrate(io.ComfyNode):
@@ -110,7 +119,10 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         singles = {"model": model, "vae": vae, "latent_image": latent_image, "options": options, **values}
         _require_one_of_each(singles | {"start_percent": start_percent})
         for prompt in positive:
+            require_given(model=model[0], vae=vae[0], positive=prompt)
             require_something(prompt, latent_image[0])
+        for batch in reference:
+            require_pictures(reference=batch)
         settings = KSamplerSettings(**{name: value[0] for name, value in values.items()})
         progress: list[ProgressBar] = []
         negatives = _one_for_each("negative", negative, len(positive))

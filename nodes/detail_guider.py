@@ -6,7 +6,7 @@ from comfy.samplers import CFGGuider
 from comfy_api.latest import io
 
 from ..methods.detail_guidance.settings import Options
-from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided, node_id_of
+from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided, node_id_of, require_given
 
 
 class DetailGuider(io.ComfyNode):
@@ -46,6 +46,7 @@ class DetailGuider(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, positive: list, cfg: float, negative: list | None = None, **values: Any
     ) -> io.NodeOutput:
+        require_given(positive=positive)
         if not 0 <= cfg <= 100:
             raise ValueError(f"cfg: {cfg} is outside 0 to 100.")
         if negative is None and not isclose(cfg, 1.0):

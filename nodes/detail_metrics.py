@@ -32,8 +32,8 @@ class DetailMetrics(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: Tensor, reference: Tensor) -> io.NodeOutput:
-        require_matplotlib()
         require_pairs(images, reference)
+        require_matplotlib()
         ours = images[..., :3].cpu().double().numpy()
         theirs = np.broadcast_to(reference[..., :3].cpu().double().numpy(), ours.shape)
         return io.NodeOutput(spectra(ours, theirs), table(ours, theirs))

@@ -15,7 +15,15 @@ from ..methods.detail_guidance.settings import AUTO, Options, parse_channels
 from ..methods.features.extraction import Extraction, features_of
 from ..methods.features.features import Features
 from ..methods.massive_activations.profile import Profile
-from .inputs import CATEGORY, DetailGuidanceProfile, DiTFeaturesType, finding_inputs, fraction
+from .inputs import (
+    CATEGORY,
+    DetailGuidanceProfile,
+    DiTFeaturesType,
+    finding_inputs,
+    fraction,
+    require_given,
+    require_pictures,
+)
 
 NONE = "none"
 MODULATED, RAW = "modulated", "raw"
@@ -117,6 +125,10 @@ class DiTFeatures(io.ComfyNode):
         latent: dict[str, Any] | None = None,
         profile: Profile | None = None,
     ) -> io.NodeOutput:
+        require_given(model=model, positive=positive)
+        require_pictures(image=image)
+        if image is not None and latent is None:
+            require_given(vae=vae)
         require("layer", layer, 0.0, 1.0)
         require("noise_level", noise_level, 0.01, 0.99)
         require("draws", draws, 1, 64)

@@ -163,6 +163,7 @@ def sampled(
     Raises:
         ValueError: names the input, its value and what is allowed.
     """
+    require_given(model=model, positive=positive)
     require_something(positive, latent_image)
     watched = observed(without(model), observer)
     return ksample(watched, positive, negative, latent_image, KSamplerSettings(**settings)).latent
@@ -171,6 +172,48 @@ def sampled(
 def node_id_of(node: type[io.ComfyNode]) -> str | None:
     """The execution id of a node that runs; None where another executor, or a script, gives no hidden inputs."""
     return None if node.hidden is None else node.hidden.unique_id
+
+
+# What to do where nothing came in: from a checkpoint without that part, say, or a bypassed node.
+_LOADERS = {
+    "model": "Load one with Load Diffusion Model or Load Checkpoint.",
+    "vae": "Load one with Load VAE: files of diffusion models alone have none.",
+    "clip": "Load one with Load CLIP: files of diffusion models alone have no text encoder.",
+    "positive": "Connect a text encoder's conditioning.",
+    "words": "Connect Prompt Words or Foreground.",
+    "features": "Connect DiT Features.",
+    "source": "Connect DiT Features.",
+}
+
+
+def require_given(**inputs: Any) -> None:
+    """Refuse inputs by which nothing came in.
+
+    Raises:
+        ValueError: one is None; the message names the input and what to connect.
+    """
+    for name, value in inputs.items():
+        if value is None:
+            raise ValueError(f"{name}: there is none. {_LOADERS[name]}")
+
+
+def require_pictures(**inputs: Tensor | None) -> None:
+    """Refuse batches that are no pictures (pictures, height, width, 3 or 4). None is an input that is not connected.
+
+    Raises:
+        ValueError: the batch is empty, or has another shape; the message names the input.
+    """
+    for name, images in inputs.items():
+        if images is None:
+            continue
+        shape = tuple(images.shape)
+        if images.ndim != 4 or shape[3] not in (3, 4):
+            raise ValueError(
+                f"{name}: its shape is {shape}, pictures are (pictures, height, width, 3). A mask, or pictures of one "
+                "channel, become pictures by Convert Mask to Image."
+            )
+        if not images.numel():
+            raise ValueError(f"{name}: it has no pictures, its shape is {shape}. Connect at least one.")
 
 
 def require_something(positive: list, latent_image: dict[str, Any]) -> None:
@@ -193,8 +236,9 @@ def require_pairs(images: Tensor, reference: Tensor) -> None:
         images, reference: (pictures, height, width, channels).
 
     Raises:
-        ValueError: the two differ in size, or in number and reference is not one for all.
+        ValueError: one is no pictures, the two differ in size, or in number and reference is not one for all.
     """
+    require_pictures(images=images, reference=reference)
     if images.shape[1:3] != reference.shape[1:3]:
         sizes = [f"{each.shape[2]} × {each.shape[1]}" for each in (images, reference)]
         raise ValueError(f"reference: its pictures are {sizes[1]}, images' are {sizes[0]}. Scale one of them.")
@@ -210,6 +254,7 @@ def guided(model: ModelPatcher, node_id: str | None, values: dict[str, Any]) -> 
     Raises:
         ValueError: names the input, its value and what is allowed.
     """
+    require_given(model=model)
     numbers = dict(values)
     if not numbers.pop("enabled", True):
         return model

@@ -11,7 +11,7 @@ from ..methods.detail_guidance.settings import LAYER, Options
 from ..methods.massive_activations.figures import maps
 from ..methods.massive_activations.profile import Profile
 from ..methods.massive_activations.recording import MapRecording
-from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, fraction, sampled, sampling_inputs
+from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, fraction, require_given, sampled, sampling_inputs
 
 
 class MassiveActivationMap(io.ComfyNode):
@@ -52,6 +52,7 @@ class MassiveActivationMap(io.ComfyNode):
     ) -> io.NodeOutput:
         require_matplotlib()
         require("layer", layer, 0.0, 1.0)
+        require_given(model=model)
         anatomy = anatomy_of(model)
         block = block_at(layer, len(anatomy.blocks))
         if profile is not None:

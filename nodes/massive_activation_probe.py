@@ -8,7 +8,7 @@ from ..methods.common.drawing import require_matplotlib
 from ..methods.detail_guidance.settings import Options
 from ..methods.massive_activations.figures import figures
 from ..methods.massive_activations.recording import Recording
-from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, sampled, sampling_inputs
+from .inputs import CATEGORY, DetailGuidanceProfile, finding_inputs, require_given, sampled, sampling_inputs
 
 
 class MassiveActivationProbe(io.ComfyNode):
@@ -37,6 +37,7 @@ class MassiveActivationProbe(io.ComfyNode):
     def execute(cls, model: ModelPatcher, massive_ratio: float, max_channels: int, **values: Any) -> io.NodeOutput:
         require_matplotlib()
         Options(massive_ratio=massive_ratio, max_channels=max_channels)  # refuses, before sampling
+        require_given(model=model)
         anatomy = anatomy_of(model)
         recording = Recording(anatomy.family.name, anatomy.family.id, anatomy.block_names)
         latent = sampled(recording, model, **values)

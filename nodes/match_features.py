@@ -5,7 +5,7 @@ from ..methods.common.drawing import require_matplotlib
 from ..methods.common.numbers import require
 from ..methods.features.features import Features
 from ..methods.features.search import Search, search
-from .inputs import CATEGORY, DiTFeaturesType
+from .inputs import CATEGORY, DiTFeaturesType, require_given, require_pictures
 
 
 class MatchFeatures(io.ComfyNode):
@@ -69,6 +69,8 @@ class MatchFeatures(io.ComfyNode):
         source_image: Tensor | None = None,
         target_image: Tensor | None = None,
     ) -> io.NodeOutput:
+        require_given(source=source)
+        require_pictures(source_image=source_image, target_image=target_image)
         require_matplotlib()
         require("earlier_frames", earlier_frames, 0, 64)
         wanted = Search(points, mask, mutual, earlier_frames)

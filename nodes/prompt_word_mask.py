@@ -13,7 +13,7 @@ from ..methods.detail_guidance.settings import WORDS_SOFT
 from ..methods.features.pictures import overlay
 from ..methods.regions.masks import Region
 from ..methods.regions.word_masks import MaskForm, masks_of_pictures, masks_of_sampling
-from .inputs import CATEGORY, WordsType, fraction, require_something
+from .inputs import CATEGORY, WordsType, fraction, require_given, require_pictures, require_something
 
 SOFT, DIVIDED = "soft", "divided"
 
@@ -95,6 +95,8 @@ class PromptWordMask(io.ComfyNode):
         image: Tensor | None = None,
         **sampling: Any,
     ) -> io.NodeOutput:
+        require_given(model=model, positive=positive, vae=vae, words=words)
+        require_pictures(image=image)
         require("softness", softness, 0.0, 1.0)
         require("noise_level", noise_level, 0.01, 0.99)
         if (image is None) == (latent_image is None):

@@ -3,7 +3,7 @@ from comfy_api.latest import io
 
 from ..methods.common.numbers import require
 from ..methods.regions.prompt_words import parse_words, words_of
-from .inputs import CATEGORY, WordsType, fraction
+from .inputs import CATEGORY, WordsType, fraction, require_given
 
 
 class PromptWords(io.ComfyNode):
@@ -39,6 +39,5 @@ class PromptWords(io.ComfyNode):
     @classmethod
     def execute(cls, clip: CLIP, text: str, words: str, layer: float) -> io.NodeOutput:
         require("layer", layer, 0.0, 1.0)
-        if clip is None:
-            raise ValueError("clip: there is none. The checkpoint has no text encoder: load one.")
+        require_given(clip=clip)
         return io.NodeOutput(*words_of(clip, text, parse_words(words), layer or None))

@@ -8,7 +8,7 @@ from ..methods.common.palette import SIXTEEN
 from ..methods.features import matching
 from ..methods.features.features import Features
 from ..methods.features.pictures import colours, heat_picture, label_picture
-from .inputs import CATEGORY, DiTFeaturesType
+from .inputs import CATEGORY, DiTFeaturesType, require_given
 
 
 class ShowFeatures(io.ComfyNode):
@@ -43,6 +43,7 @@ class ShowFeatures(io.ComfyNode):
 
     @classmethod
     def execute(cls, features: Features, parts: int, channel: int) -> io.NodeOutput:
+        require_given(features=features)
         require_matplotlib()
         require("parts", parts, 2, len(SIXTEEN))
         require("channel", channel, 0, features.values.shape[1] - 1)

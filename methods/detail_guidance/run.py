@@ -75,14 +75,18 @@ class Run:
         # ρ of the negative's own prediction, where that is disrupted.
         self.negative_keep = 1 - disrupted_share(settings.dg_scale, negative_cfg(guider)) if self.in_place else None
         self.masks = mask_provider(options.mask, options.words, options.words_soft, self.anatomy)
-        self.wrappers: Wrappers = {**self.masks.wrappers, WrappersMP.PREDICT_NOISE: self.predict_noise}
+        self.wrappers: Wrappers = {
+            **self.masks.wrappers,
+            WrappersMP.SAMPLER_SAMPLE: self.sampler_sample,
+            WrappersMP.PREDICT_NOISE: self.predict_noise,
+        }
 
         self.batching = PLANS[options.batching]  # sequential, once a step had to be
         self.cached: CachedDifference | None = None  # of the last step that computed D_m
         self.orders: dict[str, Order] = {}
         self.token_sums: dict[tuple[UUID, int], Tensor | None] = {}
 
-        self.schedule = torch.zeros(1)  # the run's noise levels
+        self.schedule = torch.zeros(0)  # the run's noise levels
         self.steps = self.inside = self.guided = 0
         self.sources: Counter[DifferenceSource] = Counter()
         self.uncompiled = False
@@ -90,12 +94,16 @@ class Run:
         self.channels: dict[int, list[Tensor]] = defaultdict(list)
         self.peak_ratios: dict[int, Tensor] = {}
 
+    def sampler_sample(self, executor: Any, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Note the run's schedule."""
+        self.schedule = sigmas
+        return executor(guider, sigmas, *args, **kwargs)
+
     def predict_noise(
         self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: Any = None
     ) -> Tensor:
         """D̂ of one step: the guider's own prediction plus the detail term."""
         self.steps += 1
-        self.schedule = model_options["transformer_options"].get("sample_sigmas", self.schedule)
         sigma = float(timestep.max())
         if sigma not in self.window:
             return executor(x, timestep, model_options, seed)
@@ -298,13 +306,15 @@ class Run:
             finite = each.isfinite()
             strength = each[finite].mean().item() if finite.any() else nan
             not_finite = int((~finite).any(dim=0).sum())
-        whole = float(schedule[0]) >= 0.99 * self.window.noisiest and float(schedule[-1]) == 0
+        levels = schedule.tolist()
+        whole = len(levels) > 1 and levels[0] >= 0.99 * self.window.noisiest and levels[-1] == 0
         return RunFacts(
             settings=self.settings,
             family=self.anatomy.family,
             guider=type(self.guider).__name__,
             replaces=self.replaces,
             whole_schedule=whole,
+            planned=max(len(levels) - 1, 0),
             steps=self.steps,
             inside=self.inside,
             guided=self.guided,

@@ -21,6 +21,7 @@ class RunFacts:
         replaces: whether the model carried another Detail Guidance.
         whole_schedule: whether the run went from noise to picture: a stage of several may well lie outside the window,
             and its node's other stages not.
+        planned: steps of the run's schedule.
         steps, inside, guided: predictions; those inside the window; those of them that predicted the positive.
         computed, cached, without: guided steps by where their D − D_m is from.
         strength: mean relative strength, of the pictures where it is finite.
@@ -38,6 +39,7 @@ class RunFacts:
     guider: str
     replaces: bool
     whole_schedule: bool
+    planned: int
     steps: int
     inside: int
     guided: int
@@ -74,6 +76,11 @@ def _of_steps(run: RunFacts) -> Iterator[str]:
     path = run.settings.options.path
     if run.conditions == 0:
         yield f"nothing was guided: the {path} is empty. Connect a text encoder's conditioning to it."
+    elif run.planned == 0:
+        yield (
+            "nothing was sampled: this stage of the schedule has no steps. Look at its start and end steps, or at the "
+            "node that splits the noise levels."
+        )
     elif run.steps == 0:
         yield f"nothing was guided: {run.guider} does not predict through the host's guider, which this pack extends."
     elif run.inside > run.guided:

@@ -143,24 +143,28 @@ def load(file: Path) -> Features:
     Raises:
         ValueError: the file is damaged, or holds no features.
     """
+    again = "Make and save them again."
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(
-                    f"features: {file.name} is a safetensors file, but holds no features. Choose one that Save DiT "
-                    "Features wrote."
-                )
-            values = opened.get_tensor("values")
+            values = opened.get_tensor("values") if metadata.get("format") == FORMAT else None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"features: {file.name} is damaged ({error}). {again}") from error
+    if values is None:
+        raise ValueError(
+            f"features: {file.name} is a safetensors file, but holds no features. Choose one that Save DiT Features "
+            "wrote."
+        )
+    try:
         names = ("height", "width", "block", "blocks", "maps", "noise_level")
         numbers = {name: json.loads(metadata[name]) for name in names}
         dropped, modulated = json.loads(metadata["dropped"]), json.loads(metadata["modulated"])
         about = {"family": metadata["family"], "fingerprint": metadata["fingerprint"]}
         loaded = Features(values, dropped=tuple(dropped), modulated=modulated, **about, **numbers)
-    except (SafetensorError, KeyError, json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f"features: {file.name} is damaged ({error}). Make and save them again.") from error
+    except (LookupError, ValueError, TypeError) as error:
+        raise ValueError(f"features: {file.name} is damaged ({error}). {again}") from error
     if not _fits(loaded):
-        raise ValueError(f"features: {file.name} is damaged (its parts do not fit together). Make and save them again.")
+        raise ValueError(f"features: {file.name} is damaged (its parts do not fit together). {again}")
     return loaded
 
 
@@ -178,5 +182,6 @@ def _fits(features: Features) -> bool:
         and maps in (0, len(dropped))
         and all(channel < values.shape[1] - maps for channel in dropped)
         and type(features.modulated) is bool
+        and type(features.noise_level) in (int, float)
         and 0 < features.noise_level < 1
     )

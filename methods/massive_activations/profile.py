@@ -78,27 +78,31 @@ def load(file: Path) -> Profile:
     Raises:
         ValueError: the file is damaged, or no profile.
     """
+    again = "Measure and save it again."
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(
-                    f"profile: {file.name} is a safetensors file, but no profile of massive activations. Choose one "
-                    "that Save Massive Activation Profile wrote."
-                )
-            magnitudes = opened.get_tensor("magnitudes")
+            magnitudes = opened.get_tensor("magnitudes") if metadata.get("format") == FORMAT else None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"profile: {file.name} is damaged ({error}). {again}") from error
+    if magnitudes is None:
+        raise ValueError(
+            f"profile: {file.name} is a safetensors file, but no profile of massive activations. Choose one that Save "
+            "Massive Activation Profile wrote."
+        )
+    try:
         channels = {int(block): tuple(found) for block, found in json.loads(metadata["channels"]).items()}
         profile = Profile(metadata["family"], int(metadata["blocks"]), int(metadata["width"]), channels, magnitudes)
-    except (SafetensorError, KeyError, json.JSONDecodeError, AttributeError, TypeError) as error:
-        raise ValueError(f"profile: {file.name} is damaged ({error}). Measure and save it again.") from error
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"profile: {file.name} is damaged ({error}). {again}") from error
     fits = (
         magnitudes.shape == (profile.blocks, profile.width)
         and magnitudes.dtype == torch.float32
         and all(
-            0 <= block < profile.blocks and all(0 <= channel < profile.width for channel in found)
+            0 <= block < profile.blocks and all(type(c) is int and 0 <= c < profile.width for c in found)
             for block, found in channels.items()
         )
     )
     if not fits:
-        raise ValueError(f"profile: {file.name} is damaged (its parts do not fit together). Measure and save it again.")
+        raise ValueError(f"profile: {file.name} is damaged (its parts do not fit together). {again}")
     return profile

@@ -349,7 +349,7 @@ def test_a_word_that_is_the_whole_prompt(pack, reference):
         ({"image": torch.zeros(1, 64, 64, 3), "noise_level": 0.0}, "noise_level: 0.0 is outside"),
         ({"image": torch.zeros(1, 64, 64, 3), "softness": 2.0}, "softness: 2.0 is outside"),
         ({"image": torch.zeros(1, 8, 8, 3)}, "image: it is empty, or smaller than one of the model's tokens"),
-        ({"image": torch.zeros(1, 64, 64, 1)}, "image: it has 1 channels"),
+        ({"image": torch.zeros(1, 64, 64, 1)}, r"image: its shape is \(1, 64, 64, 1\)"),
         ({"image": torch.zeros(1, 64, 64, 3), "vae": None}, "vae: there is none"),
         ({"image": torch.zeros(1, 64, 64, 3), "positive": []}, "positive: it has 0 conditions"),
     ],
