@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README, DEVELOPMENT = ROOT / "README.md", ROOT / "docs/DEVELOPMENT.md"
-WORDS = 1500
+WORDS = 900
 REPOSITORY = "https://github.com/detail-guidance/ComfyUI-Detail-Guidance"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "tests/reference_model/README.md"]
 
