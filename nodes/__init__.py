@@ -6,10 +6,12 @@ from .detail_compare import DetailCompare
 from .detail_foreground import DetailForeground
 from .detail_guidance import DetailGuidance
 from .detail_guidance_calibrate import DetailGuidanceCalibrate
+from .detail_guidance_grid import DetailGuidanceGrid, DetailGuidanceJudge
 from .detail_guidance_options import DetailGuidanceOptions
 from .detail_guidance_report import DetailGuidanceReport
 from .detail_guider import DetailGuider
 from .detail_metrics import DetailMetrics
+from .detail_scores import DetailAestheticScore, DetailPromptScore
 from .dit_features import DiTFeatures
 from .dit_features_file import LoadDiTFeatures, SaveDiTFeatures
 from .massive_activation_map import MassiveActivationMap
@@ -25,6 +27,10 @@ NODES: list[type[io.ComfyNode]] = [
     DetailGuidance,
     DetailGuidanceOptions,
     DetailGuidanceCalibrate,
+    DetailGuidanceGrid,
+    DetailGuidanceJudge,
+    DetailAestheticScore,
+    DetailPromptScore,
     DetailGuidanceReport,
     MassiveActivationProbe,
     MassiveActivationMap,

@@ -1,6 +1,7 @@
 """Finding the layer and the scale on the user's own model."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from comfy.clip_vision import ClipVisionModel
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..dit import KSamplerSettings, anatomy_of
 from ..methods.calibration.grid import Sampling
 from ..methods.calibration.run import Wanted, calibrate, require_enough, runs
+from ..methods.common import page
 from ..methods.common.drawing import require_matplotlib
 from ..methods.detail_guidance.settings import DG_SCALE, Options
 from .inputs import (
@@ -25,6 +27,8 @@ from .inputs import (
     require_pictures,
     require_something,
 )
+
+log = logging.getLogger("detail_guidance")
 
 
 class DetailGuidanceCalibrate(io.ComfyNode):
@@ -117,7 +121,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
     ) -> io.NodeOutput:
         require_matplotlib()
         singles = {"model": model, "vae": vae, "latent_image": latent_image, "options": options, **values}
-        _require_one_of_each(singles | {"start_percent": start_percent})
+        one_of_each(singles | {"start_percent": start_percent})
         for prompt in positive:
             require_given(model=model[0], vae=vae[0], positive=prompt)
             require_something(prompt, latent_image[0])
@@ -125,7 +129,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             require_pictures(reference=batch)
         settings = KSamplerSettings(**{name: value[0] for name, value in values.items()})
         progress: list[ProgressBar] = []
-        negatives = _one_for_each("negative", negative, len(positive))
+        negatives = one_for_each("negative", negative, len(positive))
         sampling = Sampling(positive, negatives, latent_image[0], settings, lambda: progress[0].update(1))
         require_enough(reference, sampling)
         wanted = Wanted(
@@ -139,11 +143,21 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         )
         total = runs(wanted, anatomy_of(model[0]), len(positive)) * settings.steps
         progress.append(ProgressBar(total, node_id_of(cls)))
-        made = calibrate(model[0], vae[0], sampling, wanted)
+        made = calibrate(model[0], vae[0], sampling, wanted, telling(node_id_of(cls)))
         return io.NodeOutput(made.layer, made.scale, made.sheet, made.plot, made.report, start_percent[0])
 
 
-def _require_one_of_each(singles: dict[str, Sequence[Any]]) -> None:
+def telling(node_id: str | None) -> Callable[[str], None]:
+    """Says how long a calibration takes, in the log and on its node."""
+
+    def say(what: str) -> None:
+        log.info(f"Detail Guidance Calibrate: {what}")
+        page.say_on_node(what, node_id)
+
+    return say
+
+
+def one_of_each(singles: dict[str, Sequence[Any]]) -> None:
     for name, given in singles.items():
         if len(given) > 1:
             raise ValueError(f"{name}: it is a list of {len(given)}; only positive, negative and reference may be one.")
@@ -155,10 +169,10 @@ def _references(given: Sequence[Tensor], prompts: int) -> list[list[Tensor]]:
     """Each prompt's batches of pictures: a list is all one prompt's, or has a batch for each."""
     if prompts == 1:
         return [list(given)]
-    return [[batch] for batch in _one_for_each("reference", given, prompts)]
+    return [[batch] for batch in one_for_each("reference", given, prompts)]
 
 
-def _one_for_each(name: str, given: Sequence[Any], prompts: int) -> list[Any]:
+def one_for_each(name: str, given: Sequence[Any], prompts: int) -> list[Any]:
     if len(given) not in (1, prompts):
         raise ValueError(f"{name}: it is a list of {len(given)}, positive of {prompts}. Give as many, or one for all.")
     return list(given) * (prompts if len(given) == 1 else 1)

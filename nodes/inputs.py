@@ -179,10 +179,12 @@ _LOADERS = {
     "model": "Load one with Load Diffusion Model or Load Checkpoint.",
     "vae": "Load one with Load VAE: files of diffusion models alone have none.",
     "clip": "Load one with Load CLIP: files of diffusion models alone have no text encoder.",
+    "clip_vision": "Load one with Load CLIP Vision.",
     "positive": "Connect a text encoder's conditioning.",
     "words": "Connect Prompt Words or Foreground.",
     "features": "Connect DiT Features.",
     "source": "Connect DiT Features.",
+    "grid": "Connect Detail Guidance Grid.",
 }
 
 

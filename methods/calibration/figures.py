@@ -40,11 +40,12 @@ def grid_plot(cells: Sequence[Cell]) -> Tensor:
     """What the scale does at each layer, (1, height, width, 3): to the layout, and to the distance from reference
     pictures or, without any, to the finest octave's energy."""
     figure, (layout, other) = new_figure(2, "What the scale does, layer by layer")
-    layers = list(dict.fromkeys(cell.layer for cell in cells))
-    for layer, (colour, marker) in zip(layers, cycle(zip((ORANGE, BLUE, GREEN, BLACK, GREY), "os^Dv", strict=True))):
-        row = sorted((cell for cell in cells if cell.layer == layer), key=lambda cell: cell.scale)
+    lines = list(dict.fromkeys((cell.variant, cell.layer) for cell in cells))
+    for line, (colour, marker) in zip(lines, cycle(zip((ORANGE, BLUE, GREEN, BLACK, GREY), "os^Dv", strict=True))):
+        row = sorted((cell for cell in cells if (cell.variant, cell.layer) == line), key=lambda cell: cell.scale)
         scales = [cell.scale for cell in row]
-        style: dict[str, Any] = {"color": colour, "marker": marker, "label": f"layer {layer:g}, block {row[0].block}"}
+        label = f"{row[0].variant} layer {row[0].layer:g}, block {row[0].block}".strip()
+        style: dict[str, Any] = {"color": colour, "marker": marker, "label": label}
         layout.plot(scales, [np.median(cell.layout) for cell in row], **style)
         if row[0].gain is None:
             other.plot(scales, [np.median(cell.energy[:, -1]) for cell in row], **style)
@@ -56,7 +57,9 @@ def grid_plot(cells: Sequence[Cell]) -> Tensor:
     layout.set_ylabel("correlation of the layout", fontsize=12)
     with_references = cells[0].gain is not None
     other.axhline(0 if with_references else 1, color=GREY, linewidth=1)
-    other.set_ylabel("nearer to reference pictures" if with_references else "energy of the finest octave", fontsize=12)
+    other.set_ylabel(
+        "gain of the pictures that judge" if with_references else "energy of the finest octave", fontsize=12
+    )
     other.set_xlabel("scale", fontsize=12)
     layout.legend(fontsize=11, frameon=False)
     return picture(figure)[None]

@@ -118,20 +118,50 @@ def cells(
         references: for each picture, the mean of its real pictures' log spectra.
         likeness: pictures → likeness with their real pictures, (pictures,).
     """
-    blocks = len(anatomy_of(model).blocks)
+    blocks, settings = len(anatomy_of(model).blocks), list(settings)
+    usual = settings[0]
     for each in settings:
         reports: list[Report] = []
         pictures, seconds = sampled(patch(model, each, None, reports.append), vae, sampling)
-        strength = float(np.mean([report.relative_strength for report in reports]))
+        told = [report.relative_strength for report in reports if report.kept_of_negative is None]
+        strength = float(np.mean(told)) if told else None
         block, scale = block_at(each.layer_start, blocks), each.dg_scale
         more_alike = None if likeness is None else likeness(pictures) - likeness(without)
-        cell = measured(each.layer_start, block, scale, strength, seconds, pictures, without, references, more_alike)
+        cell = measured(
+            each.layer_start,
+            block,
+            scale,
+            strength,
+            seconds,
+            pictures,
+            without,
+            references,
+            more_alike,
+            variant_of(each, usual),
+        )
         yield cell, pictures, reports
 
 
-def grid(layers: Sequence[float], scales: Sequence[float], start_percent: float, options: Options) -> list[Settings]:
-    """The settings of every layer with every scale."""
-    return [Settings(scale, layer, layer, start_percent, options=options) for layer in layers for scale in scales]
+def grid(
+    layers: Sequence[float], scales: Sequence[float], starts: Sequence[float], options: Sequence[Options]
+) -> list[Settings]:
+    """The settings of every layer with every scale, from each start_percent on, with each of the options."""
+    return [
+        Settings(scale, layer, layer, start, options=each)
+        for each in options
+        for start in starts
+        for layer in layers
+        for scale in scales
+    ]
+
+
+def variant_of(settings: Settings, first: Settings) -> str:
+    """In what, beside layer and scale, settings differ from a grid's first ones, in words."""
+    mine, theirs = settings.options, first.options
+    parts: list[str] = [mine.perturbation] if mine.perturbation != theirs.perturbation else []
+    parts += [f"path {mine.path}"] if mine.path != theirs.path else []
+    parts += [f"from {settings.start_percent:g}"] if settings.start_percent != first.start_percent else []
+    return ", ".join(parts)
 
 
 def cost(settings: Settings, blocks: int, steps: int, conditions: int) -> float:
@@ -145,6 +175,8 @@ def cost(settings: Settings, blocks: int, steps: int, conditions: int) -> float:
         conditions: conditions of a forward.
     """
     m = block_at(settings.layer_start, blocks)
+    if settings.options.path == "negative":
+        return 1.0
     guided = steps - ceil(steps * settings.start_percent)
     share = computed_steps(guided, settings.options.every) / steps
     return 1 + share * (blocks - m) / (blocks * conditions)

@@ -6,7 +6,7 @@ its part on what predicts the effect.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,23 +50,26 @@ class Cell:
     Attributes:
         layer: fraction of the depth.
         block: number of the block that the layer names.
-        strength: relative, as the run reports it.
+        strength: relative, as the run reports it; None where no second prediction tells it.
         seconds: per picture.
         layout: correlation of each picture's layout with the one without, (n,).
         energy: spectral energy over the one without, in each of `metrics.OCTAVES`, (n, octaves).
         gain: how much nearer each is to reference pictures, as spectrum distance; None without any.
-        likeness: how much more its features are like theirs, as cosine; None without a network to see them by.
+        likeness: how much more its features are like theirs, as cosine; or how much more a second judge likes it, which
+            must not like it less; None without any.
+        variant: what else differs from other cells of the grid, in words.
     """
 
     layer: float
     block: int
     scale: float
-    strength: float
+    strength: float | None
     seconds: float
     layout: np.ndarray
     energy: np.ndarray
     gain: np.ndarray | None
     likeness: np.ndarray | None
+    variant: str = ""
 
     @property
     def keeps_layout(self) -> bool:
@@ -94,19 +97,20 @@ def measured(
     layer: float,
     block: int,
     scale: float,
-    strength: float,
+    strength: float | None,
     seconds: float,
     pictures: np.ndarray,
     without: np.ndarray,
     references: Sequence[np.ndarray] | None,
     likeness: np.ndarray | None,
+    variant: str = "",
 ) -> Cell:
     """The figures of one cell.
 
     Args:
         pictures, without: (n, height, width, 3), 0 to 1, with and without Detail Guidance.
         references: for each picture, the mean of its real pictures' log spectra.
-        likeness: as of `Cell`.
+        likeness, variant: as of `Cell`.
     """
     pairs = list(zip(pictures, without, strict=True))
     octaves = [[metrics.energy_in_octaves(each) + metrics.TINY for each in pair] for pair in pairs]
@@ -117,6 +121,7 @@ def measured(
         energy=np.array([one / other for one, other in octaves]),
         gain=gain,
         likeness=likeness,
+        variant=variant,
     )  # fmt: skip
 
 
@@ -144,6 +149,13 @@ class Recommendation:
     why: str
 
 
+NOTHING_TO_JUDGE = Recommendation(
+    "nothing to judge",
+    None,
+    "Nothing was disrupted at any of the layers, or what came out are no finite numbers: see the warnings.",
+)
+
+
 def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: float) -> Recommendation:
     """With reference pictures: the cell that brings half of the pictures closer to them most surely, if the other half
     agrees. Without: no more than how far one can go.
@@ -153,25 +165,61 @@ def recommended(cells: Sequence[Cell], distance: float | None, usual_layer: floa
         distance: mean distance of the pictures without Detail Guidance from the references; None without references.
         usual_layer: where to stand without references.
     """
-    seen = [cell for cell in cells if cell.strength > NOTHING and np.isfinite(cell.layout).all()]
+    seen = _disrupted(cells)
     if not seen:
-        why = "Nothing was disrupted at any of the layers, or what came out are no finite numbers: see the warnings."
-        return Recommendation("nothing to judge", None, why)
+        return NOTHING_TO_JUDGE
     if distance is None:
         return _within_the_layout(seen, usual_layer)
-    best = max(seen, key=lambda cell: cell.chosen_by.low)  # the surest gain: the largest mean is often luck
-    judged, worth = best.judged_by, WORTHWHILE * distance
-    figures = (
-        f"layer {best.layer:g}, scale {best.scale:g} was the surest gain on one half of the pictures; on the other "
-        f"half they come nearer to the reference pictures by {judged} of {distance:.3f}, and their layout is kept to a "
-        f"correlation of {np.median(best.layout):.2f}"
+    worth = WORTHWHILE * distance
+    return _by_the_other_half(
+        seen,
+        worth,
+        lambda judged: f"they come nearer to the reference pictures by {judged} of {distance:.3f}",
+        f"{worth:.3f} would be worth it.",
+        "Their features are less alike.",
     )
+
+
+def recommended_by_scores(cells: Sequence[Cell]) -> Recommendation:
+    """The cell whose pictures score highest most surely on one half, if the other half agrees.
+
+    Args:
+        cells: one or more; their gain is how much higher each picture scores than the same one without.
+    """
+    seen = _disrupted(cells)
+    if not seen:
+        return NOTHING_TO_JUDGE
+    return _by_the_other_half(
+        seen, 0.0, lambda judged: f"they score higher by {judged}", "Without it they score higher.", "The guard falls."
+    )
+
+
+def _disrupted(cells: Sequence[Cell]) -> list[Cell]:
+    seen = [cell for cell in cells if cell.strength is None or cell.strength > NOTHING]
+    return [cell for cell in seen if np.isfinite(cell.layout).all()]
+
+
+def _by_the_other_half(
+    cells: Sequence[Cell], worth: float, gained: Callable[[Interval], str], less: str, less_alike: str
+) -> Recommendation:
+    """The verdict on the cell with the surest gain on the pictures that choose, by those that judge.
+
+    Args:
+        worth: the least gain that is worth its cost.
+        gained: says a gain in words.
+        less, less_alike: why a gain below that, or a likeness that falls, does not help.
+    """
+    best = max(cells, key=lambda cell: cell.chosen_by.low)  # the surest gain: the largest mean is often luck
+    judged, variant = best.judged_by, f"{best.variant}, " if best.variant else ""
+    figures = (
+        f"{variant}layer {best.layer:g}, scale {best.scale:g} was the surest gain on one half of the pictures; on the "
+        f"other half {gained(judged)}, and their layout is kept to a correlation of {np.median(best.layout):.2f}"
+    )
+    not_helping = f"Detail Guidance does not help this model with these pictures: {figures}."
     if judged.high < worth:
-        why = f"Detail Guidance does not help this model with these pictures: {figures}. {worth:.3f} would be worth it."
-        return Recommendation("does not help", None, why)
+        return Recommendation("does not help", None, f"{not_helping} {less}")
     if best.less_alike:
-        why = f"Detail Guidance does not help this model with these pictures: {figures}. Their features are less alike."
-        return Recommendation("does not help", None, why)
+        return Recommendation("does not help", None, f"{not_helping} {less_alike}")
     if judged.low > 0:
         return Recommendation("helps", best, f"Detail Guidance helps this model with these pictures: {figures}.")
     why = f"Whether Detail Guidance helps cannot be told from so few pictures: {figures}. Sample more."
@@ -195,7 +243,8 @@ def _within_the_layout(cells: Sequence[Cell], usual_layer: float) -> Recommendat
 
 def rows(cells: Sequence[Cell]) -> list[dict[str, str]]:
     """A line of figures for each cell: medians over pictures, gains with intervals."""
-    return [_row(cell) for cell in cells]
+    variants = any(cell.variant for cell in cells)
+    return [({"variant": cell.variant} if variants else {}) | _row(cell) for cell in cells]
 
 
 def _row(cell: Cell) -> dict[str, str]:
@@ -204,7 +253,7 @@ def _row(cell: Cell) -> dict[str, str]:
         "layer": f"{cell.layer:g}",
         "block": str(cell.block),
         "scale": f"{cell.scale:g}",
-        "strength": f"{cell.strength:.3f}",
+        "strength": "" if cell.strength is None else f"{cell.strength:.3f}",
         "layout": f"{np.median(cell.layout):.3f}",
         **{f"energy {1 / low:g}–{1 / high:g} px": f"{value:.2f}" for (low, high), value in octaves},
     }

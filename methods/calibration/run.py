@@ -1,8 +1,7 @@
 """One calibration: the grid is sampled, judged, drawn, written and kept."""
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from ...dit import Anatomy, anatomy_of, model_fingerprint, observed
 from ..common.layers import parse_layers
 from ..detail_guidance.patch import without
+from ..detail_guidance.report import Report
 from ..detail_guidance.settings import LAYER, Options, Settings, parse_scales
 from ..massive_activations.profile import Profile
 from ..massive_activations.recording import Recording
@@ -37,11 +37,12 @@ from .recommendation import (
     distances,
     mean_log_spectrum,
     recommended,
+    recommended_by_scores,
     rows,
 )
 from .sheet import contact_sheet
 
-log = logging.getLogger("detail_guidance")
+Say = Callable[[str], object]
 FILES = "detail_guidance/calibration"  # below the host's output
 
 
@@ -85,39 +86,197 @@ class Calibration:
     report: str
 
 
-def calibrate(model: ModelPatcher, vae: VAE, sampling: Sampling, wanted: Wanted) -> Calibration:
+@dataclass(frozen=True)
+class Subject:
+    """The model that was calibrated, and how.
+
+    Attributes:
+        fingerprint: of its weights.
+        family, family_id: names of its family, for people and for files.
+        blocks: number of its blocks.
+        activations: its massive activations, in words.
+        sampling: name → value in words, of the sampling's settings.
+        per_prompt: pictures of each prompt.
+    """
+
+    fingerprint: str
+    family: str
+    family_id: str
+    blocks: int
+    activations: str
+    sampling: dict[str, str]
+    per_prompt: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A grid that was sampled, for a judge outside of it.
+
+    Attributes:
+        settings: of each cell.
+        cells: without a gain.
+        pictures: without Detail Guidance, then of each cell, (pictures, height, width, 3), 0 to 1.
+        warnings: of the runs.
+    """
+
+    subject: Subject
+    settings: list[Settings]
+    cells: list[Cell]
+    pictures: list[Tensor]
+    warnings: list[str]
+
+
+def calibrate(model: ModelPatcher, vae: VAE, sampling: Sampling, wanted: Wanted, say: Say) -> Calibration:
     """Sample the grid from the same noise, and say which cell is best, if any.
+
+    Args:
+        say: is told how long it takes, before and while it lasts.
 
     Raises:
         ValueError: before anything is sampled, names the input, its value and what is allowed.
     """
-    anatomy = anatomy_of(model)
-    model, options = without(model), wanted.options
+    settings = _settings(wanted, anatomy_of(model))
+    model, subject, base = _begin(model, vae, sampling, settings, say)
+    spectra, likeness = _judges(vae, wanted, base, subject.per_prompt)
+    found, warnings = [], []
+    firsts = [base[:: subject.per_prompt]]
+    try:
+        for cell, pictures, reports in cells(model, vae, sampling, settings, base, spectra, likeness):
+            found.append(cell)
+            firsts.append(pictures[:: subject.per_prompt].copy())  # a view would keep all of them
+            warnings += _told(cell, reports)
+    except BaseException:  # the user's interruption too
+        if found:
+            say(f"stopped; {len(found)} settings are in {_written(found)}.")
+        raise
+    advice = recommended(found, None if spectra is None else float(distances(base, spectra).mean()), LAYER)
+    return _concluded(subject, settings, found, firsts, advice, warnings, wanted.save_preset)
+
+
+def tried(model: ModelPatcher, vae: VAE, sampling: Sampling, settings: list[Settings], say: Say) -> Trial:
+    """Sample a grid from the same noise, for a judge outside of it; `say` and errors as of `calibrate`."""
+    model, subject, base = _begin(model, vae, sampling, settings, say)
+    found, warnings, pictures_of = [], [], [torch.from_numpy(base).float()]
+    for cell, pictures, reports in cells(model, vae, sampling, settings, base, None, None):
+        found.append(cell)
+        pictures_of.append(torch.from_numpy(pictures).float())
+        warnings += _told(cell, reports)
+    return Trial(subject, settings, found, pictures_of, warnings)
+
+
+def judged(trial: Trial, scores: Sequence[float], guard: Sequence[float] | None, save_preset: bool) -> Calibration:
+    """What a judge's scores say of a trial.
+
+    Args:
+        scores: of every picture in the trial's order, higher is better.
+        guard: a second judge's, which must not fall.
+
+    Raises:
+        ValueError: there are not as many scores as pictures, or too few pictures to choose by some and judge by others.
+    """
+    gains, guards = (_gains(name, each, trial) for name, each in (("scores", scores), ("guard", guard)))
+    assert gains is not None
+    found = [
+        replace(cell, gain=gains[number], likeness=None if guards is None else guards[number])
+        for number, cell in enumerate(trial.cells)
+    ]
+    firsts = [each[:: trial.subject.per_prompt].double().numpy() for each in trial.pictures]
+    advice = recommended_by_scores(found)
+    return _concluded(trial.subject, trial.settings, found, firsts, advice, trial.warnings, save_preset)
+
+
+def _gains(name: str, scores: Sequence[float] | None, trial: Trial) -> np.ndarray | None:
+    """How much higher each cell's pictures score than the same ones without, (cells, pictures)."""
+    if scores is None:
+        return None
+    batches, each = len(trial.pictures), len(trial.pictures[0])
+    if len(scores) != batches * each:
+        raise ValueError(
+            f"{name}: there are {len(scores)}, the grid has {batches * each} pictures: {each} without Detail Guidance, "
+            f"then {each} of each of its {batches - 1} settings. Score every picture."
+        )
+    if each < FEWEST:
+        raise ValueError(
+            f"{name}: choosing by some pictures and judging by others takes {FEWEST}, the grid has {each} of each "
+            "setting. Raise its latent_image's batch size."
+        )
+    values = np.array(scores, dtype=float).reshape(batches, each)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: {np.count_nonzero(~np.isfinite(values))} are no finite numbers. Look at the scorer.")
+    return values[1:] - values[0]
+
+
+def _begin(
+    model: ModelPatcher, vae: VAE, sampling: Sampling, settings: list[Settings], say: Say
+) -> tuple[ModelPatcher, Subject, np.ndarray]:
+    """The model without Detail Guidance, what is known of it, and its pictures without. Tells beforehand how long it
+    all takes."""
+    anatomy, options = anatomy_of(model), settings[0].options
+    model = without(model)
     if options.words is not None:
         require_readable(options.words, anatomy)
         _require_prompts(options.words, sampling.positive)
-    settings = _settings(wanted, anatomy)
-    minutes = _minutes(settings, anatomy, sampling)
-
+    steps, conditions = sampling.settings.steps, sampling.conditions
+    total = 1 + sum(cost(each, len(anatomy.blocks), steps, conditions) for each in settings)
+    say(
+        f"{len(settings)} settings and none, {sampling.pictures} pictures each: as long as "
+        f"{total * sampling.pictures:.1f} pictures without Detail Guidance."
+    )
     recording = Recording(anatomy.family.name, anatomy.family.id, anatomy.block_names)
     base, seconds = sampled(observed(model, recording), vae, sampling)
-    _say(f"about {minutes(seconds):.1f} minutes in all.")
-    spectra, likeness = _judges(vae, wanted, base, len(sampling.latent["samples"]))
-    found, firsts, warnings = _sampled_grid(model, vae, sampling, settings, base, spectra, likeness)
+    say(f"about {total * sampling.pictures * seconds / 60:.1f} minutes in all.")
+    subject = Subject(
+        fingerprint=model_fingerprint(model),
+        family=anatomy.family.name,
+        family_id=anatomy.family.id,
+        blocks=len(anatomy.blocks),
+        activations=recording.report(recording.profile(options.massive_ratio, options.max_channels)),
+        sampling={
+            "pictures": str(sampling.pictures),
+            "steps": str(steps),
+            "cfg": f"{sampling.settings.cfg:g}",
+            "sampler": f"{sampling.settings.sampler_name}, {sampling.settings.scheduler}",
+            "start_percent": f"{settings[0].start_percent:g}",
+            "host": f"ComfyUI {host_version}",
+        },
+        per_prompt=len(sampling.latent["samples"]),
+    )
+    return model, subject, base
 
-    advice = recommended(found, None if spectra is None else float(distances(base, spectra).mean()), LAYER)
-    text = [advice.why, "", as_markdown(found), f"Guided from start_percent {wanted.start_percent:g} on.", ""]
-    text += [recording.report(recording.profile(options.massive_ratio, options.max_channels)), ""]
+
+def _concluded(
+    subject: Subject,
+    settings: Sequence[Settings],
+    found: Sequence[Cell],
+    firsts: Sequence[np.ndarray],
+    advice: Recommendation,
+    warnings: Sequence[str],
+    save_preset: bool,
+) -> Calibration:
+    """The calibration of cells that were judged.
+
+    Args:
+        firsts: each prompt's first picture without Detail Guidance, then of each cell.
+    """
+    starts = ", ".join(f"{start:g}" for start in sorted({each.start_percent for each in settings}))
+    text = [advice.why, "", as_markdown(found), f"Guided from start_percent {starts} on.", "", subject.activations, ""]
     text += [f"The figures are in {_written(found)}."]
-    if wanted.save_preset and advice.verdict != "nothing to judge":
-        preset = _preset(model_fingerprint(model), anatomy, advice, found, sampling, settings[0])
-        text += [presets.keep(preset, anatomy.family.id)]
+    if save_preset and advice.verdict != "nothing to judge":
+        pairs = zip(settings, found, strict=False)  # interrupted, a grid has fewer cells than settings
+        chosen = next((each for each, cell in pairs if cell is advice.cell), settings[0])
+        text += [presets.keep(_preset(subject, advice, found, chosen), subject.family_id)]
     sheets = [
-        contact_sheet(found, [each[number] for each in firsts], first, advice.cell)
-        for number, first in enumerate(base[:: len(sampling.latent["samples"])])
+        contact_sheet(found, [each[number] for each in firsts[1:]], first, advice.cell)
+        for number, first in enumerate(firsts[0])
     ]
     layer, scale = (advice.cell.layer, advice.cell.scale) if advice.cell else (LAYER, 0.0)
-    return Calibration(layer, scale, torch.cat(sheets), grid_plot(found), "\n".join(text + warnings))
+    return Calibration(layer, scale, torch.cat(sheets), grid_plot(found), "\n".join([*text, *warnings]))
+
+
+def _told(cell: Cell, reports: Sequence[Report]) -> list[str]:
+    """The warnings of a cell's runs, each once."""
+    told = dict.fromkeys(warning for report in reports for warning in report.warnings)
+    return [f"Layer {cell.layer:g}, scale {cell.scale:g}: {warning}" for warning in told]
 
 
 def runs(wanted: Wanted, anatomy: Anatomy, prompts: int) -> int:
@@ -140,18 +299,7 @@ def require_enough(references: Sequence[Any], sampling: Sampling) -> None:
 
 def _settings(wanted: Wanted, anatomy: Anatomy) -> list[Settings]:
     layers, scales = parse_layers(wanted.layers, len(anatomy.blocks)), parse_scales(wanted.scales)
-    return grid(layers, scales, wanted.start_percent, wanted.options)
-
-
-def _minutes(settings: Sequence[Settings], anatomy: Anatomy, sampling: Sampling) -> Callable[[float], float]:
-    """Tells beforehand how long it takes; returns seconds of one picture → minutes of all."""
-    steps, conditions = sampling.settings.steps, sampling.conditions
-    total = 1 + sum(cost(each, len(anatomy.blocks), steps, conditions) for each in settings)
-    _say(
-        f"{len(settings)} settings and none, {sampling.pictures} pictures each: as long as "
-        f"{total * sampling.pictures:.1f} pictures without Detail Guidance."
-    )
-    return lambda seconds: total * sampling.pictures * seconds / 60
+    return grid(layers, scales, [wanted.start_percent], [wanted.options])
 
 
 def _judges(
@@ -167,36 +315,6 @@ def _judges(
     if network is None:
         return spectra, None
     return spectra, partial(_likeness, network, [features(network, each) for each in crops])
-
-
-def _sampled_grid(
-    model: ModelPatcher,
-    vae: VAE,
-    sampling: Sampling,
-    settings: Sequence[Settings],
-    base: np.ndarray,
-    spectra: list[np.ndarray] | None,
-    likeness: Callable[[np.ndarray], np.ndarray] | None,
-) -> tuple[list[Cell], list[np.ndarray], list[str]]:
-    """The cells, of each its prompts' first pictures, and warnings. Interrupted, what was found so far is written."""
-    found: list[Cell] = []
-    firsts: list[np.ndarray] = []
-    warnings: list[str] = []
-    try:
-        for cell, pictures, reports in cells(model, vae, sampling, settings, base, spectra, likeness):
-            found.append(cell)
-            firsts.append(pictures[:: len(sampling.latent["samples"])].copy())  # a view would keep all of them
-            told = dict.fromkeys(warning for report in reports for warning in report.warnings)
-            warnings += [f"Layer {cell.layer:g}, scale {cell.scale:g}: {warning}" for warning in told]
-    except BaseException:  # the user's interruption too
-        if found:
-            _say(f"stopped; {len(found)} settings are in {_written(found)}.")
-        raise
-    return found, firsts, warnings
-
-
-def _say(what: str) -> None:
-    log.info(f"Detail Guidance Calibrate: {what}")
 
 
 def _require_prompts(words: Region, positive: Sequence[list]) -> None:
@@ -228,36 +346,22 @@ def _written(found: Sequence[Cell]) -> Path:
     return file
 
 
-def _preset(
-    fingerprint: str,
-    anatomy: Anatomy,
-    advice: Recommendation,
-    found: Sequence[Cell],
-    sampling: Sampling,
-    settings: Settings,
-) -> Preset:
+def _preset(subject: Subject, advice: Recommendation, found: Sequence[Cell], settings: Settings) -> Preset:
     usual = vars(Options())
     given = {
         name: "given" if isinstance(value, Tensor | Profile | Region) else str(value)
         for name, value in vars(settings.options).items()
     }
     return Preset(
-        fingerprint=fingerprint,
-        family=anatomy.family.name,
-        blocks=len(anatomy.blocks),
+        fingerprint=subject.fingerprint,
+        family=subject.family,
+        blocks=subject.blocks,
         verdict=advice.verdict,
         why=advice.why,
         layer=advice.cell.layer if advice.cell else LAYER,
         scale=advice.cell.scale if advice.cell else 0.0,
         start_percent=settings.start_percent,
         options={name: value for name, value in given.items() if value != str(usual[name])},
-        sampling={
-            "pictures": str(sampling.pictures),
-            "steps": str(sampling.settings.steps),
-            "cfg": f"{sampling.settings.cfg:g}",
-            "sampler": f"{sampling.settings.sampler_name}, {sampling.settings.scheduler}",
-            "start_percent": f"{settings.start_percent:g}",
-            "host": f"ComfyUI {host_version}",
-        },
+        sampling=subject.sampling | {"start_percent": f"{settings.start_percent:g}"},
         figures=rows(found),
     )

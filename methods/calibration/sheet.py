@@ -27,15 +27,17 @@ def contact_sheet(
     """
     tiles = [_tile(picture) for picture in (without, *pictures)]
     height, width = tiles[0].shape[:2]
-    layers = list(dict.fromkeys(cell.layer for cell in cells))
-    rows = [[(cell, tile) for cell, tile in zip(cells, tiles[1:], strict=True) if cell.layer == at] for at in layers]
+    lines = list(dict.fromkeys((cell.variant, cell.layer) for cell in cells))
+    cells_and_tiles = list(zip(cells, tiles[1:], strict=True))
+    rows = [[(cell, tile) for cell, tile in cells_and_tiles if (cell.variant, cell.layer) == line] for line in lines]
     columns = 1 + max(map(len, rows))
     row_height = height + 3 * LINE + 2 * FRAME
     sheet = Image.new("RGB", (GAP + columns * (width + GAP), GAP + len(rows) * row_height), GROUND)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
     for number, row in enumerate(rows):
         top = GAP + number * row_height
-        labelled = [(f"layer {layers[number]:g}, block {row[0][0].block}", "without", tiles[0], False)]
+        (variant, layer), block = lines[number], row[0][0].block
+        labelled = [(f"layer {layer:g}, block {block}", variant or "without", tiles[0], False)]
         labelled += [(*_label(cell), tile, cell is chosen) for cell, tile in row]
         for column, (first, second, tile, framed) in enumerate(labelled):
             left = GAP + column * (width + GAP)
@@ -50,8 +52,9 @@ def contact_sheet(
 
 
 def _label(cell: Cell) -> tuple[str, str]:
-    nearer = "" if cell.gain is None else f", nearer by {cell.judged_by.mean:+.3f}"
-    return f"scale {cell.scale:g}, strength {cell.strength:.2f}", f"layout {np.median(cell.layout):.2f}{nearer}"
+    nearer = "" if cell.gain is None else f", gain {cell.judged_by.mean:+.3f}"
+    strength = "" if cell.strength is None else f", strength {cell.strength:.2f}"
+    return f"scale {cell.scale:g}{strength}", f"layout {np.median(cell.layout):.2f}{nearer}"
 
 
 def _tile(picture: np.ndarray) -> np.ndarray:

@@ -33,6 +33,13 @@ def offer(route: str, values: Callable[[str], list[dict[str, Any]]]) -> None:
         return web.json_response(await asyncio.to_thread(values, user))
 
 
+def say_on_node(text: str, node_id: str | None) -> None:
+    """Show a sentence on a node while it runs, where there is a page."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and node_id is not None:
+        server.send_progress_text(text, node_id, server.client_id)
+
+
 def user_of_this_prompt() -> str:
     """The user whose page queued the prompt that is running; the default user where that is not known."""
     server = getattr(PromptServer, "instance", None)

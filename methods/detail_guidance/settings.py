@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from torch import Tensor
 
@@ -37,6 +37,7 @@ PerturbationKind = Literal[
     "blurred word attention",
 ]
 AUTO = "auto"
+Choice = TypeVar("Choice", bound=str)
 
 # Perturbations of the massive channels, and what they do to them.
 CHANGES: Mapping[PerturbationKind, Callable[[Tensor, Tensor, float], None]] = {
@@ -218,6 +219,18 @@ def parse_channels(text: str) -> tuple[int, ...] | None:
     if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
         raise ValueError(f'channels: {text!r} is neither "auto" nor a list of channel numbers such as "154, 1446".')
     return tuple(sorted({int(number) for number in text.split(",")}))
+
+
+def parse_choices(name: str, text: str, allowed: tuple[Choice, ...]) -> list[Choice]:
+    """'skipped block, massive channels' → these, in order, each once.
+
+    Raises:
+        ValueError: one is not allowed, or there is none.
+    """
+    given = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for choice in given or [""]:
+        _require_one_of(name, choice, allowed)
+    return [each for choice in given for each in allowed if each == choice]
 
 
 def parse_scales(text: str) -> list[float]:

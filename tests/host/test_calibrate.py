@@ -168,9 +168,19 @@ def test_its_cost_is_what_it_says(pack, calibrated, caplog, cfg, every, start):
 
 @pytest.fixture
 def clip_vision(tmp_path):
-    """The host's class with two layers and random weights."""
+    return random_clip_vision(tmp_path, 16)
+
+
+def random_clip_vision(tmp_path, width):
+    """The host's class with two layers and random weights, for embeddings of this width."""
     config = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
-    config |= {"image_size": 224, "patch_size": 56, "num_channels": 3, "projection_dim": 16, "hidden_act": "quick_gelu"}
+    config |= {
+        "image_size": 224,
+        "patch_size": 56,
+        "num_channels": 3,
+        "projection_dim": width,
+        "hidden_act": "quick_gelu",
+    }
     config |= {"layer_norm_eps": 1e-5, "model_type": "clip_vision_model"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     network = ClipVisionModel(tmp_path / "config.json")

@@ -85,6 +85,39 @@ NODES = {
         },
         "output": ["FLOAT", "FLOAT", "IMAGE", "IMAGE", "STRING", "FLOAT"],
     },
+    "DetailGuidanceGrid": {
+        "required": {
+            **SAMPLING,
+            "vae": ("VAE",),
+            "layers": ("STRING",),
+            "scales": ("STRING",),
+            "starts": ("STRING",),
+            "perturbations": ("STRING",),
+            "paths": ("STRING",),
+        },
+        "optional": {"options": ("DG_OPTIONS",)},
+        "output": ["IMAGE", "DG_GRID"],
+    },
+    "DetailGuidanceJudge": {
+        "required": {"grid": ("DG_GRID",), "scores": ("FLOAT,INT,STRING",), "save_preset": ("BOOLEAN",)},
+        "optional": {"guard": ("FLOAT,INT,STRING",)},
+        "output": ["FLOAT", "FLOAT", "IMAGE", "IMAGE", "STRING"],
+    },
+    "DetailAestheticScore": {
+        "required": {"images": ("IMAGE",), "clip_vision": ("CLIP_VISION",), "head": ("COMBO",)},
+        "optional": {},
+        "output": ["FLOAT"],
+    },
+    "DetailPromptScore": {
+        "required": {
+            "images": ("IMAGE",),
+            "clip_vision": ("CLIP_VISION",),
+            "clip": ("CLIP",),
+            "text": ("STRING",),
+        },
+        "optional": {},
+        "output": ["FLOAT"],
+    },
     "DetailGuidanceReport": {
         "required": {"latent": ("LATENT",)},
         "optional": {},

@@ -43,6 +43,7 @@ MATHEMATICS = {
     "methods.calibration.metrics",
     "methods.calibration.preset",
     "methods.calibration.recommendation",
+    "methods.calibration.scores",
     "methods.calibration.sheet",
     "methods.features.features",
     "methods.features.matching",
