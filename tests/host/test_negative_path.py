@@ -241,6 +241,22 @@ def test_a_cache_that_answers_in_the_models_place(pack):
     assert any("another node's cache answered" in warning for warning in report.warnings)
 
 
+def test_a_cache_that_keeps_a_state_for_each_of_two_conditions(pack, subject):
+    """As TeaCache does: nothing is called more often than without, so it counts right."""
+    calls = {0: 0, 1: 0}
+
+    class TeaCache:
+        def __call__(self, apply_model, args):
+            for condition in args["cond_or_uncond"]:
+                calls[condition] += 1
+            return apply_model(args["input"], args["timestep"], **args["c"])
+
+    patched = subject.model.clone()
+    patched.set_model_unet_function_wrapper(TeaCache())
+    alone = sample(free(pack, subject.model))
+    assert torch.equal(sample(free(pack, patched)), alone) and calls == {0: STEPS, 1: STEPS}
+
+
 # What has no meaning on this path, and what it needs
 
 
