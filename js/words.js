@@ -23,7 +23,6 @@ export const wordsOfScale = (scale) => (scale === 0 ? say.off : number(scale, 4)
 
 /** "block 12 of 24 (double 12)", "blocks 17–20 of 57 (double 17 – single 1)", "0.5 of the depth". */
 export function wordsOfLayers({ start, end }, report) {
-  if (start > end) return say.wrongOrder;
   if (!report) return say.ofDepth(start === end ? number(start, 4) : `${number(start, 4)}–${number(end, 4)}`);
   const { block_count: count, block_names: names } = report;
   const [first, last] = [blockAt(start, count), blockAt(end, count)];

@@ -63,7 +63,7 @@ def guidance_inputs() -> list[io.Input]:
             "layer_end",
             LAYER,
             "Last layer, as a fraction of the depth. Equal to layer_start: one layer, as in the paper. Raising it "
-            "disrupts more layers: a stronger effect.",
+            "disrupts more layers: a stronger effect. It is never before layer_start: it follows.",
         ),
         fraction(
             "start_percent",
@@ -205,7 +205,8 @@ def require_pairs(images: Tensor, reference: Tensor) -> None:
 
 
 def guided(model: ModelPatcher, node_id: str | None, values: dict[str, Any]) -> ModelPatcher:
-    """The model with the values of `guidance_inputs`; as it came where they are not enabled.
+    """The model with the values of `guidance_inputs`; as it came where they are not enabled. A last layer before the
+    first follows it: a link or a script may have set only the one.
 
     Raises:
         ValueError: names the input, its value and what is allowed.
@@ -213,4 +214,6 @@ def guided(model: ModelPatcher, node_id: str | None, values: dict[str, Any]) -> 
     numbers = dict(values)
     if not numbers.pop("enabled", True):
         return model
+    if 0 <= numbers["layer_end"] < numbers["layer_start"]:  # a value out of range is still refused
+        numbers["layer_end"] = numbers["layer_start"]
     return patch(model, Settings(**{**numbers, "options": values.get("options") or Options()}), node_id)

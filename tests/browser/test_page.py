@@ -4,6 +4,7 @@ import io
 import json
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from comfy_page import ComfyPage
@@ -14,9 +15,9 @@ DEMO = Path(__file__).resolve().parents[1] / "reference_model/demo.json"
 
 
 def demo(steps=4, **inputs):
-    """The demo workflow with other values of its Detail Guider."""
+    """The demo workflow with other values of its Detail Guider; a workflow of its own, by whose id reports are kept."""
     names = ["cfg", "dg_scale", "layer_start", "layer_end", "start_percent", "end_percent"]
-    graph = json.loads(DEMO.read_text())
+    graph = json.loads(DEMO.read_text()) | {"id": str(uuid4())}
     for node in graph["nodes"]:
         if node["type"] == "DetailGuider":
             values = dict(zip(names, node["widgets_values"], strict=True)) | inputs
@@ -81,7 +82,7 @@ async def test_the_handles_are_dragged(comfy):
 
     await comfy.drag(comfy.slider("DG scale"), right=60)
     after = await comfy.values()
-    assert after["dg_scale"] > 1
+    assert 0.4 < after["dg_scale"] < 1
     assert {**after, "dg_scale": 0.25} == before, "only the scale moved"
     assert float(await comfy.panel().locator(".number").inner_text()) == after["dg_scale"]
 
@@ -160,7 +161,7 @@ async def test_assistive_technology_reads_it(comfy):
     await comfy.drop(demo(dg_scale=0.25, layer_start=0.25, layer_end=0.5))
     await comfy.show()
     for label, *limits, words in (
-        ("DG scale", "0", "20", "0.25", "0.25"),
+        ("DG scale", "0", "1", "0.25", "0.25"),
         ("First layer", "0", "0.5", "0.25", "0.25 of the depth"),
         ("Last layer", "0.25", "1", "0.5", "0.5 of the depth"),
     ):
@@ -197,7 +198,68 @@ async def test_the_panel_follows_the_ordinary_widgets(comfy):
     assert await comfy.panel().locator(".words").first.inner_text() == "0.7–0.9 of the depth"
     await comfy.page.evaluate(f"() => {{ {guider}.widgets.find(({{ name }}) => name === 'layer_end').value = 0.1 }}")
     await comfy.page.wait_for_timeout(200)
-    assert await comfy.panel().locator(".words").first.inner_text() == "layer_start is above layer_end"
+    assert await comfy.panel().locator(".words").first.inner_text() == "0.7 of the depth", "as it would run"
+
+
+async def test_one_layer_takes_the_other_along(comfy):
+    """Set in the ordinary widgets, as the page does it when its user types a number: what stands there can be run."""
+    await comfy.drop(demo(steps=1, layer_start=0.5, layer_end=0.6))
+    await comfy.show()
+    typed = """([name, value]) => {
+        const { canvas } = window.app;
+        const node = canvas.graph.nodes.find(({ type }) => type === 'DetailGuider');
+        const widget = node.widgets.find((widget) => widget.name === name);
+        widget.value = value;
+        widget.callback(value, canvas, node);
+    }"""
+    for name, value, layers in (
+        ("layer_start", 0.55, (0.55, 0.6)),
+        ("layer_start", 0.8, (0.8, 0.8)),
+        ("layer_end", 0.9, (0.8, 0.9)),
+        ("layer_end", 0.4, (0.4, 0.4)),
+    ):
+        await comfy.page.evaluate(typed, [name, value])
+        values = await comfy.values()
+        assert (values["layer_start"], values["layer_end"]) == layers
+    await comfy.page.wait_for_timeout(200)
+    assert await comfy.panel().locator(".words").first.inner_text() == "0.4 of the depth"
+    await comfy.run()
+
+
+@pytest.mark.parametrize("numbers", [["0.5", "0.3", "0.3"], [None, None, None]], ids=["text", "null"])
+async def test_numbers_that_were_not_saved_as_numbers(comfy, numbers):
+    """The panel goes on, without an error at every frame, and what is dragged is a number again."""
+    graph = demo(dg_scale=numbers[0], layer_start=numbers[1], layer_end=numbers[2])
+    await comfy.drop(graph)
+    await comfy.show()
+    await comfy.page.wait_for_timeout(300)
+    shown = await comfy.panel().locator(".number").inner_text()
+    assert shown == ("off" if numbers[0] is None else "0.5")
+    await comfy.slider("DG scale").press("ArrowRight")
+    await comfy.slider("First layer").press("ArrowRight")
+    values = await comfy.values()
+    expected = (0.05, 0.01, 0.01) if numbers[0] is None else (0.55, 0.31, 0.31)
+    assert (values["dg_scale"], values["layer_start"], values["layer_end"]) == expected
+
+
+@pytest.mark.parametrize("mode", [4, 2], ids=["bypassed", "muted"])
+async def test_a_guider_that_is_switched_off_by_the_page(comfy, mode):
+    """Ctrl+B and Ctrl+M take the guider away from the sampler: the panel says what does what was meant."""
+    await comfy.drop(demo())
+    await comfy.show()
+    await comfy.page.evaluate(
+        "mode => { window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider').mode = mode }", mode
+    )
+    await comfy.page.wait_for_timeout(300)
+    warning = comfy.panel().locator(".warnings")
+    assert "Switch enabled off instead" in await warning.inner_text()
+    assert await comfy.panel().locator(".number").inner_text() == ("bypassed" if mode == 4 else "muted")
+    await comfy.screenshot("bypassed_guider")
+    await comfy.page.evaluate(
+        "() => { window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider').mode = 0 }"
+    )
+    await comfy.page.wait_for_timeout(300)
+    assert await warning.inner_text() == ""
 
 
 async def test_a_widget_that_a_link_sets(comfy):
@@ -210,7 +272,8 @@ async def test_a_widget_that_a_link_sets(comfy):
             const number = window.LiteGraph.createNode('PrimitiveFloat');
             number.pos = [300, 700];
             graph.add(number);
-            number.widgets[0].value = 2.5;
+            number.title = 'My number';
+            number.widgets[0].value = 0.5;
             for (const linked of ['dg_scale', 'start_percent'])
                 number.connect(0, guider, guider.inputs.findIndex(({ name }) => name === linked));
         }"""
@@ -218,13 +281,56 @@ async def test_a_widget_that_a_link_sets(comfy):
     await comfy.page.wait_for_timeout(300)
     scale = comfy.slider("DG scale")
     assert await scale.get_attribute("aria-disabled") == "true"
-    assert await comfy.panel().locator(".number").inner_text() == "from a link"
+    assert await comfy.panel().locator(".number").inner_text() == "from My number"
     before = await comfy.values()
     await comfy.drag(scale, right=40)
     await scale.press("ArrowRight")
     assert await comfy.values() == before
     assert isinstance((await comfy.prompt())["4"]["inputs"]["dg_scale"], list)
     assert await comfy.panel().locator(".between").get_attribute("aria-disabled") == "false", "the layers are free"
+
+
+async def test_the_panel_shows_what_links_have_set(comfy):
+    """Before a run nobody knows it; after one it is what ran, not what the widgets hold, and the panel says whence."""
+    await comfy.drop(demo(steps=2, dg_scale=0.25, layer_start=0.7, layer_end=0.7))
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const guider = graph.nodes.find(({ type }) => type === 'DetailGuider');
+            for (const [title, value, names] of [
+                ['My scale', 0.4, ['dg_scale']], ['My layer', 0.5, ['layer_start', 'layer_end']],
+            ]) {
+                const number = window.LiteGraph.createNode('PrimitiveFloat');
+                number.pos = [300, 700];
+                graph.add(number);
+                Object.assign(number, { title });
+                number.widgets[0].value = value;
+                for (const linked of names)
+                    number.connect(0, guider, guider.inputs.findIndex(({ name }) => name === linked));
+            }
+        }"""
+    )
+    await comfy.show()
+    layers, number = comfy.panel().locator(".words").first, comfy.panel().locator(".number")
+    scale, first, last = (comfy.slider(label) for label in ("DG scale", "First layer", "Last layer"))
+    assert await layers.inner_text() == "from My layer" and await number.inner_text() == "from My scale"
+    assert await comfy.panel().locator(".bracket").locator("visible=true").count() == 0, "where, nobody knows"
+
+    await comfy.run()
+    assert await layers.inner_text() == "last run: block 5 of 10 (double 5) · from My layer"
+    assert await number.inner_text() == "last run: 0.4 · from My scale"
+    for handle, value in ((scale, "0.4"), (first, "0.5"), (last, "0.5")):
+        assert await handle.get_attribute("aria-disabled") == "true"
+        assert await handle.get_attribute("aria-valuenow") == value
+    assert float(await scale.get_attribute("data-place")) == pytest.approx(0.4**0.5)
+    assert [await handle.get_attribute("data-place") for handle in (first, last)] == ["0.5", "0.6"]
+    assert (await comfy.panel().locator(".faint").inner_text()).startswith("strength"), "it is of these values"
+    values = await comfy.values()
+    await comfy.drag(scale, right=40)
+    await comfy.drag(comfy.panel().locator(".between"), right=40)
+    await first.press("ArrowRight")
+    assert await comfy.values() == values, "read-only"
+    await comfy.screenshot("linked")
 
 
 async def test_copies_have_panels_of_their_own(comfy):
@@ -606,13 +712,61 @@ async def test_the_panel_shows_where_detail_went(comfy):
 
 
 async def test_a_warning_is_on_the_node(comfy):
-    await comfy.drop(demo(steps=2, layer_start=0.0, layer_end=0.0))
+    graph = demo(steps=2, layer_start=0.0, layer_end=0.0)
+    await comfy.drop(graph)
     await comfy.show()
     size = (await comfy.saved())["nodes"][3]["size"]
     await comfy.run()
-    assert (await comfy.panel().locator(".warnings").inner_text()).startswith("no massive channel at block 0")
+    warning = comfy.panel().locator(".warnings")
+    assert (await warning.inner_text()).startswith("no massive channel at block 0")
     assert (await comfy.saved())["nodes"][3]["size"] == size, "a node that grew would have to be undone"
     await comfy.screenshot("warning")
+    assert await cut(warning) == 0, "the remedy is what must be seen"
+
+
+async def cut(element):
+    """How many pixels of an element its box, which scrolls, does not show."""
+    return await element.evaluate(
+        """element => {
+            const box = element.closest(".said").getBoundingClientRect();
+            const { top, bottom } = element.getBoundingClientRect();
+            return Math.max(0, Math.round(box.top - top), Math.round(bottom - box.bottom));
+        }"""
+    )
+
+
+async def test_a_new_node_has_room_for_a_warning(comfy):
+    """As it is added from the page's list."""
+    await comfy.drop(demo(steps=2))
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const find = (wanted) => graph.nodes.find(({ type }) => type === wanted);
+            const node = window.LiteGraph.createNode("DetailGuidance");
+            node.pos = [400, 900];
+            graph.add(node);
+            for (const name of ["layer_start", "layer_end"])
+                node.widgets.find((widget) => widget.name === name).value = 0;
+            find("DetailGuidanceReferenceModel").connect(0, node, "model");
+            find("DetailGuider").widgets.find(({ name }) => name === "enabled").value = false;
+            node.connect(0, find("DetailGuider"), "model");
+        }"""
+    )
+    await comfy.show(node_type="DetailGuidance")
+    await comfy.run()
+    panel = comfy.page.get_by_role("group", name="Detail Guidance, Detail Guidance", exact=True)
+    warning = panel.locator(".warnings", has_text="no massive channel at block 0")
+    await comfy.screenshot("warning_on_a_new_node")
+    assert await cut(warning) == 0
+
+
+async def test_a_warning_on_a_small_node_is_scrolled(comfy):
+    graph = demo(steps=2, layer_start=0.0, layer_end=0.0)
+    (guider,) = [node for node in graph["nodes"] if node["type"] == "DetailGuider"]
+    guider["size"] = [guider["size"][0], 100]  # the page makes it as large as it must be
+    await comfy.drop(graph)
+    await comfy.show()
+    await comfy.run()
     scrolled = comfy.panel().locator(".said")
     await comfy.page.evaluate("() => { window.scale = window.app.canvas.ds.scale; }")
     await scrolled.click(position={"x": 20, "y": 40})  # a preset's button may be in its middle
@@ -745,12 +899,25 @@ async def test_the_canvas_is_moved_and_zoomed_over_the_panel(comfy):
 
 
 async def test_the_track_is_clicked(comfy):
-    await comfy.drop(demo(dg_scale=0.25))
+    await comfy.drop(demo(dg_scale=0.6))
     await comfy.show()
     track = comfy.panel().locator(".track")
     box = await track.bounding_box()
     await comfy.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert (await comfy.values())["dg_scale"] == pytest.approx(2.5, abs=0.2)
+    assert (await comfy.values())["dg_scale"] == pytest.approx(0.25, abs=0.02)
+
+
+async def test_a_scale_beyond_the_track(comfy):
+    """The ordinary widget goes further; the panel shows it, and takes it back only when it is told to."""
+    await comfy.drop(demo(dg_scale=3.0))
+    await comfy.show()
+    scale = comfy.slider("DG scale")
+    assert await comfy.panel().locator(".number").inner_text() == "3"
+    assert await scale.get_attribute("data-place") == "1" and await scale.get_attribute("aria-valuemax") == "3"
+    await scale.press("ArrowRight")
+    assert (await comfy.values())["dg_scale"] == 3
+    await scale.press("ArrowLeft")
+    assert (await comfy.values())["dg_scale"] == 2.95
 
 
 async def test_a_run_inside_a_subgraph(comfy):
@@ -824,6 +991,8 @@ async def test_a_widget_promoted_to_a_subgraph(comfy):
     assert [node["inputs"]["dg_scale"] for node in queued] == [1.5]
     await comfy.page.evaluate("() => window.app.canvas.openSubgraph(window.outer.subgraph, window.outer)")
     await comfy.page.wait_for_timeout(700)
+    await comfy.show()
+    await comfy.screenshot("promoted")
     assert await comfy.panel().locator(".number").inner_text() == "from a link"
 
 

@@ -48,10 +48,6 @@ test("then they are its blocks, each kind told apart", () => {
   expect(wordsOfLayers({ start: 1, end: 1 }, FLUX)).toBe("block 56 of 57 (single 37)");
 });
 
-test("layers in the wrong order are named as the host's error names them", () => {
-  expect(wordsOfLayers({ start: 0.6, end: 0.5 }, FLUX)).toBe("layer_start is above layer_end");
-});
-
 test("the heat has a number", () => {
   expect(wordsOfHeat(12, FLUX)).toBe("block 12 (double 12): its largest channel is 143 times the median");
   expect(wordsOfHeat(20, FLUX)).toBe("block 20 (single 1): not measured");
