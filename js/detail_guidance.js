@@ -115,7 +115,12 @@ function sayWhere(node) {
 }
 
 function addComparer(node) {
-  const comparer = new Comparer();
+  const comparer = new Comparer(() =>
+    ["reference", "images"].map((name) => {
+      const { label, localized_name } = node.inputs.find((input) => input.name === name);
+      return label ?? localized_name ?? name; // as the page names the input: who renames it renames the side
+    }),
+  );
   comparers.set(node, comparer);
   const widget = node.addDOMWidget("detail_compare", "detail_compare", comparer.element, {
     serialize: false,
@@ -124,7 +129,7 @@ function addComparer(node) {
   });
   widget.serialize = false;
   onExecuted(node, (output) => compare(comparer, output));
-  letThrough({ element: comparer.element, said: comparer.pairs });
+  letThrough({ element: comparer.element, said: comparer.pair });
 }
 
 function compare(comparer, { detail_compare: [left, right] = [[], []] }) {

@@ -16,6 +16,7 @@ import {
 import { same } from "./same.js";
 import { makeDraggable, makeSlider, showSlider } from "./slider.js";
 import {
+  isAdvice,
   word,
   wordsOfCovered,
   wordsOfHeat,
@@ -267,7 +268,7 @@ export class Panel {
     const ours = preset?.fingerprint === this.report?.fingerprint;
     const layers = start === preset?.layer && end === preset?.layer;
     const inUse = layers && scale === preset?.scale && from === preset?.start_percent && to === 1;
-    this.use.hidden = !preset || !ours || preset.scale === 0 || inUse;
+    this.use.hidden = !preset || !ours || !isAdvice(preset) || inUse;
     // With other options a scale may mean something else.
     this.use.disabled = Object.keys(linked).length > 0 || Object.keys(preset?.options ?? {}).length > 0;
   }

@@ -68,13 +68,17 @@ export function wordsOfThePast(words, state) {
   return (state ? `${state} · ` : "") + say.lastRun(words);
 }
 
-/** What a calibration of the model found: "best at cfg 4: block 8, 0.5 from 67 %", "calibrated: does not help". */
+/** Whether reference pictures have judged that a preset helps: only such are advice. */
+export const isAdvice = (preset) => preset.verdict === "helps";
+
+/** What a calibration of the model found: "best at cfg 4: block 8, 0.5 from 67 %"; a note where that is no advice:
+ * "calibrated: does not help", "not judged: layout kept up to block 8, 0.5 (cfg 4)". */
 export function wordsOfPreset(preset, report) {
   if (preset.fingerprint !== report.fingerprint) return say.ofAnother;
   if (preset.scale === 0) return say.calibratedWithout(say.verdicts[preset.verdict] ?? preset.verdict);
   const from = preset.start_percent > 0 ? say.from(Math.round(100 * preset.start_percent)) : "";
   const found = [blockAt(preset.layer, report.block_count), number(preset.scale, 4) + from, preset.sampling.cfg];
-  return preset.verdict === "helps" ? say.calibrated(...found) : say.keepsLayout(...found);
+  return isAdvice(preset) ? say.calibrated(...found) : say.keepsLayout(...found);
 }
 
 /** The same for who hovers over it. */

@@ -21,7 +21,7 @@ class DetailGuidanceOptions(io.ComfyNode):
         return io.Schema(
             node_id="DetailGuidanceOptions",
             display_name="Detail Guidance Options",
-            category=CATEGORY,
+            category=f"{CATEGORY}/tools",
             description="What few users need to change about Detail Guidance.",
             inputs=[
                 io.String.Input(
@@ -107,11 +107,11 @@ class DetailGuidanceOptions(io.ComfyNode):
                 WordsType.Input(
                     "words",
                     optional=True,
-                    tooltip="From Prompt Words or Foreground: detail is added where they are, as the model itself "
-                    "shows while it samples.",
+                    tooltip="From Detail Prompt Words or Detail Foreground: detail is added where they are, as "
+                    "the model itself shows while it samples.",
                 ),
             ],
-            outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guider and Detail Guidance.")],
+            outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guidance Guider and Detail Guidance.")],
         )
 
     @classmethod

@@ -14,21 +14,15 @@ from ..methods.detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, M
 CATEGORY = "detail guidance"
 FAMILIES = "SD3, Flux, Qwen-Image, Wan …"
 
-# Further words by which the host's search finds a node; older hosts know none.
-ALIASES = [
-    "sharpen",
-    "texture",
-    "detail",
-    "quality",
-    "DG",
-    "skip layer",
-    "SLG",
-    "perturbed",
-    "PAG",
+
+def aliases(*words: str) -> dict[str, Any]:
+    """Further words by which the host's search finds a node, for its schema; older hosts know none."""
+    return {"search_aliases": [*words]} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
+
+
+SEARCH_ALIASES = aliases(
+    *("sharpen", "sharper", "texture", "detail", "enhance", "quality", "DG", "skip layer", "SLG", "perturbed", "PAG"),
     "massive activations",
-]
-SEARCH_ALIASES: dict[str, Any] = (
-    {"search_aliases": ALIASES} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
 )
 
 DetailGuidanceOptionsType = io.Custom("DG_OPTIONS")

@@ -215,10 +215,9 @@ def _row(cell: Cell) -> dict[str, str]:
     return row | {"seconds per picture": f"{cell.seconds:.2f}"}
 
 
-def as_markdown(cells: Sequence[Cell]) -> str:
-    head, *_ = table = rows(cells)
-    lines = [list(head), ["---"] * len(head), *(list(row.values()) for row in table)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def as_list(cells: Sequence[Cell]) -> str:
+    """A line for each cell, as text: nodes that show text do not draw tables."""
+    return "\n".join("- " + ", ".join(f"{name} {value}" for name, value in row.items()) for row in rows(cells))
 
 
 def as_csv(cells: Sequence[Cell]) -> str:

@@ -33,7 +33,7 @@ from .recommendation import (
     Cell,
     Recommendation,
     as_csv,
-    as_markdown,
+    as_list,
     distances,
     mean_log_spectrum,
     recommended,
@@ -106,7 +106,7 @@ def calibrate(model: ModelPatcher, vae: VAE, sampling: Sampling, wanted: Wanted)
     found, firsts, warnings = _sampled_grid(model, vae, sampling, settings, base, spectra, likeness)
 
     advice = recommended(found, None if spectra is None else float(distances(base, spectra).mean()), LAYER)
-    text = [advice.why, "", as_markdown(found), f"Guided from start_percent {wanted.start_percent:g} on.", ""]
+    text = [advice.why, "", as_list(found), f"Guided from start_percent {wanted.start_percent:g} on.", ""]
     text += [recording.report(recording.profile(options.massive_ratio, options.max_channels)), ""]
     text += [f"The figures are in {_written(found)}."]
     if wanted.save_preset and advice.verdict != "nothing to judge":
@@ -206,7 +206,7 @@ def _require_prompts(words: Region, positive: Sequence[list]) -> None:
         except ValueError as error:
             raise ValueError(
                 f"options: their words are of another prompt than positive {number} of {len(positive)}. Calibrate with "
-                "Prompt Words' own conditioning alone, or with Foreground in place of words."
+                "Detail Prompt Words' own conditioning alone, or with Detail Foreground in place of words."
             ) from error
 
 

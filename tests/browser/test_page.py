@@ -15,7 +15,7 @@ DEMO = Path(__file__).resolve().parents[1] / "reference_model/demo.json"
 
 
 def demo(steps=4, **inputs):
-    """The demo workflow with other values of its Detail Guider; a workflow of its own, by whose id reports are kept."""
+    """The demo workflow with other values of its guider; a workflow of its own, by whose id reports are kept."""
     names = ["cfg", "dg_scale", "layer_start", "layer_end", "start_percent", "end_percent"]
     graph = json.loads(DEMO.read_text()) | {"id": str(uuid4())}
     for node in graph["nodes"]:
@@ -49,6 +49,29 @@ async def test_every_workflow_loads(comfy, file):
     assert unknown == []
     assert inputs_of(await comfy.prompt()) == inputs_of(await comfy.server.api_format(workflow))
     await comfy.screenshot(file.stem)
+
+
+async def test_searched_and_added(alone):
+    """Double-click, a few letters, Enter: as a user adds a node."""
+    for typed, added in {
+        "detail guid": "DetailGuidance",
+        "detail guider": "DetailGuider",
+        "prompt words": "PromptWords",
+        "foreground": "DetailForeground",
+    }.items():
+        await alone.drop({"nodes": [], "links": [], "groups": [], "version": 0.4})
+        await alone.page.mouse.dblclick(800, 500)
+        await alone.page.locator("input:focus").wait_for()
+        await alone.page.keyboard.type(typed, delay=20)
+        await alone.page.wait_for_timeout(700)
+        await alone.screenshot(f"searched_{added}")
+        await alone.page.keyboard.press("Enter")
+        await alone.page.wait_for_timeout(700)
+        await alone.page.mouse.move(900, 600)
+        await alone.page.mouse.click(900, 600)  # the newest page's new node hangs at the pointer until then
+        await alone.page.wait_for_timeout(300)
+        (node,) = (await alone.saved())["nodes"]
+        assert node["type"] == added
 
 
 def inputs_of(prompt):
@@ -482,7 +505,8 @@ async def test_bypass_shows_on_the_panel(comfy):
 
 
 async def test_a_calibration_is_offered_and_taken_over(comfy):
-    """Calibrated from the page, the model's preset can be used with one click, which one undo takes back."""
+    """Calibrated from the page without reference pictures, the panel has a note. A preset that such have judged can be
+    used with one click, which one undo takes back."""
     await comfy.drop(demo(steps=2))
     await comfy.page.evaluate(
         """() => {
@@ -515,9 +539,8 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     await comfy.show()
     await comfy.run()
     use = comfy.panel().get_by_role("button", name="use")
-    assert (await comfy.panel().locator(".preset").inner_text()).startswith(
-        "layout kept (cfg 4): block 4, 0.05 from 50 %"
-    )
+    note = "not judged: layout kept up to block 4, 0.05 from 50 % (cfg 4)"
+    assert await comfy.panel().locator(".preset").inner_text() == note, "and nothing to click"
     assert "keep their layout" in await comfy.panel().locator(".preset .words").get_attribute("title")
     shown = await comfy.page.evaluate(
         "() => window.app.canvas.graph.nodes.find(({ type }) => type === 'PreviewAny')"
@@ -525,6 +548,11 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     )
     assert any("At layer 0.4 pictures keep their layout" in value for value in shown), "the report, on its node"
     await comfy.screenshot("calibrated")
+    (file,) = (Path(comfy.server.folder.name) / "default/detail_guidance").glob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"verdict": "helps", "why": "It helps."}))
+    await comfy.page.evaluate("() => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('reconnected'))")
+    await use.wait_for()
+    assert (await comfy.panel().locator(".preset").inner_text()).startswith("best at cfg 4: block 4, 0.05 from 50 %")
     await use.click()
     values = await comfy.values()
     assert (values["layer_start"], values["layer_end"], values["dg_scale"]) == (0.4, 0.4, 0.05)
@@ -574,14 +602,65 @@ async def test_two_pictures_in_one_place(comfy):
     await divider.focus()
     await comfy.page.keyboard.press("ArrowRight")
     assert int(await divider.input_value()) == pytest.approx(26, abs=2)
+    assert await comparer.locator(".label").all_inner_texts() == ["reference", "images"]
+    assert await comparer.get_by_role("button").locator("visible=true").count() == 0, "one pair"
+    width = "image => image.getBoundingClientRect().width"
+    fitted = await comparer.locator("img.left").evaluate(width)
     await comparer.locator(".pair").dblclick()
-    assert await comparer.locator(".left").evaluate("image => image.getBoundingClientRect().width") == 128
+    assert await comparer.locator("img.left").evaluate(width) == 128 != fitted
+    await comparer.locator(".pair").press("Enter")
+    assert await comparer.locator("img.left").evaluate(width) == fitted
     await comfy.show()
     await comfy.slider("DG scale").press("ArrowRight")
     await comfy.page.keyboard.press("Control+z")
     await comfy.page.wait_for_timeout(1000)
     assert (await comfy.values())["dg_scale"] == 0.25
     assert await comfy.page.locator(".detail-compare img").count() == 2, "undo makes all nodes anew"
+
+
+async def test_a_batch_is_compared_one_by_one(comfy):
+    """Each pair as large as a single one, by buttons and by keys; the sides are called as the inputs are."""
+    graph = demo(steps=1)
+    for node in graph["nodes"]:
+        if node["type"] == "EmptySD3LatentImage":
+            node["widgets_values"] = [128, 128, 3]
+    await comfy.drop(graph)
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const decoded = graph.nodes.find(({ type }) => type === "VAEDecode");
+            const compare = window.LiteGraph.createNode("DetailCompare");
+            compare.pos = [1800, 100];
+            compare.size = [400, 460];
+            graph.add(compare);
+            for (const input of ["images", "reference"]) decoded.connect(0, compare, input);
+            compare.inputs.find(({ name }) => name === "reference").label = "without";
+        }"""
+    )
+    await comfy.show(node_type="DetailCompare")
+    await comfy.run()
+    comparer = comfy.page.locator(".detail-compare")
+    addresses = set()
+    for number in (1, 2, 3):
+        await comparer.get_by_text(f"{number} of 3").wait_for()
+        assert await comparer.locator("img").count() == 2, "one pair at a time"
+        assert (await comparer.locator(".pair").bounding_box())["height"] > 250
+        addresses.add(await comparer.locator("img.right").get_attribute("src"))
+        if number == 1:
+            await comparer.get_by_role("button", name="Next picture").click()
+        if number == 2:
+            await comparer.locator(".pair").press("PageDown")
+    assert len(addresses) == 3
+    assert await comparer.get_by_role("button", name="Next picture").is_disabled()
+    assert await comparer.locator(".label").all_inner_texts() == ["without", "images"]
+    await comfy.page.wait_for_timeout(500)
+    await comfy.screenshot("compare_a_batch")
+    place = (await comfy.saved())["nodes"][-1]["pos"]
+    await comparer.locator(".pair").press("ArrowLeft")
+    await comparer.locator(".pair").press("PageUp")
+    await comparer.get_by_text("2 of 3").wait_for()
+    assert int(await comparer.get_by_role("slider").input_value()) < 100
+    assert (await comfy.saved())["nodes"][-1]["pos"] == place, "keys do not move the node"
 
 
 async def test_the_saved_picture_says_what_was_done(comfy):

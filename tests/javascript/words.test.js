@@ -112,7 +112,9 @@ test("what a calibration found is a setting, or the reason for none", () => {
   };
   expect(wordsOfPreset(preset, FLUX)).toBe("best at cfg 4: block 39, 0.25");
   expect(wordsOfPreset({ ...preset, start_percent: 0.67 }, FLUX)).toBe("best at cfg 4: block 39, 0.25 from 67 %");
-  expect(wordsOfPreset({ ...preset, verdict: "keeps the layout" }, FLUX)).toBe("layout kept (cfg 4): block 39, 0.25");
+  expect(wordsOfPreset({ ...preset, verdict: "keeps the layout" }, FLUX)).toBe(
+    "not judged: layout kept up to block 39, 0.25 (cfg 4)",
+  );
   expect(wordsOfPreset({ ...preset, scale: 0, verdict: "does not help" }, FLUX)).toBe("calibrated: does not help");
   expect(wordsOfPresetAtLength(preset, FLUX)).toBe("It helps.\nSampled: steps 20, cfg 4.");
   expect(wordsOfPresetAtLength({ ...preset, options: { every: "3" } }, FLUX)).toContain(
