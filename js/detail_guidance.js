@@ -24,8 +24,9 @@ const WIDGETS = {
   from: "start_percent",
   to: "end_percent",
 };
-const BYPASSED = 4; // LiteGraph's mode of a node
-const HEIGHT = 130; // the panel's, with the margins that the classic canvas leaves around it
+const MODES = { 2: "muted", 4: "bypassed" }; // LiteGraph's, in which a node does not run
+const HEIGHT = 130; // the panel's least, with the margins that the classic canvas leaves around it
+const ROOM = [330, 60]; // a new node's width, and what is below the panel's least: a warning need not be scrolled
 
 const panels = new WeakMap();
 const comparers = new WeakMap();
@@ -114,7 +115,12 @@ function sayWhere(node) {
 }
 
 function addComparer(node) {
-  const comparer = new Comparer();
+  const comparer = new Comparer(() =>
+    ["reference", "images"].map((name) => {
+      const { label, localized_name } = node.inputs.find((input) => input.name === name);
+      return label ?? localized_name ?? name; // as the page names the input: who renames it renames the side
+    }),
+  );
   comparers.set(node, comparer);
   const widget = node.addDOMWidget("detail_compare", "detail_compare", comparer.element, {
     serialize: false,
@@ -123,7 +129,7 @@ function addComparer(node) {
   });
   widget.serialize = false;
   onExecuted(node, (output) => compare(comparer, output));
-  letThrough({ element: comparer.element, said: comparer.pairs });
+  letThrough({ element: comparer.element, said: comparer.pair });
 }
 
 function compare(comparer, { detail_compare: [left, right] = [[], []] }) {
@@ -145,31 +151,42 @@ function showComparisons() {
 function addPanel(node) {
   const named = (name) => node.widgets.find((widget) => widget.name === name);
   const widget = (part) => named(WIDGETS[part]);
-  const isSet = (name) => {
+  /** Title of the node that sets a widget, "" for a subgraph's input; undefined where the user does. */
+  const sourceOf = (name) => {
     const at = node.inputs.findIndex((input) => input.widget?.name === name);
-    return at >= 0 && node.isInputConnected(at); // other packs' widgets may have no input
+    if (at < 0 || !node.isInputConnected(at)) return undefined; // other packs' widgets may have no input
+    return node.getInputNode(at)?.title ?? "";
   };
+  const parts = Object.keys(WIDGETS);
   const usual = widget("scale").value; // not yet that of a saved workflow
+  letFollow(widget("start"), widget("end"));
 
   const panel = new Panel({
-    read: () => ({
-      ...Object.fromEntries(Object.keys(WIDGETS).map((part) => [part, widget(part).value])),
-      most: widget("scale").options.max,
-      usual,
-      title: node.title,
-      enabled: named("enabled").value || isSet("enabled"),
-      bypassed: node.mode === BYPASSED,
-      numbers: Object.fromEntries(
-        node.widgets
-          .filter(({ name, value }) => typeof value === "number" && !isSet(name))
-          .map(({ name, value }) => [name, value]),
-      ),
-      linked: new Set(Object.keys(WIDGETS).filter((part) => isSet(WIDGETS[part]))),
-    }),
+    read(ran = {}) {
+      const sources = parts.map((part) => [part, sourceOf(WIDGETS[part])]);
+      const linked = Object.fromEntries(sources.filter(([, title]) => title !== undefined));
+      // A number may have been saved as text, or as null: it is what the host's own widget shows of it.
+      const valueOf = (part) => (part in linked ? ran[WIDGETS[part]] : Number(widget(part).value));
+      const values = Object.fromEntries(parts.map((part) => [part, valueOf(part)]));
+      if (values.start > values.end) values.end = values.start; // as it runs
+      const mode = MODES[node.mode] ?? "";
+      return {
+        ...values,
+        usual,
+        title: node.title,
+        enabled: named("enabled").value || sourceOf("enabled") !== undefined,
+        mode,
+        // A model passes through a bypassed node; a guider is made by it.
+        missing: mode === "muted" || (mode === "bypassed" && node.comfyClass === "DetailGuider"),
+        changed: parts.some((part) => WIDGETS[part] in ran && values[part] !== ran[WIDGETS[part]]),
+        linked,
+      };
+    },
     write(changed) {
-      for (const part of Object.keys(WIDGETS)) {
+      for (const part of parts) {
         const target = widget(part);
         if (changed[part] === undefined || changed[part] === target.value) continue;
+        if (sourceOf(WIDGETS[part]) !== undefined) continue;
         target.value = changed[part];
         target.callback?.(changed[part], app.canvas, node);
       }
@@ -186,11 +203,25 @@ function addPanel(node) {
     serialize: false,
     margin: 6,
     getMinHeight: () => HEIGHT,
-    getMaxHeight: () => HEIGHT,
   });
   added.serialize = false; // the one above is about the prompt, this one about the workflow
+  node.setSize([ROOM[0], node.computeSize()[1] + ROOM[1]]); // a saved node's own size comes after this
   keepUp(panel, node);
   letThrough(panel);
+}
+
+/** Keeps the first layer from lying above the last: the one that is set takes the other along. */
+function letFollow(start, end) {
+  for (const [set, other] of [
+    [start, end],
+    [end, start],
+  ]) {
+    const others = set.callback;
+    set.callback = function (...given) {
+      others?.apply(this, given);
+      if (start.value > end.value) other.value = set.value;
+    };
+  }
 }
 
 /** The panel lies over the classic canvas: what is not meant for it goes on to there. */

@@ -1,6 +1,7 @@
 /** The panel on a guidance node: the DG scale, the layers over the model's blocks, and what the last run did. */
 
 import {
+  MOST,
   blockAt,
   bothLayersDragged,
   clamp,
@@ -15,6 +16,7 @@ import {
 import { same } from "./same.js";
 import { makeDraggable, makeSlider, showSlider } from "./slider.js";
 import {
+  isAdvice,
   word,
   wordsOfCovered,
   wordsOfHeat,
@@ -30,32 +32,33 @@ import {
 const SCALE_STEP = 0.05;
 
 /**
- * @typedef {object} Values what the ordinary widgets hold.
- * @property {number} scale
- * @property {number} most the greatest scale.
+ * @typedef {object} Values what the ordinary widgets hold; of one that a link sets, what ran last, undefined before a run.
+ * @property {number | undefined} scale
  * @property {number} usual the scale's default.
- * @property {number} start
- * @property {number} end
- * @property {number} from where in the schedule the guidance starts, 0 to 1.
- * @property {number} to where it ends.
+ * @property {number | undefined} start
+ * @property {number | undefined} end
+ * @property {number | undefined} from where in the schedule the guidance starts, 0 to 1.
+ * @property {number | undefined} to where it ends.
  * @property {boolean} enabled
- * @property {boolean} bypassed
- * @property {Object<string, number>} numbers what the node's widgets hold that no link sets, by name.
+ * @property {string} mode "bypassed" or "muted" where the page leaves the node out; otherwise empty.
+ * @property {boolean} missing whether the node, as it is switched, leaves the next one without its input.
+ * @property {boolean} changed whether a widget holds something else than what ran last.
  * @property {string} title of the node.
- * @property {Set<string>} linked names among these five that a link sets, not the user.
+ * @property {Object<string, string>} linked which of these five a link sets, and the title of the node it comes from; ""
+ *   where that is out of sight.
  */
 
 export class Panel {
   /**
    * @param {object} node
-   * @param {() => Values} node.read
+   * @param {(ran?: Object<string, number>) => Values} node.read `ran`: what the last run was made with, by input name.
    * @param {(changed: Partial<Values>) => void} node.write the scale, the layers, the part of the schedule.
    * @param {() => void} node.begin before a change that is to be undone at once.
    * @param {() => void} node.end
    * @param {(report: object) => object | undefined} node.presetOf what is recommended for the model of a report.
    */
   constructor({ read, write, begin, end, presetOf }) {
-    this.read = read;
+    this.read = () => read(this.report?.made_with); // a server of an older version does not say
     this.presetOf = presetOf;
     this.report = undefined;
 
@@ -77,10 +80,10 @@ export class Panel {
     this.said = element(
       "div",
       "said",
+      this.warnings, // first, where all of it is seen
       this.happened,
       this.where,
       element("div", "preset", this.recommended, this.use),
-      this.warnings,
     );
     this.said.setAttribute("role", "status");
     this.said.dataset.captureWheel = "true"; // asks Nodes 2.0 to let it scroll when it has the focus
@@ -92,7 +95,7 @@ export class Panel {
     const row = element("div", "row", name, this.scaleTrack, this.number);
     this.element = element(
       "div",
-      "detail-guidance",
+      "detail-guidance widget-expands", // which Nodes 2.0 of 1.32's page gives the room there is
       row,
       this.strip,
       this.layers,
@@ -109,19 +112,19 @@ export class Panel {
       begin,
       end,
       placeOf: onTrack(this.scaleTrack),
-      drag: (place) => setScale(scaleAt(place, read().most)),
+      drag: (place) => setScale(scaleAt(place)),
       move: (steps) => {
-        const { scale, most } = read();
-        setScale(Number(clamp(scale + steps * SCALE_STEP, 0, most).toFixed(3)));
+        const { scale } = this.read();
+        setScale(Number(clamp(scale + steps * SCALE_STEP, 0, Math.max(scale, MOST)).toFixed(3)));
       },
-      reset: () => setScale(read().usual),
+      reset: () => setScale(this.read().usual),
     });
     this.number.addEventListener("dblclick", () => this.scale.dispatchEvent(new MouseEvent("dblclick")));
     this.scaleTrack.addEventListener("pointerdown", (event) => {
-      if (event.target !== this.scaleTrack || event.button !== 0 || read().linked.has("scale")) return;
+      if (event.target !== this.scaleTrack || event.button !== 0 || "scale" in this.read().linked) return;
       event.stopPropagation();
       begin();
-      setScale(scaleAt(onTrack(this.scaleTrack)(event), read().most));
+      setScale(scaleAt(onTrack(this.scaleTrack)(event)));
       end();
     });
 
@@ -134,6 +137,7 @@ export class Panel {
     });
 
     const placeOf = onTrack(this.strip);
+    const layers = () => layersOf(this.read());
     for (const [handle, which] of [
       [this.from, "start"],
       [this.to, "end"],
@@ -142,20 +146,20 @@ export class Panel {
         begin,
         end,
         placeOf,
-        drag: (place) => write(layersDragged(read(), which, place, this.blocks)),
+        drag: (place) => write(layersDragged(layers(), which, place, this.blocks)),
         // A single layer moves as one, and Shift opens it; an end of a range moves alone, and with Shift both do.
         move: (steps, { shiftKey }) => {
-          const layers = read();
-          const both = shiftKey !== isSingle(layers, this.blocks);
-          const free = !layers.linked.has("start") && !layers.linked.has("end");
-          write(layersMoved(layers, both && free ? "both" : which, steps, this.blocks));
+          const { linked } = this.read();
+          const both = shiftKey !== isSingle(layers(), this.blocks);
+          const free = !("start" in linked) && !("end" in linked);
+          write(layersMoved(layers(), both && free ? "both" : which, steps, this.blocks));
         },
       });
     }
     let grabbed;
     makeDraggable(this.both, {
       begin: () => {
-        grabbed = read();
+        grabbed = layers();
         begin();
       },
       end,
@@ -197,60 +201,63 @@ export class Panel {
   }
 
   #showScale(values) {
-    const { scale, most, linked } = values;
-    const place = placeOfScale(scale, most);
+    const { scale, linked } = values;
+    const known = scale ?? 0;
+    const place = placeOfScale(known);
     const state = stateOf(values);
-    const words = state || (linked.has("scale") ? word("fromLink") : wordsOfScale(scale));
+    const words = state || wordsOf(values, ["scale"], wordsOfScale(known));
     this.element.classList.toggle("off", Boolean(state));
     this.scaleTrack.style.setProperty("--place", place);
-    this.number.textContent = words;
+    this.number.textContent = this.number.title = words;
     showSlider(this.scale, {
       place,
       label: word("scaleLabel"),
       low: 0,
-      high: most,
-      value: scale,
+      high: Math.max(known, MOST),
+      value: known,
       words,
-      disabled: linked.has("scale"),
+      disabled: "scale" in linked,
     });
   }
 
   #showLayers(values) {
-    const { start, end, linked } = values;
-    const [left, right] = placesOfLayers({ start, end: Math.max(start, end) }, this.blocks);
+    const { linked } = values;
+    const layers = layersOf(values);
+    const [left, right] = placesOfLayers(layers, this.blocks);
     this.strip.style.setProperty("--from", left);
     this.strip.style.setProperty("--to", right);
-    const fromLink = linked.has("start") || linked.has("end");
-    this.layers.textContent = wordsOfLayers(values, this.report) + (fromLink ? ` (${word("fromLink")})` : "");
-    this.layers.title = this.layers.textContent;
+    this.layers.textContent = this.layers.title = wordsOf(values, ["start", "end"], wordsOfLayers(layers, this.report));
     for (const [handle, place, label, which, low, high] of [
-      [this.from, left, word("firstLayer"), "start", 0, Math.max(start, end)],
-      [this.to, right, word("lastLayer"), "end", Math.min(start, end), 1],
+      [this.from, left, word("firstLayer"), "start", 0, layers.end],
+      [this.to, right, word("lastLayer"), "end", layers.start, 1],
     ]) {
+      handle.hidden = values[which] === undefined;
       showSlider(handle, {
         place,
         label,
         low,
         high,
-        value: values[which],
-        words: wordsOfLayers({ start: values[which], end: values[which] }, this.report),
-        disabled: linked.has(which),
+        value: layers[which],
+        words: wordsOf(values, [which], wordsOfLayers({ start: layers[which], end: layers[which] }, this.report)),
+        disabled: which in linked,
       });
     }
+    this.both.hidden = this.from.hidden || this.to.hidden;
     this.both.dataset.place = left;
-    this.both.setAttribute("aria-disabled", fromLink);
+    this.both.setAttribute("aria-disabled", "start" in linked || "end" in linked);
   }
 
-  /** A report belongs to the values that it was made with: after a change it is that of the last run. */
+  /** A report belongs to the values that it was made with: after a change it is that of the last run. What keeps the next
+   * run from being one is said in the place of the last one's warnings. */
   #showHappened(values) {
     const { report } = this;
-    if (!report) return;
-    const { numbers } = values;
     const state = stateOf(values);
-    const madeWith = Object.entries(report.made_with ?? {}); // a server of an older version does not say
-    const stale = madeWith.some(([name, value]) => name in numbers && numbers[name] !== value);
-    const past = Boolean(state) || stale;
-    for (const each of [this.said, this.mask]) each.classList.toggle("stale", past);
+    const past = Boolean(report) && (Boolean(state) || values.changed);
+    const warnings = values.missing ? [word("missing")] : (report?.warnings ?? []);
+    this.warnings.textContent = this.warnings.title = warnings.join(" ");
+    this.said.tabIndex = warnings.length ? 0 : -1;
+    for (const each of [this.said, this.mask]) each.classList.toggle("stale", past && !values.missing);
+    if (!report) return;
     this.happened.textContent = past ? wordsOfThePast(wordsOfReport(report), state) : wordsOfReport(report);
   }
 
@@ -261,9 +268,9 @@ export class Panel {
     const ours = preset?.fingerprint === this.report?.fingerprint;
     const layers = start === preset?.layer && end === preset?.layer;
     const inUse = layers && scale === preset?.scale && from === preset?.start_percent && to === 1;
-    this.use.hidden = !preset || !ours || preset.scale === 0 || inUse;
+    this.use.hidden = !preset || !ours || !isAdvice(preset) || inUse;
     // With other options a scale may mean something else.
-    this.use.disabled = linked.size > 0 || Object.keys(preset?.options ?? {}).length > 0;
+    this.use.disabled = Object.keys(linked).length > 0 || Object.keys(preset?.options ?? {}).length > 0;
   }
 
   /** Where detail went, where words said so. */
@@ -280,8 +287,6 @@ export class Panel {
   #showReport() {
     const { report } = this;
     this.happened.title = wordsOfReportAtLength(report);
-    this.warnings.textContent = this.warnings.title = report.warnings.join(" ");
-    this.said.tabIndex = report.warnings.length ? 0 : -1;
     this.said.scrollTop = 0;
     this.#showMask();
     const cells = warmths(report.peak_ratios, report.block_count).map((warmth, block) => {
@@ -302,9 +307,20 @@ function drawPercents(canvas, rows) {
 }
 
 /** What keeps the node from doing anything, in a word; empty where nothing does. */
-function stateOf({ bypassed, enabled, scale, linked }) {
-  if (bypassed) return word("bypassed");
-  return !enabled || (scale === 0 && !linked.has("scale")) ? word("off") : "";
+function stateOf({ mode, enabled, scale, linked }) {
+  if (mode) return word(mode);
+  return !enabled || (scale === 0 && !("scale" in linked)) ? word("off") : "";
+}
+
+/** Where the layers stand; one that is not known stands where the other one does. */
+const layersOf = ({ start, end, ...others }) => ({ ...others, start: start ?? end ?? 0, end: end ?? start ?? 0 });
+
+/** What parts of the values are, in words; of those that links set, what they were in the last run, and where from. */
+function wordsOf(values, parts, words) {
+  const linked = parts.filter((part) => part in values.linked);
+  if (!linked.length) return words;
+  const known = parts.every((part) => values[part] !== undefined) ? [wordsOfThePast(words)] : [];
+  return [...known, ...new Set(linked.map((part) => word("fromLink")(values.linked[part])))].join(" · ");
 }
 
 function element(tag, classes, ...children) {

@@ -5,17 +5,15 @@ export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 /** The value without the noise of binary fractions, at most so many decimals. */
 const round = (value, decimals) => Number(value.toFixed(decimals));
 
-// The DG scale, 0 to `most`. Useful values are small, so places follow the cube root: of 20, 2.5 is in the middle, and
-// 0.25 is not squeezed against 0.
+// The DG scale. The track has what is of use: 1 is too much on every model that was measured (docs/DEFAULTS.md). Places
+// follow the square root, so that the default, 0.25, is in the middle. The ordinary widget goes further.
 
-export const placeOfScale = (scale, most) => Math.cbrt(clamp(scale, 0, most) / most);
+export const MOST = 1;
+
+export const placeOfScale = (scale) => Math.sqrt(clamp(scale, 0, MOST) / MOST);
 
 /** The scale at a place, at as many decimals as a pixel there can mean. */
-export function scaleAt(place, most) {
-  const scale = most * clamp(place, 0, 1) ** 3;
-  if (scale < 1) return round(scale, 2);
-  return round(Math.round(scale * 20) / 20, 2);
-}
+export const scaleAt = (place) => round(MOST * clamp(place, 0, 1) ** 2, 2);
 
 // Layers. `blocks` is how many the model has, 0 where that is not known yet.
 

@@ -28,7 +28,6 @@ export const wordsOfScale = (scale) => (scale === 0 ? say.off : number(scale, 4)
 
 /** "block 12 of 24 (double 12)", "blocks 17–20 of 57 (double 17 – single 1)", "0.5 of the depth". */
 export function wordsOfLayers({ start, end }, report) {
-  if (start > end) return say.wrongOrder;
   if (!report) return say.ofDepth(start === end ? number(start, 4) : `${number(start, 4)}–${number(end, 4)}`);
   const { block_count: count, block_names: names } = report;
   const [first, last] = [blockAt(start, count), blockAt(end, count)];
@@ -83,13 +82,17 @@ export function wordsOfThePast(words, state) {
   return (state ? `${state} · ` : "") + say.lastRun(words);
 }
 
-/** What a calibration of the model found: "best at cfg 4: block 8, 0.5 from 67 %", "calibrated: does not help". */
+/** Whether reference pictures have judged that a preset helps: only such are advice. */
+export const isAdvice = (preset) => preset.verdict === "helps";
+
+/** What a calibration of the model found: "best at cfg 4: block 8, 0.5 from 67 %"; a note where that is no advice:
+ * "calibrated: does not help", "not judged: layout kept up to block 8, 0.5 (cfg 4)". */
 export function wordsOfPreset(preset, report) {
   if (preset.fingerprint !== report.fingerprint) return say.ofAnother;
   if (preset.scale === 0) return say.calibratedWithout(say.verdicts[preset.verdict] ?? preset.verdict);
   const from = preset.start_percent > 0 ? say.from(Math.round(100 * preset.start_percent)) : "";
   const found = [blockAt(preset.layer, report.block_count), number(preset.scale, 4) + from, preset.sampling.cfg];
-  return preset.verdict === "helps" ? say.calibrated(...found) : say.keepsLayout(...found);
+  return isAdvice(preset) ? say.calibrated(...found) : say.keepsLayout(...found);
 }
 
 /** The same for who hovers over it. */

@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from .inputs import CATEGORY, require_pairs
+from .inputs import CATEGORY, aliases, require_pairs
 
 
 class DetailCompare(io.ComfyNode):
@@ -10,7 +10,7 @@ class DetailCompare(io.ComfyNode):
         return io.Schema(
             node_id="DetailCompare",
             display_name="Detail Compare",
-            category=CATEGORY,
+            category=f"{CATEGORY}/tools",
             description="Two pictures in one place, with a divider that follows the pointer: left of it the one, right "
             "of it the other.",
             inputs=[
@@ -18,6 +18,7 @@ class DetailCompare(io.ComfyNode):
                 io.Image.Input("reference", tooltip="Left of it: the same without. As many, or one for all."),
             ],
             is_output_node=True,
+            **aliases("slider", "before and after", "side by side"),
         )
 
     @classmethod

@@ -2,7 +2,7 @@ from comfy_api.latest import io
 
 from ..methods.common.numbers import require
 from ..methods.regions.foreground import Foreground
-from .inputs import CATEGORY, WordsType, fraction
+from .inputs import CATEGORY, WordsType, aliases, fraction
 
 LAYER, MAX_CHANNELS = 0.65, 8  # docs/EVIDENCE.md, section 13
 
@@ -12,8 +12,8 @@ class DetailForeground(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DetailForeground",
-            display_name="Foreground",
-            category=CATEGORY,
+            display_name="Detail Foreground (words)",
+            category=f"{CATEGORY}/words",
             description="The foreground in place of words: the model's largest channels part each picture in two, and "
             "what touches its border less is meant.",
             inputs=[
@@ -32,8 +32,9 @@ class DetailForeground(io.ComfyNode):
                 ),
             ],
             outputs=[
-                WordsType.Output(display_name="words", tooltip="For Detail Guidance Options or Prompt Word Mask.")
+                WordsType.Output(display_name="words", tooltip="For Detail Guidance Options or Detail Word Mask.")
             ],
+            **aliases("mask", "subject", "background", "segment"),
         )
 
     @classmethod

@@ -20,6 +20,7 @@ from ..methods.detail_guidance.settings import DG_SCALE, Options
 from .inputs import (
     CATEGORY,
     DetailGuidanceOptionsType,
+    aliases,
     fraction,
     ksampler_inputs,
     node_id_of,
@@ -37,7 +38,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         return io.Schema(
             node_id="DetailGuidanceCalibrate",
             display_name="Detail Guidance Calibrate",
-            category=CATEGORY,
+            category=f"{CATEGORY}/tools",
             description="Which layer, which scale? Samples every combination from the same noise, shows them side by "
             "side, and with reference pictures recommends one if it brings other pictures closer to them too.",
             inputs=[
@@ -64,7 +65,8 @@ class DetailGuidanceCalibrate(io.ComfyNode):
                 io.Boolean.Input(
                     "save_preset",
                     default=True,
-                    tooltip="Keeps what came out for this model: the panel of the guidance nodes then offers it.",
+                    tooltip="Keeps what came out for this model: the panel of the guidance nodes offers it if "
+                    "reference pictures have judged that it helps, and notes it otherwise.",
                 ),
                 fraction(
                     "start_percent",
@@ -100,6 +102,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             is_input_list=True,  # a list of prompts is several, each with its own pictures and references
+            **aliases("XY plot", "grid", "tune", "preset"),
         )
 
     @classmethod

@@ -36,7 +36,7 @@ class DetailGuidanceGrid(io.ComfyNode):
         return io.Schema(
             node_id="DetailGuidanceGrid",
             display_name="Detail Guidance Grid",
-            category=CATEGORY,
+            category=f"{CATEGORY}/tools",
             description="Samples a grid of settings from the same noise and hands the pictures out, for any node that "
             "scores pictures. Detail Guidance Judge takes the scores back.",
             inputs=[
@@ -134,7 +134,7 @@ class DetailGuidanceJudge(io.ComfyNode):
         return io.Schema(
             node_id="DetailGuidanceJudge",
             display_name="Detail Guidance Judge",
-            category=CATEGORY,
+            category=f"{CATEGORY}/tools",
             description="Which setting of a grid is best by the scores of any node: the one that half of the pictures "
             "prefer most surely, if the other half agrees; else none.",
             inputs=[

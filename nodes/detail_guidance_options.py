@@ -24,7 +24,7 @@ class DetailGuidanceOptions(io.ComfyNode):
         return io.Schema(
             node_id="DetailGuidanceOptions",
             display_name="Detail Guidance Options",
-            category=CATEGORY,
+            category=f"{CATEGORY}/tools",
             description="What few users need to change about Detail Guidance.",
             inputs=[
                 io.String.Input(
@@ -110,8 +110,8 @@ class DetailGuidanceOptions(io.ComfyNode):
                 WordsType.Input(
                     "words",
                     optional=True,
-                    tooltip="From Prompt Words or Foreground: detail is added where they are, as the model itself "
-                    "shows while it samples.",
+                    tooltip="From Detail Prompt Words or Detail Foreground: detail is added where they are, as "
+                    "the model itself shows while it samples.",
                 ),
                 # Behind all others: workflows saved before hold values and links by place.
                 io.Combo.Input(
@@ -140,7 +140,7 @@ class DetailGuidanceOptions(io.ComfyNode):
                     "identity attention (PAG).",
                 ),
             ],
-            outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guider and Detail Guidance.")],
+            outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guidance Guider and Detail Guidance.")],
         )
 
     @classmethod

@@ -14,7 +14,7 @@ class DetailGuidanceReport(io.ComfyNode):
         return io.Schema(
             node_id="DetailGuidanceReport",
             display_name="Detail Guidance Report",
-            category=CATEGORY,
+            category=f"{CATEGORY}/tools",
             description="What Detail Guidance did, as text and in the saved picture's metadata: strength, channels, "
             "steps, settings, warnings. Goes between the sampler and VAE Decode.",
             inputs=[io.Latent.Input("latent", tooltip="From the sampler. It passes through.")],

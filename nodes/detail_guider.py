@@ -14,7 +14,7 @@ class DetailGuider(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DetailGuider",
-            display_name="Detail Guider",
+            display_name="Detail Guidance Guider",
             category=CATEGORY,
             description=f"Finer local detail for Diffusion Transformers ({FAMILIES}), without training: a guider for "
             "SamplerCustomAdvanced, with or without CFG.",

@@ -25,7 +25,7 @@ class DetailAestheticScore(io.ComfyNode):
         return io.Schema(
             node_id="DetailAestheticScore",
             display_name="Detail Aesthetic Score",
-            category=CATEGORY,
+            category=f"{CATEGORY}/tools",
             description="Scores pictures by an aesthetics predictor of yours: linear layers on a CLIP vision model's "
             "embeddings, such as LAION's.",
             inputs=[
@@ -57,7 +57,7 @@ class DetailPromptScore(io.ComfyNode):
         return io.Schema(
             node_id="DetailPromptScore",
             display_name="Detail Prompt Score",
-            category=CATEGORY,
+            category=f"{CATEGORY}/tools",
             description="Scores how well pictures show a prompt, by CLIP: a guard for Detail Guidance Judge.",
             inputs=[
                 io.Image.Input("images", tooltip="From Detail Guidance Grid, or any pictures."),

@@ -36,7 +36,7 @@ class DiTFeatures(io.ComfyNode):
         return io.Schema(
             node_id="DiTFeatures",
             display_name="DiT Features",
-            category=CATEGORY,
+            category=f"{CATEGORY}/features",
             description="What a block of a Diffusion Transformer knows of pictures: they are noised and shown to the "
             "model up to that block; its massive channels are dropped, and the block's own modulation is applied. "
             "Equal parts of different pictures get alike features.",
@@ -101,7 +101,9 @@ class DiTFeatures(io.ComfyNode):
                 ),
             ],
             outputs=[
-                DiTFeaturesType.Output(display_name="features", tooltip="For Match Features and Show Features."),
+                DiTFeaturesType.Output(
+                    display_name="features", tooltip="For Match DiT Features and Show DiT Features."
+                ),
                 io.String.Output(display_name="report", tooltip="Which block, which channels, and how many tokens."),
             ],
         )

@@ -14,21 +14,15 @@ from ..methods.detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, M
 CATEGORY = "detail guidance"
 FAMILIES = "SD3, Flux, Qwen-Image, Wan …"
 
-# Further words by which the host's search finds a node; older hosts know none.
-ALIASES = [
-    "sharpen",
-    "texture",
-    "detail",
-    "quality",
-    "DG",
-    "skip layer",
-    "SLG",
-    "perturbed",
-    "PAG",
+
+def aliases(*words: str) -> dict[str, Any]:
+    """Further words by which the host's search finds a node, for its schema; older hosts know none."""
+    return {"search_aliases": [*words]} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
+
+
+SEARCH_ALIASES = aliases(
+    *("sharpen", "sharper", "texture", "detail", "enhance", "quality", "DG", "skip layer", "SLG", "perturbed", "PAG"),
     "massive activations",
-]
-SEARCH_ALIASES: dict[str, Any] = (
-    {"search_aliases": ALIASES} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
 )
 
 DetailGuidanceOptionsType = io.Custom("DG_OPTIONS")
@@ -63,7 +57,7 @@ def guidance_inputs() -> list[io.Input]:
             "layer_end",
             LAYER,
             "Last layer, as a fraction of the depth. Equal to layer_start: one layer, as in the paper. Raising it "
-            "disrupts more layers: a stronger effect.",
+            "disrupts more layers: a stronger effect. It is never before layer_start: it follows.",
         ),
         fraction(
             "start_percent",
@@ -181,7 +175,7 @@ _LOADERS = {
     "clip": "Load one with Load CLIP: files of diffusion models alone have no text encoder.",
     "clip_vision": "Load one with Load CLIP Vision.",
     "positive": "Connect a text encoder's conditioning.",
-    "words": "Connect Prompt Words or Foreground.",
+    "words": "Connect Detail Prompt Words or Detail Foreground.",
     "features": "Connect DiT Features.",
     "source": "Connect DiT Features.",
     "grid": "Connect Detail Guidance Grid.",
@@ -251,7 +245,8 @@ def require_pairs(images: Tensor, reference: Tensor) -> None:
 
 
 def guided(model: ModelPatcher, node_id: str | None, values: dict[str, Any]) -> ModelPatcher:
-    """The model with the values of `guidance_inputs`; as it came where they are not enabled.
+    """The model with the values of `guidance_inputs`; as it came where they are not enabled. A last layer before the
+    first follows it: a link or a script may have set only the one.
 
     Raises:
         ValueError: names the input, its value and what is allowed.
@@ -260,4 +255,6 @@ def guided(model: ModelPatcher, node_id: str | None, values: dict[str, Any]) -> 
     numbers = dict(values)
     if not numbers.pop("enabled", True):
         return model
+    if 0 <= numbers["layer_end"] < numbers["layer_start"]:  # a value out of range is still refused
+        numbers["layer_end"] = numbers["layer_start"]
     return patch(model, Settings(**{**numbers, "options": values.get("options") or Options()}), node_id)

@@ -20,7 +20,7 @@ class MassiveActivationMap(io.ComfyNode):
         return io.Schema(
             node_id="MassiveActivationMap",
             display_name="Massive Activation Map",
-            category=CATEGORY,
+            category=f"{CATEGORY}/massive activations",
             description="Samples like KSampler and draws, for each step, where over the picture a block's massive "
             "activations lie, and how uniform they are.",
             inputs=[

@@ -17,7 +17,7 @@ class MassiveActivationProbe(io.ComfyNode):
         return io.Schema(
             node_id="MassiveActivationProbe",
             display_name="Massive Activation Probe",
-            category=CATEGORY,
+            category=f"{CATEGORY}/massive activations",
             description="Samples like KSampler and looks at the model meanwhile: which channels carry its massive "
             "activations, at which blocks, and how far they stand out. Detail Guidance on the model is left out.",
             inputs=[*sampling_inputs(), *finding_inputs()],

@@ -11,6 +11,7 @@ FILES = SavedFiles(
     name="profile",
     some="a profile",
     folder="massive_activations",
+    category="massive activations",
     made_by="Massive Activation Probe",
     used_by="Detail Guidance Options",
     how="Run Massive Activation Probe, save its profile,",

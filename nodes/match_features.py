@@ -13,8 +13,8 @@ class MatchFeatures(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MatchFeatures",
-            display_name="Match Features",
-            category=CATEGORY,
+            display_name="Match DiT Features",
+            category=f"{CATEGORY}/features",
             description="Finds points and a mask of one picture in others, by their features. Without a target the "
             "source is a video, and what is in its first frame is followed through it.",
             inputs=[

@@ -13,7 +13,7 @@ from ..methods.detail_guidance.settings import WORDS_SOFT
 from ..methods.features.pictures import overlay
 from ..methods.regions.masks import Region
 from ..methods.regions.word_masks import MaskForm, masks_of_pictures, masks_of_sampling
-from .inputs import CATEGORY, WordsType, fraction, require_given, require_pictures, require_something
+from .inputs import CATEGORY, WordsType, aliases, fraction, require_given, require_pictures, require_something
 
 SOFT, DIVIDED = "soft", "divided"
 
@@ -23,15 +23,15 @@ class PromptWordMask(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="PromptWordMask",
-            display_name="Prompt Word Mask",
-            category=CATEGORY,
+            display_name="Detail Word Mask",
+            category=f"{CATEGORY}/words",
             description="Masks of words, by the model's own attention to them: of what it samples, which costs no "
             "forward, or of a picture of any origin, which is noised and read.",
             inputs=[
                 io.Model.Input("model", tooltip="A Diffusion Transformer."),
-                io.Conditioning.Input("positive", tooltip="Prompt Words' own conditioning."),
+                io.Conditioning.Input("positive", tooltip="Detail Prompt Words' own conditioning."),
                 io.Vae.Input("vae", tooltip="The model's own: it decodes what was sampled, and encodes an image."),
-                WordsType.Input("words", tooltip="From Prompt Words or Foreground."),
+                WordsType.Input("words", tooltip="From Detail Prompt Words or Detail Foreground."),
                 io.Combo.Input(
                     "masks",
                     options=[SOFT, DIVIDED],
@@ -76,6 +76,7 @@ class PromptWordMask(io.ComfyNode):
                 io.Image.Output(display_name="overlay", tooltip="The masks as colours over the pictures."),
                 io.Latent.Output(display_name="latent", tooltip="What was sampled, or the image's latent."),
             ],
+            **aliases("mask", "attention", "segment"),
         )
 
     @classmethod

@@ -3,7 +3,7 @@ from comfy_api.latest import io
 
 from ..methods.common.numbers import require
 from ..methods.regions.prompt_words import parse_words, words_of
-from .inputs import CATEGORY, WordsType, fraction, require_given
+from .inputs import CATEGORY, WordsType, aliases, fraction, require_given
 
 
 class PromptWords(io.ComfyNode):
@@ -11,8 +11,8 @@ class PromptWords(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="PromptWords",
-            display_name="Prompt Words",
-            category=CATEGORY,
+            display_name="Detail Prompt Words",
+            category=f"{CATEGORY}/words",
             description="A prompt, and words of it whose place in the picture is wanted. In place of CLIP Text Encode.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
@@ -31,9 +31,10 @@ class PromptWords(io.ComfyNode):
                 ),
             ],
             outputs=[
-                WordsType.Output(display_name="words", tooltip="For Detail Guidance Options or Prompt Word Mask."),
+                WordsType.Output(display_name="words", tooltip="For Detail Guidance Options or Detail Word Mask."),
                 io.Conditioning.Output(display_name="conditioning", tooltip="The prompt, for positive."),
             ],
+            **aliases("mask", "attention", "regional", "CLIP Text Encode"),
         )
 
     @classmethod

@@ -26,6 +26,7 @@ class SavedFiles:
         title: the value's name in the nodes' names.
         name: one file, for messages: "profile"; `some` what is saved: "a profile".
         folder: below the host's output and below its models.
+        category: the nodes', below the pack's.
         made_by: the node that makes the value.
         used_by: the nodes that take it, for a tooltip.
         how: to get a file, for messages.
@@ -39,6 +40,7 @@ class SavedFiles:
     name: str
     some: str
     folder: str
+    category: str
     made_by: str
     used_by: str
     how: str
@@ -95,7 +97,7 @@ def save_node(files: SavedFiles, node_id: str) -> type[io.ComfyNode]:
             return io.Schema(
                 node_id=node_id,
                 display_name=f"Save {files.title}",
-                category=CATEGORY,
+                category=f"{CATEGORY}/{files.category}",
                 description=f"Saves {files.some} to output/{files.folder}, for Load {files.title}.",
                 inputs=[
                     files.type.Input(files.value, tooltip=f"From {files.made_by}."),
@@ -128,7 +130,7 @@ def load_node(files: SavedFiles, node_id: str) -> type[io.ComfyNode]:
             return io.Schema(
                 node_id=node_id,
                 display_name=f"Load {files.title}",
-                category=CATEGORY,
+                category=f"{CATEGORY}/{files.category}",
                 description=f"Loads {files.some} for {files.used_by}.",
                 inputs=[
                     io.Combo.Input(

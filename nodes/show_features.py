@@ -16,8 +16,8 @@ class ShowFeatures(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ShowFeatures",
-            display_name="Show Features",
-            category=CATEGORY,
+            display_name="Show DiT Features",
+            category=f"{CATEGORY}/features",
             description="Pictures of features: their first three principal components as colours, parts that k-means "
             "finds, and one channel. Colours and parts are shared by all pictures: what is alike has one colour.",
             inputs=[

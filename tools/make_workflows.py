@@ -19,14 +19,17 @@ from comfy_server import Server
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 COLUMN = 400
-# Room for what nodes show below their widgets: this pack's picture, the host's previews, in Nodes 2.0 too.
+# Room for what nodes show below their widgets after a run, on both pages, in Nodes 2.0 too; a text may be longer: what
+# shows one is the last of its column.
 SHOWN = {
-    "DetailGuider": 140,
-    "DetailGuidance": 140,
-    "PreviewAny": 130,
-    "PreviewImage": 250,
-    "MaskPreview": 250,
-    "DetailCompare": 330,
+    "DetailGuider": 160,
+    "DetailGuidance": 160,
+    "PreviewAny": 250,
+    "PreviewImage": 360,
+    "MaskPreview": 360,
+    "SaveImage": 360,
+    "LoadVideo": 260,
+    "DetailCompare": 360,
 }
 Definitions = dict[str, Any]  # the host's /object_info
 
@@ -114,12 +117,12 @@ class Graph:
     def group(self, title: str, *nodes: Node) -> None:
         left, top = (min(node.saved["pos"][axis] for node in nodes) for axis in (0, 1))
         right, bottom = (max(node.saved["pos"][axis] + node.saved["size"][axis] for node in nodes) for axis in (0, 1))
-        bounding = [left - 15, top - 75, right - left + 30, bottom - top + 90]
+        bounding = [left - 15, top - 75, right - left + 30, bottom - top + 105]
         self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": bounding, "color": "#3f789e"})
 
     def _placed(self, node: Node, column: int, height: int, values: list[Any]) -> Node:
         top = self.bottom.get(column, 100)
-        self.bottom[column] = top + height + 110
+        self.bottom[column] = top + height + 125
         number = len(self.nodes)
         place = {"pos": [column * COLUMN, top], "size": [COLUMN - 60, height], "flags": {}, "order": number, "mode": 0}
         node.saved = {"id": number + 1, **place, **node.saved, "widgets_values": values}
@@ -148,7 +151,7 @@ NOT_MEASURED = (
     "Or measure them on your model: template *detail_guidance_calibrate*."
 )
 SD35_MEDIUM = "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
-SAMPLING = {"seed": 0, "steps": 28, "cfg": 4.5, "sampler_name": "euler", "scheduler": "sgm_uniform"}
+SAMPLING: dict[str, Any] = {"seed": 0, "steps": 28, "cfg": 4.5, "sampler_name": "euler", "scheduler": "sgm_uniform"}
 Output = tuple[Node, int]
 Loaded = tuple[Output, Output, Output]  # model, text encoder, autoencoder
 
@@ -229,6 +232,26 @@ def size(graph: Graph, column: int = 1, title: str = "Size", **others: Any) -> t
     return latent.out("LATENT")
 
 
+def shared(graph: Graph, column: int = 1) -> dict[str, Any]:
+    """SAMPLING, its numbers from nodes that feed every sampler: pictures are compared only if they share them."""
+    kinds = {"seed": "PrimitiveInt", "steps": "PrimitiveInt", "cfg": "PrimitiveFloat"}
+    numbers = {name: graph.node(kind, column, title=TITLES[name], value=SAMPLING[name]) for name, kind in kinds.items()}
+    graph.group("One of each for both", *numbers.values())
+    return SAMPLING | {name: node.out(node.outputs[0]) for name, node in numbers.items()}
+
+
+TITLES = {"seed": "Seed", "steps": "Steps", "cfg": "CFG"}
+
+
+def compared(graph: Graph, column: int, images: Output, reference: Output, labels: tuple[str, str]) -> None:
+    """Two pictures in one place. `labels`: of the reference, left, and of the images."""
+    beside = graph.node("DetailCompare", column, images=images, reference=reference)
+    names = dict(zip(("reference", "images"), labels, strict=True))
+    for socket in beside.saved["inputs"]:
+        socket["label"] = names[socket["name"]]
+    graph.group(f"{labels[0].capitalize()} and {labels[1]}: move the pointer over it", beside)
+
+
 def picture(graph: Graph, column: int, samples: tuple[Node, int], vae: tuple[Node, int], prefix: str) -> list[Node]:
     decoded = graph.node("VAEDecode", column, samples=samples, vae=vae)
     return [decoded, graph.node("SaveImage", column, images=decoded.out("IMAGE"), filename_prefix=prefix)]
@@ -246,7 +269,7 @@ def custom_sampling(graph: Graph, guider: Node, latent: Any, steps: int, schedul
 
 
 def guider(base: Base, cfg: float, steps: int, scheduler: str, guidance: float | None = None) -> None:
-    """Detail Guider with SamplerCustomAdvanced. `guidance`: Flux's embedded one, in place of a negative prompt."""
+    """The guider with SamplerCustomAdvanced. `guidance`: Flux's embedded one, in place of a negative prompt."""
     graph, model, positive = base.graph, base.model, base.positive
     if guidance is not None:
         embedded = graph.node("FluxGuidance", 1, conditioning=positive, guidance=guidance)
@@ -274,9 +297,9 @@ def probe(base: Base) -> None:
     inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
     probe = graph.node("MassiveActivationProbe", 2, model=model, **inputs)
     figures = graph.node("PreviewImage", 2, images=probe.out("figures"))
-    report = graph.node("PreviewAny", 2, source=probe.out("report"))
     saved = graph.node("SaveMassiveActivationProfile", 2, profile=probe.out("profile"), filename_prefix="sd3.5_medium")
-    graph.group("What is massive?", probe, figures, report, saved)
+    report = graph.node("PreviewAny", 2, source=probe.out("report"))
+    graph.group("What is massive?", probe, figures, saved, report)
     where = graph.node("MassiveActivationMap", 5, model=model, **inputs, steps=4, profile=probe.out("profile"))
     graph.group("Where?", where, graph.node("PreviewImage", 5, images=where.out("maps")))
     options = graph.node("DetailGuidanceOptions", 3, profile=probe.out("profile"))
@@ -290,7 +313,8 @@ def calibrate(base: Base) -> None:
     graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
     batch = size(graph, title="Size and number of pictures", batch_size=2)
     inputs = {"positive": positive, "negative": negative}
-    found = graph.node("DetailGuidanceCalibrate", 2, model=model, vae=vae, latent_image=batch, **inputs, **SAMPLING)
+    sampling = shared(graph)
+    found = graph.node("DetailGuidanceCalibrate", 2, model=model, vae=vae, latent_image=batch, **inputs, **sampling)
     sheet = graph.node("PreviewImage", 3, images=found.out("sheet"))
     plot = graph.node("PreviewImage", 3, images=found.out("plot"))
     report = graph.node("PreviewAny", 2, source=found.out("report"))
@@ -307,7 +331,7 @@ def calibrate(base: Base) -> None:
     )
     latent = graph.node("EmptySD3LatentImage", 4, width=1024, height=1024)
     sampler = graph.node(
-        "KSampler", 4, model=detail.out("MODEL"), latent_image=latent.out("LATENT"), **inputs, **SAMPLING
+        "KSampler", 4, model=detail.out("MODEL"), latent_image=latent.out("LATENT"), **inputs, **sampling
     )
     graph.group(
         "A picture with it", detail, latent, sampler, *picture(graph, 4, sampler.out("LATENT"), vae, "calibrated")
@@ -346,24 +370,22 @@ def detailer(base: Base) -> None:
     )
     saved = graph.node("SaveImage", 5, images=back.out("IMAGE"), filename_prefix="detailed")
     graph.group("Put back", reduced, back, saved)
-    beside = graph.node("DetailCompare", 6, images=back.out("IMAGE"), reference=whole.out("IMAGE"))
-    graph.group("Before and after: move the pointer over it", beside)
+    compared(graph, 6, back.out("IMAGE"), whole.out("IMAGE"), ("before", "after"))
 
 
 def comparison(base: Base) -> None:
     graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
-    inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
-    without = graph.node("KSampler", 2, model=model, **inputs, **SAMPLING)
+    inputs = {"positive": positive, "negative": negative, "latent_image": size(graph), **shared(graph)}
+    without = graph.node("KSampler", 2, model=model, **inputs)
     plain = picture(graph, 2, without.out("LATENT"), vae, "without")
     graph.group("Without", without, *plain)
     detail = graph.node("DetailGuidance", 3, model=model)
-    with_it = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **SAMPLING)
+    with_it = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs)
     told = graph.node("DetailGuidanceReport", 3, latent=with_it.out("LATENT"))
     guided = picture(graph, 3, told.out("LATENT"), vae, "with")
     report = graph.node("PreviewAny", 3, source=told.out("report"))
     graph.group("With Detail Guidance", detail, with_it, told, *guided, report)
-    beside = graph.node("DetailCompare", 4, images=guided[0].out("IMAGE"), reference=plain[0].out("IMAGE"))
-    graph.group("Without and with: move the pointer over it", beside)
+    compared(graph, 4, guided[0].out("IMAGE"), plain[0].out("IMAGE"), ("without", "with"))
     metrics = graph.node("DetailMetrics", 4, images=guided[0].out("IMAGE"), reference=plain[0].out("IMAGE"))
     spectrum = graph.node("PreviewImage", 4, images=metrics.out("spectrum"))
     graph.group("What changed", metrics, spectrum, graph.node("PreviewAny", 4, source=metrics.out("table")))
@@ -418,16 +440,17 @@ def words(base: Base) -> None:
     nothing = graph.node("CLIPTextEncode", 1, title="Negative prompt", clip=clip, text="")
     graph.group("Prompt", wanted, nothing)
     latent = size(graph)
+    sampling = shared(graph)
     conditions = {"positive": wanted.out("conditioning"), "negative": nothing.out("CONDITIONING")}
     options = graph.node("DetailGuidanceOptions", 2, words=wanted.out("words"))
     detail = graph.node("DetailGuidance", 2, model=model, options=options.out("DG_OPTIONS"))
-    sampler = graph.node("KSampler", 2, model=detail.out("MODEL"), latent_image=latent, **conditions, **SAMPLING)
+    sampler = graph.node("KSampler", 2, model=detail.out("MODEL"), latent_image=latent, **conditions, **sampling)
     drawn = picture(graph, 2, sampler.out("LATENT"), vae, "detail_on_a_word")
     graph.group("With detail on the word", options, detail, sampler, *drawn)
-    plain = graph.node("KSampler", 3, model=model, latent_image=latent, **conditions, **SAMPLING)
+    plain = graph.node("KSampler", 3, model=model, latent_image=latent, **conditions, **sampling)
     before = graph.node("VAEDecode", 3, samples=plain.out("LATENT"), vae=vae)
-    beside = graph.node("DetailCompare", 3, images=drawn[0].out("IMAGE"), reference=before.out("IMAGE"))
-    graph.group("Before and after: move the pointer over it", plain, before, beside)
+    graph.group("Without", plain, before)
+    compared(graph, 3, drawn[0].out("IMAGE"), before.out("IMAGE"), ("without", "with"))
     found = graph.node(
         "PromptWordMask",
         4,
@@ -579,17 +602,16 @@ WORKFLOWS = {
             "More detail on the bear, not on the meadow, by typing *bear*. While the picture is sampled, **Detail "
             "Guidance** reads where the model's own attention has the word, and adds detail there; its panel shows "
             "where. "
-            "*Foreground* in place of *Prompt Words* needs no word. **Prompt Word Mask** reads the finished picture, "
-            "or "
-            f"any other, for whatever takes a mask.\n\n{NOT_MEASURED}"
+            "*Detail Foreground* in place of *Detail Prompt Words* needs no word. **Detail Word Mask** reads the "
+            f"finished picture, or any other, for whatever takes a mask.\n\n{NOT_MEASURED}"
         ),
         add=words,
         prompt=None,
     ),
     "transfer_mask": Workflow(
         note=(
-            "**Match Features** finds a part of one picture in another: here the middle of the one. For pictures of "
-            "yours, "
+            "**Match DiT Features** finds a part of one picture in another: here the middle of the one. For pictures "
+            "of yours, "
             "put *Load Image* in place of the samplers and paint the part in its mask editor; the prompt says what "
             "both "
             "show. The mask can be used as any other: for *Detail Guidance Options*, say, or for inpainting."
@@ -599,9 +621,10 @@ WORKFLOWS = {
     ),
     "follow_mask": Workflow(
         note=(
-            "**Match Features** without a target follows a mask of a video's first frame through the others. Choose a "
-            "video, say in the prompt what it shows, and set the place of the part; or paint it: save the first frame, "
-            "open it in *Load Image*, and connect its mask. A model for pictures does it too: each frame is a picture."
+            "**Match DiT Features** without a target follows a mask of a video's first frame through the others. "
+            "Choose a video, say in the prompt what it shows, and set the place of the part; or paint it: save the "
+            "first frame, open it in *Load Image*, and connect its mask. A model for pictures does it too: each frame "
+            "is a picture."
         ),
         add=follow_mask,
         prompt=BEAR,
@@ -609,7 +632,7 @@ WORKFLOWS = {
     ),
     "parts": Workflow(
         note=(
-            "**Show Features** divides pictures into parts that the model takes for alike, without words: the same "
+            "**Show DiT Features** divides pictures into parts that the model takes for alike, without words: the same "
             "part "
             "has one colour in all of them, and a mask. Two pictures are drawn here; *Load Image* can stand in their "
             "place."

@@ -254,8 +254,8 @@ Of comfyui-workflow-templates {packages} ({host}), {every} templates sample a Di
 or video, and {right} of them ({100 * right / every:.0f} %) do it with a model of a family in [MODELS.md](MODELS.md).
 Which family a template's weights are is read from their file names; each family is tested with a tiny model, these
 workflows are not run, and what else they put on the model is not tried here. Each takes *Detail Guidance* before its
-samplers, and *Detail Guider* in the place of its guiders, without a new validation error (nodes of other packs and of
-online services left out; `tests/host/test_templates.py`). Written by `tools/templates.py`.
+samplers, and *Detail Guidance Guider* in the place of its guiders, without a new validation error (nodes of
+other packs and of online services left out; `tests/host/test_templates.py`). Written by `tools/templates.py`.
 
 | template | family | |
 |---|---|---|

@@ -47,7 +47,10 @@ def keep(preset: Preset, family_id: str) -> str:
         clients: list[str | None] = [*page.clients_of(user)]
         for client in clients or [None]:  # without any known page, every page
             server.send_sync(EVENT, asdict(preset), client)
-    return f"The preset is {file}."
+    replaced = (
+        "" if earlier is None else f" It takes the place of an earlier one of this model, which was: {earlier.why}"
+    )
+    return f"The preset is {file}.{replaced}"
 
 
 def kept(user: str) -> dict[str, Preset]:

@@ -258,16 +258,15 @@ def _row(cell: Cell) -> dict[str, str]:
         **{f"energy {1 / low:g}–{1 / high:g} px": f"{value:.2f}" for (low, high), value in octaves},
     }
     if cell.gain is not None:
-        row |= {"nearer, choosing": str(cell.chosen_by), "nearer, judging": str(cell.judged_by)}
+        row |= {"gain, choosing": str(cell.chosen_by), "gain, judging": str(cell.judged_by)}
     if cell.likeness is not None:
         row["features more alike, judging"] = str(Interval.of(cell.likeness[1::2]))
     return row | {"seconds per picture": f"{cell.seconds:.2f}"}
 
 
-def as_markdown(cells: Sequence[Cell]) -> str:
-    head, *_ = table = rows(cells)
-    lines = [list(head), ["---"] * len(head), *(list(row.values()) for row in table)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def as_list(cells: Sequence[Cell]) -> str:
+    """A line for each cell, as text: nodes that show text do not draw tables."""
+    return "\n".join("- " + ", ".join(f"{name} {value}" for name, value in row.items()) for row in rows(cells))
 
 
 def as_csv(cells: Sequence[Cell]) -> str:

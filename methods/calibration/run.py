@@ -33,7 +33,7 @@ from .recommendation import (
     Cell,
     Recommendation,
     as_csv,
-    as_markdown,
+    as_list,
     distances,
     mean_log_spectrum,
     recommended,
@@ -259,7 +259,7 @@ def _concluded(
         firsts: each prompt's first picture without Detail Guidance, then of each cell.
     """
     starts = ", ".join(f"{start:g}" for start in sorted({each.start_percent for each in settings}))
-    text = [advice.why, "", as_markdown(found), f"Guided from start_percent {starts} on.", "", subject.activations, ""]
+    text = [advice.why, "", as_list(found), f"Guided from start_percent {starts} on.", "", subject.activations, ""]
     text += [f"The figures are in {_written(found)}."]
     if save_preset and advice.verdict != "nothing to judge":
         pairs = zip(settings, found, strict=False)  # interrupted, a grid has fewer cells than settings
@@ -324,7 +324,7 @@ def _require_prompts(words: Region, positive: Sequence[list]) -> None:
         except ValueError as error:
             raise ValueError(
                 f"options: their words are of another prompt than positive {number} of {len(positive)}. Calibrate with "
-                "Prompt Words' own conditioning alone, or with Foreground in place of words."
+                "Detail Prompt Words' own conditioning alone, or with Detail Foreground in place of words."
             ) from error
 
 

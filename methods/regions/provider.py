@@ -170,9 +170,9 @@ class RegionMasks:
                 f"words: {self._without} guided steps added nothing, because the model had not yet been asked for "
                 "their prompt. Give it the whole schedule, or set start_percent to where it begins."
             )
-        remedy = "another word, or another layer in Prompt Words"
+        remedy = "another word, or another layer in Detail Prompt Words"
         if not isinstance(self.region, Words):
-            remedy = "another layer or max_channels in Foreground"
+            remedy = "another layer or max_channels in Detail Foreground"
         for name, mask in self.by_name().items():
             pictures = mask.flatten(1)
             if missing := int((pictures.amax(dim=1) < 0.5).sum()):

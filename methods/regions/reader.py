@@ -107,7 +107,9 @@ def require_prompt(region: Region, positive: Iterable[Mapping[str, Any]]) -> Non
         ValueError: none of them is of the words' prompt.
     """
     if not any(_is_meant(region, cond) for cond in positive):
-        raise ValueError("words: the positive is of another prompt. Connect Prompt Words' own conditioning to it.")
+        raise ValueError(
+            "words: the positive is of another prompt. Connect Detail Prompt Words' own conditioning to it."
+        )
 
 
 def grounding_block(words: Words, anatomy: Anatomy) -> int:

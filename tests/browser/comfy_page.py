@@ -115,7 +115,7 @@ class ComfyPage:
         )
 
     async def show(self, zoom: float = 1.0, bypassed: bool = False, node_type: str = "DetailGuider") -> None:
-        """Bring the Detail Guider (the bypassed one), or another node, into the middle of the page."""
+        """Bring the Detail Guidance Guider (the bypassed one), or another node, into the middle of the page."""
         find = f"canvas.graph.nodes.find(({{ type, mode }}) => type === '{node_type}' && mode === MODE)"
         find = find.replace("MODE", "4" if bypassed else "0")
         await self.page.evaluate(

@@ -48,6 +48,15 @@ async def comfy(combination, browser):
         await opened.page.close()
 
 
+@pytest.fixture
+async def alone(comfy, browser):
+    """A page that has shown nothing else: 1.32's Nodes 2.0 lays a second workflow out anew, and the newest page shows
+    the pictures of earlier ones, on nodes of the same number."""
+    opened = await ComfyPage.open(browser, comfy.server, comfy.screenshots, comfy.name)
+    yield opened
+    await opened.page.close()
+
+
 @pytest.fixture(scope="session")
 async def server_without_javascript(tmp_path_factory):
     """A host that has this pack without its `js`, and the reference model."""

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from comfy_page import ComfyPage
@@ -14,9 +15,9 @@ DEMO = Path(__file__).resolve().parents[1] / "reference_model/demo.json"
 
 
 def demo(steps=4, **inputs):
-    """The demo workflow with other values of its Detail Guider."""
+    """The demo workflow with other values of its guider; a workflow of its own, by whose id reports are kept."""
     names = ["cfg", "dg_scale", "layer_start", "layer_end", "start_percent", "end_percent"]
-    graph = json.loads(DEMO.read_text())
+    graph = json.loads(DEMO.read_text()) | {"id": str(uuid4())}
     for node in graph["nodes"]:
         if node["type"] == "DetailGuider":
             values = dict(zip(names, node["widgets_values"], strict=True)) | inputs
@@ -50,6 +51,29 @@ async def test_every_workflow_loads(comfy, file):
     await comfy.screenshot(file.stem)
 
 
+async def test_searched_and_added(alone):
+    """Double-click, a few letters, Enter: as a user adds a node."""
+    for typed, added in {
+        "detail guid": "DetailGuidance",
+        "detail guider": "DetailGuider",
+        "prompt words": "PromptWords",
+        "foreground": "DetailForeground",
+    }.items():
+        await alone.drop({"nodes": [], "links": [], "groups": [], "version": 0.4})
+        await alone.page.mouse.dblclick(800, 500)
+        await alone.page.locator("input:focus").wait_for()
+        await alone.page.keyboard.type(typed, delay=20)
+        await alone.page.wait_for_timeout(700)
+        await alone.screenshot(f"searched_{added}")
+        await alone.page.keyboard.press("Enter")
+        await alone.page.wait_for_timeout(700)
+        await alone.page.mouse.move(900, 600)
+        await alone.page.mouse.click(900, 600)  # the newest page's new node hangs at the pointer until then
+        await alone.page.wait_for_timeout(300)
+        (node,) = (await alone.saved())["nodes"]
+        assert node["type"] == added
+
+
 def inputs_of(prompt):
     """What a prompt asks of each node, without the page's own: notes, and the box that PreviewAny shows its text in."""
     return {
@@ -81,7 +105,7 @@ async def test_the_handles_are_dragged(comfy):
 
     await comfy.drag(comfy.slider("DG scale"), right=60)
     after = await comfy.values()
-    assert after["dg_scale"] > 1
+    assert 0.4 < after["dg_scale"] < 1
     assert {**after, "dg_scale": 0.25} == before, "only the scale moved"
     assert float(await comfy.panel().locator(".number").inner_text()) == after["dg_scale"]
 
@@ -160,7 +184,7 @@ async def test_assistive_technology_reads_it(comfy):
     await comfy.drop(demo(dg_scale=0.25, layer_start=0.25, layer_end=0.5))
     await comfy.show()
     for label, *limits, words in (
-        ("DG scale", "0", "20", "0.25", "0.25"),
+        ("DG scale", "0", "1", "0.25", "0.25"),
         ("First layer", "0", "0.5", "0.25", "0.25 of the depth"),
         ("Last layer", "0.25", "1", "0.5", "0.5 of the depth"),
     ):
@@ -197,7 +221,68 @@ async def test_the_panel_follows_the_ordinary_widgets(comfy):
     assert await comfy.panel().locator(".words").first.inner_text() == "0.7–0.9 of the depth"
     await comfy.page.evaluate(f"() => {{ {guider}.widgets.find(({{ name }}) => name === 'layer_end').value = 0.1 }}")
     await comfy.page.wait_for_timeout(200)
-    assert await comfy.panel().locator(".words").first.inner_text() == "layer_start is above layer_end"
+    assert await comfy.panel().locator(".words").first.inner_text() == "0.7 of the depth", "as it would run"
+
+
+async def test_one_layer_takes_the_other_along(comfy):
+    """Set in the ordinary widgets, as the page does it when its user types a number: what stands there can be run."""
+    await comfy.drop(demo(steps=1, layer_start=0.5, layer_end=0.6))
+    await comfy.show()
+    typed = """([name, value]) => {
+        const { canvas } = window.app;
+        const node = canvas.graph.nodes.find(({ type }) => type === 'DetailGuider');
+        const widget = node.widgets.find((widget) => widget.name === name);
+        widget.value = value;
+        widget.callback(value, canvas, node);
+    }"""
+    for name, value, layers in (
+        ("layer_start", 0.55, (0.55, 0.6)),
+        ("layer_start", 0.8, (0.8, 0.8)),
+        ("layer_end", 0.9, (0.8, 0.9)),
+        ("layer_end", 0.4, (0.4, 0.4)),
+    ):
+        await comfy.page.evaluate(typed, [name, value])
+        values = await comfy.values()
+        assert (values["layer_start"], values["layer_end"]) == layers
+    await comfy.page.wait_for_timeout(200)
+    assert await comfy.panel().locator(".words").first.inner_text() == "0.4 of the depth"
+    await comfy.run()
+
+
+@pytest.mark.parametrize("numbers", [["0.5", "0.3", "0.3"], [None, None, None]], ids=["text", "null"])
+async def test_numbers_that_were_not_saved_as_numbers(comfy, numbers):
+    """The panel goes on, without an error at every frame, and what is dragged is a number again."""
+    graph = demo(dg_scale=numbers[0], layer_start=numbers[1], layer_end=numbers[2])
+    await comfy.drop(graph)
+    await comfy.show()
+    await comfy.page.wait_for_timeout(300)
+    shown = await comfy.panel().locator(".number").inner_text()
+    assert shown == ("off" if numbers[0] is None else "0.5")
+    await comfy.slider("DG scale").press("ArrowRight")
+    await comfy.slider("First layer").press("ArrowRight")
+    values = await comfy.values()
+    expected = (0.05, 0.01, 0.01) if numbers[0] is None else (0.55, 0.31, 0.31)
+    assert (values["dg_scale"], values["layer_start"], values["layer_end"]) == expected
+
+
+@pytest.mark.parametrize("mode", [4, 2], ids=["bypassed", "muted"])
+async def test_a_guider_that_is_switched_off_by_the_page(comfy, mode):
+    """Ctrl+B and Ctrl+M take the guider away from the sampler: the panel says what does what was meant."""
+    await comfy.drop(demo())
+    await comfy.show()
+    await comfy.page.evaluate(
+        "mode => { window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider').mode = mode }", mode
+    )
+    await comfy.page.wait_for_timeout(300)
+    warning = comfy.panel().locator(".warnings")
+    assert "Switch enabled off instead" in await warning.inner_text()
+    assert await comfy.panel().locator(".number").inner_text() == ("bypassed" if mode == 4 else "muted")
+    await comfy.screenshot("bypassed_guider")
+    await comfy.page.evaluate(
+        "() => { window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider').mode = 0 }"
+    )
+    await comfy.page.wait_for_timeout(300)
+    assert await warning.inner_text() == ""
 
 
 async def test_a_widget_that_a_link_sets(comfy):
@@ -210,7 +295,8 @@ async def test_a_widget_that_a_link_sets(comfy):
             const number = window.LiteGraph.createNode('PrimitiveFloat');
             number.pos = [300, 700];
             graph.add(number);
-            number.widgets[0].value = 2.5;
+            number.title = 'My number';
+            number.widgets[0].value = 0.5;
             for (const linked of ['dg_scale', 'start_percent'])
                 number.connect(0, guider, guider.inputs.findIndex(({ name }) => name === linked));
         }"""
@@ -218,13 +304,56 @@ async def test_a_widget_that_a_link_sets(comfy):
     await comfy.page.wait_for_timeout(300)
     scale = comfy.slider("DG scale")
     assert await scale.get_attribute("aria-disabled") == "true"
-    assert await comfy.panel().locator(".number").inner_text() == "from a link"
+    assert await comfy.panel().locator(".number").inner_text() == "from My number"
     before = await comfy.values()
     await comfy.drag(scale, right=40)
     await scale.press("ArrowRight")
     assert await comfy.values() == before
     assert isinstance((await comfy.prompt())["4"]["inputs"]["dg_scale"], list)
     assert await comfy.panel().locator(".between").get_attribute("aria-disabled") == "false", "the layers are free"
+
+
+async def test_the_panel_shows_what_links_have_set(comfy):
+    """Before a run nobody knows it; after one it is what ran, not what the widgets hold, and the panel says whence."""
+    await comfy.drop(demo(steps=2, dg_scale=0.25, layer_start=0.7, layer_end=0.7))
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const guider = graph.nodes.find(({ type }) => type === 'DetailGuider');
+            for (const [title, value, names] of [
+                ['My scale', 0.4, ['dg_scale']], ['My layer', 0.5, ['layer_start', 'layer_end']],
+            ]) {
+                const number = window.LiteGraph.createNode('PrimitiveFloat');
+                number.pos = [300, 700];
+                graph.add(number);
+                Object.assign(number, { title });
+                number.widgets[0].value = value;
+                for (const linked of names)
+                    number.connect(0, guider, guider.inputs.findIndex(({ name }) => name === linked));
+            }
+        }"""
+    )
+    await comfy.show()
+    layers, number = comfy.panel().locator(".words").first, comfy.panel().locator(".number")
+    scale, first, last = (comfy.slider(label) for label in ("DG scale", "First layer", "Last layer"))
+    assert await layers.inner_text() == "from My layer" and await number.inner_text() == "from My scale"
+    assert await comfy.panel().locator(".bracket").locator("visible=true").count() == 0, "where, nobody knows"
+
+    await comfy.run()
+    assert await layers.inner_text() == "last run: block 5 of 10 (double 5) · from My layer"
+    assert await number.inner_text() == "last run: 0.4 · from My scale"
+    for handle, value in ((scale, "0.4"), (first, "0.5"), (last, "0.5")):
+        assert await handle.get_attribute("aria-disabled") == "true"
+        assert await handle.get_attribute("aria-valuenow") == value
+    assert float(await scale.get_attribute("data-place")) == pytest.approx(0.4**0.5)
+    assert [await handle.get_attribute("data-place") for handle in (first, last)] == ["0.5", "0.6"]
+    assert (await comfy.panel().locator(".faint").inner_text()).startswith("strength"), "it is of these values"
+    values = await comfy.values()
+    await comfy.drag(scale, right=40)
+    await comfy.drag(comfy.panel().locator(".between"), right=40)
+    await first.press("ArrowRight")
+    assert await comfy.values() == values, "read-only"
+    await comfy.screenshot("linked")
 
 
 async def test_copies_have_panels_of_their_own(comfy):
@@ -376,7 +505,8 @@ async def test_bypass_shows_on_the_panel(comfy):
 
 
 async def test_a_calibration_is_offered_and_taken_over(comfy):
-    """Calibrated from the page, the model's preset can be used with one click, which one undo takes back."""
+    """Calibrated from the page without reference pictures, the panel has a note. A preset that such have judged can be
+    used with one click, which one undo takes back."""
     await comfy.drop(demo(steps=2))
     await comfy.page.evaluate(
         """() => {
@@ -409,9 +539,8 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     await comfy.show()
     await comfy.run()
     use = comfy.panel().get_by_role("button", name="use")
-    assert (await comfy.panel().locator(".preset").inner_text()).startswith(
-        "layout kept (cfg 4): block 4, 0.05 from 50 %"
-    )
+    note = "not judged: layout kept up to block 4, 0.05 from 50 % (cfg 4)"
+    assert await comfy.panel().locator(".preset").inner_text() == note, "and nothing to click"
     assert "keep their layout" in await comfy.panel().locator(".preset .words").get_attribute("title")
     shown = await comfy.page.evaluate(
         "() => window.app.canvas.graph.nodes.find(({ type }) => type === 'PreviewAny')"
@@ -419,6 +548,11 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     )
     assert any("At layer 0.4 pictures keep their layout" in value for value in shown), "the report, on its node"
     await comfy.screenshot("calibrated")
+    (file,) = (Path(comfy.server.folder.name) / "default/detail_guidance").glob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"verdict": "helps", "why": "It helps."}))
+    await comfy.page.evaluate("() => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('reconnected'))")
+    await use.wait_for()
+    assert (await comfy.panel().locator(".preset").inner_text()).startswith("best at cfg 4: block 4, 0.05 from 50 %")
     await use.click()
     values = await comfy.values()
     assert (values["layer_start"], values["layer_end"], values["dg_scale"]) == (0.4, 0.4, 0.05)
@@ -468,14 +602,65 @@ async def test_two_pictures_in_one_place(comfy):
     await divider.focus()
     await comfy.page.keyboard.press("ArrowRight")
     assert int(await divider.input_value()) == pytest.approx(26, abs=2)
+    assert await comparer.locator(".label").all_inner_texts() == ["reference", "images"]
+    assert await comparer.get_by_role("button").locator("visible=true").count() == 0, "one pair"
+    width = "image => image.getBoundingClientRect().width"
+    fitted = await comparer.locator("img.left").evaluate(width)
     await comparer.locator(".pair").dblclick()
-    assert await comparer.locator(".left").evaluate("image => image.getBoundingClientRect().width") == 128
+    assert await comparer.locator("img.left").evaluate(width) == 128 != fitted
+    await comparer.locator(".pair").press("Enter")
+    assert await comparer.locator("img.left").evaluate(width) == fitted
     await comfy.show()
     await comfy.slider("DG scale").press("ArrowRight")
     await comfy.page.keyboard.press("Control+z")
     await comfy.page.wait_for_timeout(1000)
     assert (await comfy.values())["dg_scale"] == 0.25
     assert await comfy.page.locator(".detail-compare img").count() == 2, "undo makes all nodes anew"
+
+
+async def test_a_batch_is_compared_one_by_one(comfy):
+    """Each pair as large as a single one, by buttons and by keys; the sides are called as the inputs are."""
+    graph = demo(steps=1)
+    for node in graph["nodes"]:
+        if node["type"] == "EmptySD3LatentImage":
+            node["widgets_values"] = [128, 128, 3]
+    await comfy.drop(graph)
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const decoded = graph.nodes.find(({ type }) => type === "VAEDecode");
+            const compare = window.LiteGraph.createNode("DetailCompare");
+            compare.pos = [1800, 100];
+            compare.size = [400, 460];
+            graph.add(compare);
+            for (const input of ["images", "reference"]) decoded.connect(0, compare, input);
+            compare.inputs.find(({ name }) => name === "reference").label = "without";
+        }"""
+    )
+    await comfy.show(node_type="DetailCompare")
+    await comfy.run()
+    comparer = comfy.page.locator(".detail-compare")
+    addresses = set()
+    for number in (1, 2, 3):
+        await comparer.get_by_text(f"{number} of 3").wait_for()
+        assert await comparer.locator("img").count() == 2, "one pair at a time"
+        assert (await comparer.locator(".pair").bounding_box())["height"] > 250
+        addresses.add(await comparer.locator("img.right").get_attribute("src"))
+        if number == 1:
+            await comparer.get_by_role("button", name="Next picture").click()
+        if number == 2:
+            await comparer.locator(".pair").press("PageDown")
+    assert len(addresses) == 3
+    assert await comparer.get_by_role("button", name="Next picture").is_disabled()
+    assert await comparer.locator(".label").all_inner_texts() == ["without", "images"]
+    await comfy.page.wait_for_timeout(500)
+    await comfy.screenshot("compare_a_batch")
+    place = (await comfy.saved())["nodes"][-1]["pos"]
+    await comparer.locator(".pair").press("ArrowLeft")
+    await comparer.locator(".pair").press("PageUp")
+    await comparer.get_by_text("2 of 3").wait_for()
+    assert int(await comparer.get_by_role("slider").input_value()) < 100
+    assert (await comfy.saved())["nodes"][-1]["pos"] == place, "keys do not move the node"
 
 
 async def test_the_saved_picture_says_what_was_done(comfy):
@@ -606,13 +791,61 @@ async def test_the_panel_shows_where_detail_went(comfy):
 
 
 async def test_a_warning_is_on_the_node(comfy):
-    await comfy.drop(demo(steps=2, layer_start=0.0, layer_end=0.0))
+    graph = demo(steps=2, layer_start=0.0, layer_end=0.0)
+    await comfy.drop(graph)
     await comfy.show()
     size = (await comfy.saved())["nodes"][3]["size"]
     await comfy.run()
-    assert (await comfy.panel().locator(".warnings").inner_text()).startswith("no massive channel at block 0")
+    warning = comfy.panel().locator(".warnings")
+    assert (await warning.inner_text()).startswith("no massive channel at block 0")
     assert (await comfy.saved())["nodes"][3]["size"] == size, "a node that grew would have to be undone"
     await comfy.screenshot("warning")
+    assert await cut(warning) == 0, "the remedy is what must be seen"
+
+
+async def cut(element):
+    """How many pixels of an element its box, which scrolls, does not show."""
+    return await element.evaluate(
+        """element => {
+            const box = element.closest(".said").getBoundingClientRect();
+            const { top, bottom } = element.getBoundingClientRect();
+            return Math.max(0, Math.round(box.top - top), Math.round(bottom - box.bottom));
+        }"""
+    )
+
+
+async def test_a_new_node_has_room_for_a_warning(comfy):
+    """As it is added from the page's list."""
+    await comfy.drop(demo(steps=2))
+    await comfy.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const find = (wanted) => graph.nodes.find(({ type }) => type === wanted);
+            const node = window.LiteGraph.createNode("DetailGuidance");
+            node.pos = [400, 900];
+            graph.add(node);
+            for (const name of ["layer_start", "layer_end"])
+                node.widgets.find((widget) => widget.name === name).value = 0;
+            find("DetailGuidanceReferenceModel").connect(0, node, "model");
+            find("DetailGuider").widgets.find(({ name }) => name === "enabled").value = false;
+            node.connect(0, find("DetailGuider"), "model");
+        }"""
+    )
+    await comfy.show(node_type="DetailGuidance")
+    await comfy.run()
+    panel = comfy.page.get_by_role("group", name="Detail Guidance, Detail Guidance", exact=True)
+    warning = panel.locator(".warnings", has_text="no massive channel at block 0")
+    await comfy.screenshot("warning_on_a_new_node")
+    assert await cut(warning) == 0
+
+
+async def test_a_warning_on_a_small_node_is_scrolled(comfy):
+    graph = demo(steps=2, layer_start=0.0, layer_end=0.0)
+    (guider,) = [node for node in graph["nodes"] if node["type"] == "DetailGuider"]
+    guider["size"] = [guider["size"][0], 100]  # the page makes it as large as it must be
+    await comfy.drop(graph)
+    await comfy.show()
+    await comfy.run()
     scrolled = comfy.panel().locator(".said")
     await comfy.page.evaluate("() => { window.scale = window.app.canvas.ds.scale; }")
     await scrolled.click(position={"x": 20, "y": 40})  # a preset's button may be in its middle
@@ -745,12 +978,25 @@ async def test_the_canvas_is_moved_and_zoomed_over_the_panel(comfy):
 
 
 async def test_the_track_is_clicked(comfy):
-    await comfy.drop(demo(dg_scale=0.25))
+    await comfy.drop(demo(dg_scale=0.6))
     await comfy.show()
     track = comfy.panel().locator(".track")
     box = await track.bounding_box()
     await comfy.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert (await comfy.values())["dg_scale"] == pytest.approx(2.5, abs=0.2)
+    assert (await comfy.values())["dg_scale"] == pytest.approx(0.25, abs=0.02)
+
+
+async def test_a_scale_beyond_the_track(comfy):
+    """The ordinary widget goes further; the panel shows it, and takes it back only when it is told to."""
+    await comfy.drop(demo(dg_scale=3.0))
+    await comfy.show()
+    scale = comfy.slider("DG scale")
+    assert await comfy.panel().locator(".number").inner_text() == "3"
+    assert await scale.get_attribute("data-place") == "1" and await scale.get_attribute("aria-valuemax") == "3"
+    await scale.press("ArrowRight")
+    assert (await comfy.values())["dg_scale"] == 3
+    await scale.press("ArrowLeft")
+    assert (await comfy.values())["dg_scale"] == 2.95
 
 
 async def test_a_run_inside_a_subgraph(comfy):
@@ -824,6 +1070,8 @@ async def test_a_widget_promoted_to_a_subgraph(comfy):
     assert [node["inputs"]["dg_scale"] for node in queued] == [1.5]
     await comfy.page.evaluate("() => window.app.canvas.openSubgraph(window.outer.subgraph, window.outer)")
     await comfy.page.wait_for_timeout(700)
+    await comfy.show()
+    await comfy.screenshot("promoted")
     assert await comfy.panel().locator(".number").inner_text() == "from a link"
 
 

@@ -6,11 +6,11 @@ import torch
 
 
 def figures(pack, images, reference):
-    """The table as name → median."""
+    """The list as name → median."""
     outputs = pack.outputs("DetailMetrics", images=images, reference=reference)
     assert outputs[0].shape == (1, 720, 960, 3)
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in outputs[1].splitlines()[2:]]
-    return {name: float(median) for name, median, _ in rows}
+    lines = [line.removeprefix("- ").split(": ") for line in outputs[1].splitlines() if line.startswith("- ")]
+    return {name: float(value.split()[0]) for name, value in lines}
 
 
 @pytest.fixture
@@ -41,6 +41,17 @@ def test_a_wave_is_in_its_octave(pack, noise):
 def test_grey_pictures_have_no_saturation(pack, noise):
     grey = noise.mean(dim=-1, keepdim=True).expand_as(noise)
     assert figures(pack, grey, noise)["saturation"] == 0.0
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_words_for_who_has_not_seen_such_figures(pack, noise, pictures):
+    """No table, which most nodes that show text do not draw, and nothing that reads as a mark."""
+    text = pack.outputs("DetailMetrics", images=noise[:pictures], reference=noise[:pictures])[1]
+    first, *_ = text.splitlines()
+    counted = "one pair" if pictures == 1 else "medians of 2 pairs and their middle half"
+    assert first == f"images over reference, {counted}: 1 is equal"
+    assert "|" not in text and "More is not better, nor is less" in text
+    assert ("(1.000 to 1.000)" in text) is (pictures > 1)
 
 
 def test_one_reference_serves_all(pack, noise):

@@ -36,7 +36,6 @@ def test_fractions_out_of_range(pack, name, value):
 
 
 def test_ends_before_starts(pack):
-    refused(pack, "layer_start: 0.8 is above layer_end, 0.2", layer_start=0.8, layer_end=0.2)
     refused(pack, "start_percent: 0.8 is above end_percent, 0.2", start_percent=0.8, end_percent=0.2)
 
 

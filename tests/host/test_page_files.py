@@ -101,6 +101,18 @@ def test_every_node_is_in_one_group(file):
         assert len(around) == (node["type"] != "MarkdownNote"), f"{node['type']} in {around}"
 
 
+@pytest.mark.parametrize("name", ["side_by_side", "words", "calibrate"])
+def test_one_seed_for_all_that_is_compared(name):
+    """Steps and cfg too: else two pictures, or a picture and its calibration, differ in more than Detail Guidance."""
+    graph = json.loads((FOLDER / f"detail_guidance_{name}.json").read_text())
+    sources = {link[0]: link[1] for link in graph["links"]}
+    samplers = [node for node in graph["nodes"] if node["type"] in ("KSampler", "DetailGuidanceCalibrate")]
+    assert len(samplers) == 2
+    for number in ("seed", "steps", "cfg"):
+        links = [slot["link"] for node in samplers for slot in node["inputs"] if slot["name"] == number]
+        assert len(links) == 2 and len({sources[link] for link in links}) == 1, number
+
+
 def inputs(host, node):
     order = host.definitions[node]["input_order"]
     return {name for group in ("required", "optional") for name in order.get(group, [])}
@@ -113,7 +125,7 @@ def test_all_of_them_are_offered_as_templates(host):
 
 @pytest.mark.parametrize("node", NODES)
 def test_help_pages(host, node):
-    """Every widget has its line; Detail Guidance's page refers to Detail Guider's."""
+    """Every widget has its line; Detail Guidance's page refers to Detail Guidance Guider's."""
     assert host.helps[node].startswith(f"# {host.definitions[node]['display_name']}")
     wordy = host.helps[node] if node != "DetailGuidance" else host.helps["DetailGuider"]
     of_the_graph = {"model", "positive", "negative"}

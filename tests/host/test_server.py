@@ -75,8 +75,10 @@ async def the_whole_way():
         scripted = with_inputs(prompt, "RandomNoise", noise_seed=2)
         assert "detail_guidance.report" not in await told_to_a_page(server, scripted), "another workflow's panel"
 
-        with pytest.raises(RuntimeError, match=r"layer_start: 0\.9 is above layer_end, 0\.1"):
-            await server.run(with_inputs(prompt, "DetailGuider", layer_start=0.9, layer_end=0.1))
+        _, (followed,) = await pictures_and_reports(
+            server, with_inputs(prompt, "DetailGuider", layer_start=0.9, layer_end=0.1)
+        )
+        assert followed["made_with"]["layer_end"] == 0.9 and followed["first_block"] == followed["last_block"] == 9
         with pytest.raises(RuntimeError, match=r"refused the prompt.*dg_scale"):
             await server.run(with_inputs(prompt, "DetailGuider", dg_scale=21.0))
         with pytest.raises(RuntimeError, match="does not know the words gryphon"):

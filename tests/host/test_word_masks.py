@@ -280,7 +280,9 @@ def test_a_prompt_that_is_never_active(pack):
 
 def test_words_of_another_prompt(pack):
     words = replace(words_of(pack, 7, 0.4), prompt="mine")
-    with pytest.raises(ValueError, match=r"words: the positive is of another prompt\. Connect Prompt Words' own"):
+    with pytest.raises(
+        ValueError, match=r"words: the positive is of another prompt\. Connect Detail Prompt Words' own"
+    ):
         sample(detail_guider(pack, model(), {"words": words}))
 
 

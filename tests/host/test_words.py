@@ -248,7 +248,9 @@ def test_only_the_conditions_of_the_prompt_are_read(pack):
     mine, another = [prompt, {**options, "detail_guidance_words": "mine"}], conditioning(2)[0]
     ((alone,), _), ((beside,), _) = (watched(pack, patcher, words, each) for each in ([mine], [mine, another]))
     assert relative_error(beside, alone) <= 1e-5
-    with pytest.raises(ValueError, match=r"words: the positive is of another prompt\. Connect Prompt Words' own"):
+    with pytest.raises(
+        ValueError, match=r"words: the positive is of another prompt\. Connect Detail Prompt Words' own"
+    ):
         watched(pack, patcher, words, [another])
 
 

@@ -1,4 +1,5 @@
 import {
+  MOST,
   blockAt,
   bothLayersDragged,
   fractionOf,
@@ -15,27 +16,33 @@ const DEPTHS = [1, 2, 3, 4, 12, 24, 28, 38, 57, 60, 100, 199];
 const blocksOf = (depth) => Array.from({ length: depth }, (_, block) => block);
 
 describe("the DG scale", () => {
-  test("runs from off to the most over the whole track", () => {
-    expect(scaleAt(0, 20)).toBe(0);
-    expect(scaleAt(1, 20)).toBe(20);
-    expect(placeOfScale(0, 20)).toBe(0);
-    expect(placeOfScale(20, 20)).toBe(1);
+  test("runs from off to the most over the whole track, the default in the middle", () => {
+    expect(scaleAt(0)).toBe(0);
+    expect(scaleAt(0.5)).toBe(0.25);
+    expect(scaleAt(1)).toBe(MOST);
+    expect(placeOfScale(0)).toBe(0);
+    expect(placeOfScale(MOST)).toBe(1);
   });
 
   test("stays on the track", () => {
-    expect(scaleAt(-0.3, 20)).toBe(0);
-    expect(scaleAt(1.3, 20)).toBe(20);
-    expect(placeOfScale(35, 20)).toBe(1);
+    expect(scaleAt(-0.3)).toBe(0);
+    expect(scaleAt(1.3)).toBe(MOST);
+    expect(placeOfScale(20)).toBe(1);
   });
 
-  test.each([0, 0.01, 0.05, 0.25, 0.99, 1, 1.05, 3.5, 19.95, 20])("%d is where its place says", (scale) => {
-    expect(scaleAt(placeOfScale(scale, 20), 20)).toBe(scale);
+  test.each([0, 0.01, 0.05, 0.25, 0.99, 1])("%d is where its place says", (scale) => {
+    expect(scaleAt(placeOfScale(scale))).toBe(scale);
   });
 
-  test("has steps of at most 0.2 below 5 on a track of 120 pixels", () => {
-    const scales = Array.from({ length: 121 }, (_, pixel) => scaleAt(pixel / 120, 20)).filter((scale) => scale < 5);
+  test("the track is for pictures: 0.1 to 0.6 are more than two fifths of it, what is above less than a quarter", () => {
+    expect(placeOfScale(0.6) - placeOfScale(0.1)).toBeGreaterThan(0.4);
+    expect(1 - placeOfScale(0.6)).toBeLessThan(0.25);
+  });
+
+  test("has steps of at most 0.02 on a track of 120 pixels", () => {
+    const scales = Array.from({ length: 121 }, (_, pixel) => scaleAt(pixel / 120));
     const gaps = scales.slice(1).map((scale, index) => scale - scales[index]);
-    expect(Math.max(...gaps)).toBeLessThan(0.21);
+    expect(Math.max(...gaps)).toBeLessThan(0.021);
     expect(Math.min(...gaps)).toBeGreaterThanOrEqual(0);
   });
 });

@@ -48,10 +48,6 @@ test("then they are its blocks, each kind told apart", () => {
   expect(wordsOfLayers({ start: 1, end: 1 }, FLUX)).toBe("block 56 of 57 (single 37)");
 });
 
-test("layers in the wrong order are named as the host's error names them", () => {
-  expect(wordsOfLayers({ start: 0.6, end: 0.5 }, FLUX)).toBe("layer_start is above layer_end");
-});
-
 test("the heat has a number", () => {
   expect(wordsOfHeat(12, FLUX)).toBe("block 12 (double 12): its largest channel is 143 times the median");
   expect(wordsOfHeat(20, FLUX)).toBe("block 20 (single 1): not measured");
@@ -116,7 +112,9 @@ test("what a calibration found is a setting, or the reason for none", () => {
   };
   expect(wordsOfPreset(preset, FLUX)).toBe("best at cfg 4: block 39, 0.25");
   expect(wordsOfPreset({ ...preset, start_percent: 0.67 }, FLUX)).toBe("best at cfg 4: block 39, 0.25 from 67 %");
-  expect(wordsOfPreset({ ...preset, verdict: "keeps the layout" }, FLUX)).toBe("layout kept (cfg 4): block 39, 0.25");
+  expect(wordsOfPreset({ ...preset, verdict: "keeps the layout" }, FLUX)).toBe(
+    "not judged: layout kept up to block 39, 0.25 (cfg 4)",
+  );
   expect(wordsOfPreset({ ...preset, scale: 0, verdict: "does not help" }, FLUX)).toBe("calibrated: does not help");
   expect(wordsOfPresetAtLength(preset, FLUX)).toBe("It helps.\nSampled: steps 20, cfg 4.");
   expect(wordsOfPresetAtLength({ ...preset, options: { every: "3" } }, FLUX)).toContain(
