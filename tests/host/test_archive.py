@@ -14,6 +14,7 @@ import pytest
 import yaml
 from comfy_server import Server
 from make_locale import NODES
+from make_subgraphs import BLOCKS
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,12 +50,12 @@ def installed(tmp_path_factory):
 
     async def served():
         async with Server(base=base) as server:
-            paths = ("/object_info", "/workflow_templates", "/i18n")
-            definitions, templates, translations = [await server.get(path) for path in paths]
+            paths = ("/object_info", "/workflow_templates", "/i18n", "/global_subgraphs")
+            definitions, templates, translations, blocks = [await server.get(path) for path in paths]
             demo = json.loads((ROOT / "tests/reference_model/demo.json").read_text())
             pictures = await server.run(await server.api_format(demo))
             async with server.session.get("/extensions/detail-guidance/docs/DetailGuider.md") as page:
-                return definitions, templates, translations, page.status, pictures, server.log.read_text()
+                return definitions, templates, translations, blocks, page.status, pictures, server.log.read_text()
 
     return pack, asyncio.run(served())
 
@@ -76,10 +77,11 @@ def test_a_scanner_of_node_packs_finds_nothing(tmp_path):
 
 
 def test_the_host_offers_its_nodes_templates_help_and_translations(installed):
-    _, (definitions, templates, translations, page, _, log) = installed
+    _, (definitions, templates, translations, blocks, page, _, log) = installed
     own = {name for name, node in definitions.items() if node["python_module"] == "custom_nodes.detail-guidance"}
     assert own == set(NODES)
     assert len(templates["detail-guidance"]) == 15
+    assert {block["name"] for block in blocks.values()} == BLOCKS.keys()
     assert {"en", "zh", "ja"} <= translations.keys() and page == 200
     assert "IMPORT FAILED" not in "".join(line for line in log.splitlines() if "detail-guidance" in line)
 
