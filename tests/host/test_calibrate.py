@@ -224,7 +224,7 @@ def test_a_list_of_prompts_is_several(pack, calibrated, clip_vision, vae, monkey
         positive=prompts, latent_image=[latent(3, 16, seed=5)], reference=reference, clip_vision=[clip_vision]
     )
     assert len(sheets) == 3 and plot.shape == (1, 720, 960, 3) and len(references) == 9
-    for figure in ("nearer, choosing ", "nearer, judging ", "features more alike, judging ", "seconds per picture "):
+    for figure in ("gain, choosing ", "gain, judging ", "features more alike, judging ", "seconds per picture "):
         assert figure in report
     with torch.inference_mode():
         for number, seen in enumerate(references):
