@@ -15,9 +15,9 @@ DEMO = Path(__file__).resolve().parents[1] / "reference_model/demo.json"
 
 
 def demo(steps=4, **inputs):
-    """The demo workflow with other values of its guider; a workflow of its own, by whose id reports are kept."""
+    """The demo workflow with other values of its Detail Guider."""
     names = ["cfg", "dg_scale", "layer_start", "layer_end", "start_percent", "end_percent"]
-    graph = json.loads(DEMO.read_text()) | {"id": str(uuid4())}
+    graph = json.loads(DEMO.read_text())
     for node in graph["nodes"]:
         if node["type"] == "DetailGuider":
             values = dict(zip(names, node["widgets_values"], strict=True)) | inputs
@@ -25,6 +25,11 @@ def demo(steps=4, **inputs):
         if node["type"] == "BasicScheduler":
             node["widgets_values"][1] = steps
     return graph
+
+
+def of_its_own(graph):
+    """The workflow by another id, of which no report is kept."""
+    return graph | {"id": str(uuid4())}
 
 
 @pytest.fixture(autouse=True)
@@ -213,7 +218,7 @@ async def test_one_drag_is_undone_at_once(comfy):
 
 
 async def test_the_panel_follows_the_ordinary_widgets(comfy):
-    await comfy.drop(demo())
+    await comfy.drop(of_its_own(demo()))
     await comfy.show()
     guider = "window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider')"
     await comfy.page.evaluate(f"() => {{ {guider}.widgets.find(({{ name }}) => name === 'layer_end').value = 0.9 }}")
@@ -226,7 +231,7 @@ async def test_the_panel_follows_the_ordinary_widgets(comfy):
 
 async def test_one_layer_takes_the_other_along(comfy):
     """Set in the ordinary widgets, as the page does it when its user types a number: what stands there can be run."""
-    await comfy.drop(demo(steps=1, layer_start=0.5, layer_end=0.6))
+    await comfy.drop(of_its_own(demo(steps=1, layer_start=0.5, layer_end=0.6)))
     await comfy.show()
     typed = """([name, value]) => {
         const { canvas } = window.app;
@@ -253,7 +258,7 @@ async def test_one_layer_takes_the_other_along(comfy):
 async def test_numbers_that_were_not_saved_as_numbers(comfy, numbers):
     """The panel goes on, without an error at every frame, and what is dragged is a number again."""
     graph = demo(dg_scale=numbers[0], layer_start=numbers[1], layer_end=numbers[2])
-    await comfy.drop(graph)
+    await comfy.drop(of_its_own(graph))
     await comfy.show()
     await comfy.page.wait_for_timeout(300)
     shown = await comfy.panel().locator(".number").inner_text()
@@ -268,7 +273,7 @@ async def test_numbers_that_were_not_saved_as_numbers(comfy, numbers):
 @pytest.mark.parametrize("mode", [4, 2], ids=["bypassed", "muted"])
 async def test_a_guider_that_is_switched_off_by_the_page(comfy, mode):
     """Ctrl+B and Ctrl+M take the guider away from the sampler: the panel says what does what was meant."""
-    await comfy.drop(demo())
+    await comfy.drop(of_its_own(demo()))
     await comfy.show()
     await comfy.page.evaluate(
         "mode => { window.app.canvas.graph.nodes.find(({ type }) => type === 'DetailGuider').mode = mode }", mode
@@ -286,7 +291,7 @@ async def test_a_guider_that_is_switched_off_by_the_page(comfy, mode):
 
 
 async def test_a_widget_that_a_link_sets(comfy):
-    await comfy.drop(demo())
+    await comfy.drop(of_its_own(demo()))
     await comfy.show()
     await comfy.page.evaluate(
         """() => {
@@ -315,7 +320,7 @@ async def test_a_widget_that_a_link_sets(comfy):
 
 async def test_the_panel_shows_what_links_have_set(comfy):
     """Before a run nobody knows it; after one it is what ran, not what the widgets hold, and the panel says whence."""
-    await comfy.drop(demo(steps=2, dg_scale=0.25, layer_start=0.7, layer_end=0.7))
+    await comfy.drop(of_its_own(demo(steps=2, dg_scale=0.25, layer_start=0.7, layer_end=0.7)))
     await comfy.page.evaluate(
         """() => {
             const { graph } = window.app.canvas;
@@ -1050,7 +1055,7 @@ async def test_two_pictures_inside_a_subgraph(comfy):
 
 
 async def test_a_widget_promoted_to_a_subgraph(comfy):
-    await comfy.drop(demo(dg_scale=0.5))
+    await comfy.drop(of_its_own(demo(dg_scale=0.5)))
     await comfy.page.evaluate(
         """() => {
             const { canvas } = window.app;
