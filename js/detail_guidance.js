@@ -125,6 +125,7 @@ function addComparer(node) {
   const widget = node.addDOMWidget("detail_compare", "detail_compare", comparer.element, {
     serialize: false,
     margin: 6,
+    hideOnZoom: false, // pictures are seen from afar, too
     getMinHeight: () => 160,
   });
   widget.serialize = false;

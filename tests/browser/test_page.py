@@ -660,6 +660,10 @@ async def test_a_batch_is_compared_one_by_one(comfy):
     assert await comparer.locator(".label").all_inner_texts() == ["without", "images"]
     await comfy.page.wait_for_timeout(500)
     await comfy.screenshot("compare_a_batch")
+    await comfy.show(node_type="DetailCompare", zoom=0.3)
+    await comfy.page.wait_for_timeout(500)
+    assert await comparer.locator("img.right").is_visible(), "from afar, too"
+    await comfy.show(node_type="DetailCompare")
     place = (await comfy.saved())["nodes"][-1]["pos"]
     await comparer.locator(".pair").press("ArrowLeft")
     await comparer.locator(".pair").press("PageUp")
