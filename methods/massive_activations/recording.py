@@ -104,14 +104,12 @@ class Recording:
     def report(self, profile: Profile) -> str:
         """The massive activations in words, a line for each block."""
         means = self.image_means()
-        first, last = self.sigmas[0], self.sigmas[-1]
         blocks, steps, width = means.shape
-        lines = [f"{self.family}: {blocks} blocks, {width} channels, {steps} steps (σ {first:.3g} to {last:.3g})"]
+        lines = [f"{self.family}: the largest of {width} channels at each of {blocks} blocks, mean of {steps} steps"]
         return "\n".join(lines + [self._line(block, means[block], profile) for block in range(blocks)])
 
     def _line(self, block: int, means: Tensor, profile: Profile) -> str:
-        magnitude, width = profile.magnitudes[block], profile.width
-        name = f"block {block} ({self.block_names[block]})"
+        name, magnitude = f"block {block} ({self.block_names[block]})", profile.magnitudes[block]
         median = magnitude.quantile(0.5)
         channels = profile.channels.get(block, ())
         if not channels:
@@ -119,18 +117,7 @@ class Recording:
             return f"{name}: none; the largest, {largest}, is {magnitude[largest] / median:.3g} times the median"
         shares = ", ".join(f"{channel} ({magnitude[channel] / median:.3g} times the median)" for channel in channels)
         largest = max(channels, key=lambda channel: float(magnitude[channel]))
-        line = f"{name}: {shares}; {largest}'s |z| from {means[0, largest]:.3g} to {means[-1, largest]:.3g}"
-        line += f", at most {max(float(each.peak[largest]) for (_, at), each in self.image.items() if at == block):.3g}"
-        text = [each.mean.cpu() for (_, at), each in self.text.items() if at == block]
-        if text:
-            mean = torch.stack(text).mean(dim=0)
-            line += f"; on text {mean[largest] / mean.quantile(0.5):.3g} times the median"
-        # What stands at this block's input was let through by the gates before it.
-        gates = [gate.cpu() for (_, at), gate in self.gates.items() if at == block - 1]
-        if gates:
-            mean = torch.stack(gates).mean(dim=0)
-            line += f"; the gate before it is number {1 + int((mean > mean[largest]).sum())} of {width} by size"
-        return line
+        return f"{name}: channel {shares}; {largest} goes from {means[0, largest]:.3g} to {means[-1, largest]:.3g}"
 
 
 @dataclass(frozen=True)
