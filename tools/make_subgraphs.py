@@ -108,6 +108,7 @@ class Block:
             "revision": 0,
             "config": {},
             "name": name,
+            "description": self.description,
             "category": "detail guidance",
             "inputNode": {"id": INPUTS, "bounding": [-200, 100, 120, 40 + SLOT * len(inputs)]},
             "outputNode": {

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -129,7 +130,11 @@ def test_what_the_registry_is_told(tmp_path):
     subprocess.run(["bash", "-c", addresses], cwd=tmp_path, check=True, env=repository | {"PATH": "/usr/bin:/bin"})
     project = tomllib.loads((tmp_path / "pyproject.toml").read_text())
     told = project["tool"]["comfy"]
-    assert project["project"]["urls"]["Repository"] == "https://github.com/someone/somewhere"
+    urls = project["project"]["urls"]
+    assert urls["Repository"] == "https://github.com/someone/somewhere"
+    assert (
+        urls["Documentation"].startswith(urls["Repository"]) and urls["Bug Tracker"] == f"{urls['Repository']}/issues"
+    )
     assert "git clone https://github.com/someone/somewhere " in (tmp_path / "README.md").read_text()
     assert "comfyui" not in project["project"]["name"]
     assert told["PublisherId"] and told["DisplayName"] == "Detail Guidance" and told["requires-comfyui"] == ">=0.3.75"
@@ -138,3 +143,25 @@ def test_what_the_registry_is_told(tmp_path):
         assert icon.width == icon.height <= 400
     with Image.open(ROOT / told["Banner"].removeprefix(before)) as banner:
         assert banner.width / banner.height == pytest.approx(21 / 9, abs=0.01)
+
+
+def test_the_registry_is_told_what_changed(tmp_path):
+    """The section of this version in CHANGELOG.md, and of no other."""
+    steps = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())["jobs"]["publish"]["steps"]
+    (changes,) = [step["run"] for step in steps if "changes" in step.get("name", "")]
+    subprocess.run(["bash", "-ec", changes], cwd=ROOT, check=True, env=os.environ | {"RUNNER_TEMP": str(tmp_path)})
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    (section,) = re.findall(
+        rf"^## {re.escape(version)}\n(.*?)(?=^## |\Z)", (ROOT / "CHANGELOG.md").read_text(), re.M | re.S
+    )
+    assert (tmp_path / "changes.md").read_text().strip() == section.strip() != ""
+    assert '--changelog-file "$RUNNER_TEMP/changes.md"' in steps[-1]["run"]
+
+
+def test_the_registrys_check_finds_odd_values(tmp_path):
+    """A classifier that it does not know is a warning to it, and an error here."""
+    wrong = (ROOT / "pyproject.toml").read_text().replace("OS Independent", "every one")
+    (tmp_path / "pyproject.toml").write_text(wrong)
+    for folder, passes in ((ROOT, True), (tmp_path, False)):
+        command = [provision.comfyui_python(), ROOT / "tools/validate.py"]
+        assert (subprocess.run(command, cwd=folder, capture_output=True).returncode == 0) == passes
