@@ -58,7 +58,7 @@ class DetailPromptScore(io.ComfyNode):
             node_id="DetailPromptScore",
             display_name="Detail Prompt Score",
             category=f"{CATEGORY}/tools",
-            description="Scores how well pictures show a prompt, by CLIP: a guard for Detail Guidance Judge.",
+            description="How well the pictures show a prompt, as CLIP sees it: a guard for Detail Guidance Judge.",
             inputs=[
                 io.Image.Input("images", tooltip="From Detail Guidance Grid, or any pictures."),
                 io.ClipVision.Input("clip_vision", tooltip="A CLIP vision model."),
@@ -79,6 +79,6 @@ class DetailPromptScore(io.ComfyNode):
 
 
 def _embedded(clip_vision: ClipVisionModel, images: Tensor) -> Tensor:
-    """CLIP's embedding of each picture, (pictures, width)."""
+    """The network's embedding of each picture, (pictures, width)."""
     embedded = [clip_vision.encode_image(image[None, ..., :3])["image_embeds"].flatten(1).cpu() for image in images]
     return torch.cat(embedded)

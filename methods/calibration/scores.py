@@ -51,14 +51,15 @@ def aesthetics(embeddings: Tensor, head: list[tuple[Tensor, Tensor]], file: Path
 
 
 def prompt_likeness(embeddings: Tensor, text: Tensor) -> Tensor:
-    """Cosine of each picture's embedding (pictures, width) with the prompt's, (pictures,).
+    """The cosine of each picture's embedding with the prompt's, (pictures,).
 
     Args:
-        text: the prompt's pooled embedding (1, width); or several models' one after another, CLIP-L's 768 numbers first
-            and CLIP-G's 1280 behind, of which the one of the pictures' width is taken.
+        embeddings: of the pictures, (pictures, width).
+        text: of the prompt, (1, width); or those of the two encoders of SD3 one after the other, of which the one of the
+            pictures' width is taken.
 
     Raises:
-        ValueError: none is of that width.
+        ValueError: the prompt has no embedding of that width.
     """
     width = embeddings.shape[1]
     parts = {part.shape[1]: part for part in (text, text[:, :768], text[:, 768:])}
