@@ -11,7 +11,7 @@ from .detail_guidance_options import DetailGuidanceOptions
 from .detail_guidance_report import DetailGuidanceReport
 from .detail_guider import DetailGuider
 from .detail_metrics import DetailMetrics
-from .detail_scores import DetailAestheticScore, DetailPromptScore
+from .detail_scores import DetailAestheticScore
 from .dit_features import DiTFeatures
 from .dit_features_file import LoadDiTFeatures, SaveDiTFeatures
 from .massive_activation_map import MassiveActivationMap
@@ -30,7 +30,6 @@ NODES: list[type[io.ComfyNode]] = [
     DetailGuidanceGrid,
     DetailGuidanceJudge,
     DetailAestheticScore,
-    DetailPromptScore,
     DetailGuidanceReport,
     MassiveActivationProbe,
     MassiveActivationMap,

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 
 from ..dit import KSamplerSettings, anatomy_of
 from ..methods.calibration.grid import Sampling, grid
+from ..methods.calibration.recommendation import FEWEST
 from ..methods.calibration.run import Trial, judged, tried
 from ..methods.common.drawing import require_matplotlib
 from ..methods.common.layers import parse_layers
@@ -28,6 +29,8 @@ from .detail_guidance_calibrate import one_for_each, one_of_each, telling
 from .inputs import CATEGORY, DetailGuidanceOptionsType, ksampler_inputs, node_id_of, require_given, require_something
 
 GridType = io.Custom("DG_GRID")
+# At one layer, random blocks are one block, skipped in each step.
+KINDS = tuple(kind for kind in get_args(PerturbationKind) if kind != "random blocks")
 
 
 class DetailGuidanceGrid(io.ComfyNode):
@@ -110,7 +113,7 @@ class DetailGuidanceGrid(io.ComfyNode):
         sampler = KSamplerSettings(**{name: value[0] for name, value in values.items()})
         given = next(iter(options), Options())
         kinds = product(
-            parse_choices("perturbations", perturbations[0], get_args(PerturbationKind)),
+            parse_choices("perturbations", perturbations[0], KINDS),
             parse_choices("paths", paths[0], get_args(Path)),
         )
         settings = grid(
@@ -119,11 +122,14 @@ class DetailGuidanceGrid(io.ComfyNode):
             parse_numbers("starts", starts[0], 0.0, 1.0, "numbers such as 0, 0.67"),
             [replace(given, perturbation=kind, path=path) for kind, path in kinds],
         )
-        node_id = node_id_of(cls)
+        require_matplotlib()  # the judge draws
+        say, node_id = telling(node_id_of(cls)), node_id_of(cls)
         bar = ProgressBar((1 + len(settings)) * len(positive) * sampler.steps, node_id)
         negatives = one_for_each("negative", negative, len(positive))
         sampling = Sampling(positive, negatives, latent_image[0], sampler, lambda: bar.update(1))
-        trial = tried(model[0], vae[0], sampling, settings, telling(node_id))
+        if sampling.pictures < FEWEST:
+            say(f"{sampling.pictures} pictures of each setting are too few to judge by: the judge takes {FEWEST}.")
+        trial = tried(model[0], vae[0], sampling, settings, say)
         return io.NodeOutput(trial.pictures, trial)
 
 
@@ -163,6 +169,10 @@ class DetailGuidanceJudge(io.ComfyNode):
                 io.Image.Output(display_name="sheet", tooltip="The grid side by side, a picture of each setting."),
                 io.Image.Output(display_name="plot", tooltip="What the scale does, layer by layer."),
                 io.String.Output(display_name="report", tooltip="The recommendation, the reason and the figures."),
+                io.Float.Output(display_name="start_percent", tooltip="That of the recommended setting."),
+                DetailGuidanceOptionsType.Output(
+                    display_name="options", tooltip="Those of the recommended setting, for the guidance nodes."
+                ),
             ],
             is_input_list=True,
         )
@@ -175,7 +185,8 @@ class DetailGuidanceJudge(io.ComfyNode):
         require_given(grid=grid[0])
         second = None if guard is None else _numbers("guard", guard)
         made = judged(grid[0], _numbers("scores", scores), second, save_preset[0])
-        return io.NodeOutput(made.layer, made.scale, made.sheet, made.plot, made.report)
+        start, options = made.settings.start_percent, made.settings.options
+        return io.NodeOutput(made.layer, made.scale, made.sheet, made.plot, made.report, start, options)
 
 
 def _numbers(name: str, given: Iterable[Any]) -> list[float]:

@@ -51,10 +51,11 @@ class DetailGuider(io.ComfyNode):
             raise ValueError(f"cfg: {cfg} is outside 0 to 100.")
         if negative is None and not isclose(cfg, 1.0):
             raise ValueError(f"negative: not connected, but cfg = {cfg:g} needs it. Connect it, or set cfg to 1.")
-        if cfg <= 1 and (values.get("options") or Options()).path == "negative":
+        on = values.get("enabled", True) and values["dg_scale"] > 0
+        if on and cfg <= 1 and (values.get("options") or Options()).path == "negative":
             raise ValueError(
-                f"cfg: {cfg:g} leaves the negative out, and the options' path, negative, disrupts its prediction. Set "
-                "cfg above 1, or path to positive."
+                f"cfg: {cfg:g} is not above 1, and the options' path, negative, disrupts the negative's prediction. "
+                "Set cfg above 1, or path to positive."
             )
         guider = CFGGuider(guided(model, node_id_of(cls), values))
         conditions = {"positive": positive} | ({} if negative is None else {"negative": negative})

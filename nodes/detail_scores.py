@@ -1,4 +1,4 @@
-"""Scores of pictures, for Detail Guidance Judge."""
+"""A scorer of pictures, for Detail Guidance Judge."""
 
 from pathlib import Path
 
@@ -6,17 +6,15 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy.clip_vision import ClipVisionModel
-from comfy.sd import CLIP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..methods.calibration.scores import aesthetics, linear_head, prompt_likeness
+from ..methods.calibration.scores import aesthetics, linear_head
 from .inputs import CATEGORY, require_given, require_pictures
 
 FOLDER = "aesthetics"  # below the host's models
 folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
 NONE_YET = f"none: put one into models/{FOLDER}, then press R"
-SCORES = "A number for each picture, for Detail Guidance Judge."
 
 
 class DetailAestheticScore(io.ComfyNode):
@@ -37,7 +35,13 @@ class DetailAestheticScore(io.ComfyNode):
                     tooltip=f"A file in models/{FOLDER}.",
                 ),
             ],
-            outputs=[io.Float.Output(display_name="scores", is_output_list=True, tooltip=SCORES)],
+            outputs=[
+                io.Float.Output(
+                    display_name="scores",
+                    is_output_list=True,
+                    tooltip="A number for each picture, for Detail Guidance Judge.",
+                )
+            ],
         )
 
     @classmethod
@@ -49,33 +53,6 @@ class DetailAestheticScore(io.ComfyNode):
         file = Path(folder_paths.get_full_path_or_raise(FOLDER, head))
         layers = linear_head(comfy.utils.load_torch_file(str(file), safe_load=True), file)
         return io.NodeOutput(aesthetics(_embedded(clip_vision, images), layers, file).tolist())
-
-
-class DetailPromptScore(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="DetailPromptScore",
-            display_name="Detail Prompt Score",
-            category=f"{CATEGORY}/tools",
-            description="How well the pictures show a prompt, as CLIP sees it: a guard for Detail Guidance Judge.",
-            inputs=[
-                io.Image.Input("images", tooltip="From Detail Guidance Grid, or any pictures."),
-                io.ClipVision.Input("clip_vision", tooltip="A CLIP vision model."),
-                io.Clip.Input("clip", tooltip="The text encoder of the same CLIP: CLIP-L for most vision models."),
-                io.String.Input("text", multiline=True, tooltip="The prompt."),
-            ],
-            outputs=[io.Float.Output(display_name="scores", is_output_list=True, tooltip=SCORES)],
-        )
-
-    @classmethod
-    def execute(cls, images: Tensor, clip_vision: ClipVisionModel, clip: CLIP, text: str) -> io.NodeOutput:
-        require_given(clip_vision=clip_vision, clip=clip)
-        require_pictures(images=images)
-        _, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
-        if pooled is None:
-            raise ValueError("clip: this text encoder gives no embedding of the whole prompt. Load CLIP-L.")
-        return io.NodeOutput(prompt_likeness(_embedded(clip_vision, images), pooled.cpu()).tolist())
 
 
 def _embedded(clip_vision: ClipVisionModel, images: Tensor) -> Tensor:

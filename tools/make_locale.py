@@ -19,7 +19,6 @@ NODES = (
     "DetailGuidanceGrid",
     "DetailGuidanceJudge",
     "DetailAestheticScore",
-    "DetailPromptScore",
     "DetailGuidanceReport",
     "MassiveActivationProbe",
     "MassiveActivationMap",

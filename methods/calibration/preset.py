@@ -39,7 +39,7 @@ class Preset:
 
     @property
     def judged(self) -> bool:
-        """Whether reference pictures have decided."""
+        """Whether reference pictures, or a judge's scores, have decided."""
         return self.verdict in ("helps", "does not help")
 
     @property

@@ -35,7 +35,7 @@ def keep(preset: Preset, family_id: str) -> str:
     user = page.user_of_this_prompt()
     earlier = kept(user).get(preset.fingerprint)
     if earlier is not None and earlier.judged and not preset.judged:
-        return "An earlier preset of this model, which reference pictures have judged, is kept in its place."
+        return "An earlier preset of this model, which was judged, is kept in its place."
     if earlier is not None and earlier.helps and not preset.helps and earlier.start_percent != preset.start_percent:
         start = f"start_percent {earlier.start_percent:g}"
         return f"An earlier preset of this model, which helps from {start} on, is kept in its place."

@@ -195,7 +195,7 @@ def recommended_by_scores(cells: Sequence[Cell]) -> Recommendation:
 
 
 def _disrupted(cells: Sequence[Cell]) -> list[Cell]:
-    seen = [cell for cell in cells if cell.strength is None or cell.strength > NOTHING]
+    seen = [c for c in cells if (c.strength is None and (c.energy != 1).any()) or (c.strength or 0) > NOTHING]
     return [cell for cell in seen if np.isfinite(cell.layout).all()]
 
 

@@ -74,6 +74,7 @@ class Calibration:
 
     Attributes:
         layer, scale: the recommended ones; a scale of 0 is off.
+        settings: of the recommended cell; the grid's first ones where none is.
         sheet: the grid side by side, a sheet for each prompt, (sheets, height, width, 3).
         plot: the scale's effect, layer by layer, (1, height, width, 3).
         report: the recommendation, the reason and the figures.
@@ -81,6 +82,7 @@ class Calibration:
 
     layer: float
     scale: float
+    settings: Settings
     sheet: Tensor
     plot: Tensor
     report: str
@@ -182,7 +184,8 @@ def judged(trial: Trial, scores: Sequence[float], guard: Sequence[float] | None,
     ]
     firsts = [each[:: trial.subject.per_prompt].double().numpy() for each in trial.pictures]
     advice = recommended_by_scores(found)
-    return _concluded(trial.subject, trial.settings, found, firsts, advice, trial.warnings, save_preset)
+    subject = replace(trial.subject, sampling=trial.subject.sampling | {"judged by": "scores"})
+    return _concluded(subject, trial.settings, found, firsts, advice, trial.warnings, save_preset)
 
 
 def _gains(name: str, scores: Sequence[float] | None, trial: Trial) -> np.ndarray | None:
@@ -213,6 +216,11 @@ def _begin(
     all takes."""
     anatomy, options = anatomy_of(model), settings[0].options
     model = without(model)
+    if sampling.settings.cfg <= 1 and any(each.options.path == "negative" for each in settings):
+        raise ValueError(
+            f"cfg: {sampling.settings.cfg:g} is not above 1, and path negative disrupts the negative's prediction. "
+            "Raise cfg, or set path to positive."
+        )
     if options.words is not None:
         require_readable(options.words, anatomy)
         _require_prompts(options.words, sampling.positive)
@@ -261,22 +269,23 @@ def _concluded(
     starts = ", ".join(f"{start:g}" for start in sorted({each.start_percent for each in settings}))
     text = [advice.why, "", as_list(found), f"Guided from start_percent {starts} on.", "", subject.activations, ""]
     text += [f"The figures are in {_written(found)}."]
+    pairs = zip(settings, found, strict=True)
+    chosen = next((each for each, cell in pairs if cell is advice.cell), settings[0])
     if save_preset and advice.verdict != "nothing to judge":
-        pairs = zip(settings, found, strict=False)  # interrupted, a grid has fewer cells than settings
-        chosen = next((each for each, cell in pairs if cell is advice.cell), settings[0])
         text += [presets.keep(_preset(subject, advice, found, chosen), subject.family_id)]
     sheets = [
         contact_sheet(found, [each[number] for each in firsts[1:]], first, advice.cell)
         for number, first in enumerate(firsts[0])
     ]
     layer, scale = (advice.cell.layer, advice.cell.scale) if advice.cell else (LAYER, 0.0)
-    return Calibration(layer, scale, torch.cat(sheets), grid_plot(found), "\n".join([*text, *warnings]))
+    return Calibration(layer, scale, chosen, torch.cat(sheets), grid_plot(found), "\n".join([*text, *warnings]))
 
 
 def _told(cell: Cell, reports: Sequence[Report]) -> list[str]:
     """The warnings of a cell's runs, each once."""
     told = dict.fromkeys(warning for report in reports for warning in report.warnings)
-    return [f"Layer {cell.layer:g}, scale {cell.scale:g}: {warning}" for warning in told]
+    variant = f"{cell.variant}, layer" if cell.variant else "Layer"
+    return [f"{variant} {cell.layer:g}, scale {cell.scale:g}: {warning}" for warning in told]
 
 
 def runs(wanted: Wanted, anatomy: Anatomy, prompts: int) -> int:

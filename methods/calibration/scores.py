@@ -1,4 +1,4 @@
-"""Scores of pictures by a CLIP network's embeddings: a linear head's aesthetics, and likeness to a prompt."""
+"""Scores of pictures by a linear head on a CLIP network's embeddings."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, linear
+from torch.nn.functional import linear
 
 
 def linear_head(state: Mapping[str, Any], file: Path) -> list[tuple[Tensor, Tensor]]:
@@ -48,27 +48,6 @@ def aesthetics(embeddings: Tensor, head: list[tuple[Tensor, Tensor]], file: Path
     for weight, bias in head:
         values = linear(values, weight, bias)
     return values[:, 0]
-
-
-def prompt_likeness(embeddings: Tensor, text: Tensor) -> Tensor:
-    """The cosine of each picture's embedding with the prompt's, (pictures,).
-
-    Args:
-        embeddings: of the pictures, (pictures, width).
-        text: of the prompt, (1, width); or those of the two encoders of SD3 one after the other, of which the one of the
-            pictures' width is taken.
-
-    Raises:
-        ValueError: the prompt has no embedding of that width.
-    """
-    width = embeddings.shape[1]
-    parts = {part.shape[1]: part for part in (text, text[:, :768], text[:, 768:])}
-    if width not in parts:
-        raise ValueError(
-            f"clip: its prompt has {text.shape[1]} numbers, this clip_vision's pictures have {width}. Choose the text "
-            "encoder and the CLIP vision model of one CLIP."
-        )
-    return cosine_similarity(embeddings.float(), parts[width].float(), dim=1)
 
 
 def _number(name: str) -> tuple[int, ...]:

@@ -37,7 +37,8 @@ def contact_sheet(
     for number, row in enumerate(rows):
         top = GAP + number * row_height
         (variant, layer), block = lines[number], row[0][0].block
-        labelled = [(f"layer {layer:g}, block {block}", variant or "without", tiles[0], False)]
+        first = ", ".join(part for part in (variant, f"layer {layer:g}, block {block}") if part)
+        labelled = [(first, "without", tiles[0], False)]
         labelled += [(*_label(cell), tile, cell is chosen) for cell, tile in row]
         for column, (first, second, tile, framed) in enumerate(labelled):
             left = GAP + column * (width + GAP)

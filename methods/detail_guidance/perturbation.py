@@ -35,7 +35,8 @@ def blocks_of_step(options: Options, layers: Sequence[int], step: int) -> Sequen
     """The blocks that are perturbed in one step: all of the layers, or some of them at random, others in each step.
 
     Args:
-        layers: numbers of successive blocks; the model's first block is never among those at random.
+        layers: numbers of successive blocks; the model's first block is among those at random only
+            where there is no other.
         step: number of the guided step, of which the choice depends alone: equal runs are equal.
     """
     if options.perturbation != "random blocks":

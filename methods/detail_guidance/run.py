@@ -72,8 +72,7 @@ class Run:
         self.perturbations = {block: perturbation_at(options, block) for block in self.layers}
         self.sampling = model.get_model_object("model_sampling")
         self.window = Window.of(settings.start_percent, settings.end_percent, self.sampling)
-        # ρ of the negative's own prediction, where that is disrupted.
-        self.negative_keep = 1 - disrupted_share(settings.dg_scale, negative_cfg(guider)) if self.in_place else None
+        self.negative_cfg = negative_cfg(guider) if self.in_place else None
         self.masks = mask_provider(options.mask, options.words, options.words_soft, self.anatomy)
         self.wrappers: Wrappers = {
             **self.masks.wrappers,
@@ -108,9 +107,9 @@ class Run:
         if sigma not in self.window:
             return executor(x, timestep, model_options, seed)
         self.inside += 1
-        if self.negative_keep is not None:
+        if self.in_place:
             calls: list[StepStats] = []
-            with perturbing_in_place(model_options, self._in_place(self.negative_keep), self._ids("negative"), calls):
+            with perturbing_in_place(model_options, self._in_place(), self._ids("negative"), calls):
                 denoised = executor(x, timestep, model_options, seed)
             self._note_in_place(calls)
             return denoised
@@ -169,8 +168,14 @@ class Run:
             every_step=self.settings.in_all_steps,
         )
 
-    def _in_place(self, keep: float) -> ForwardRequest:
-        return ForwardRequest(**self._of_forwards(), keep=keep, computed_before=self.computed > 0)
+    @property
+    def kept_of_negative(self) -> float | None:
+        """ρ of the negative's own prediction, where that is disrupted."""
+        return None if self.negative_cfg is None else 1 - disrupted_share(self.settings.dg_scale, self.negative_cfg)
+
+    def _in_place(self) -> ForwardRequest:
+        assert self.kept_of_negative is not None
+        return ForwardRequest(**self._of_forwards(), keep=self.kept_of_negative, computed_before=self.computed > 0)
 
     def _of_forwards(self) -> dict[str, Any]:
         """What every request of this run has."""
@@ -290,7 +295,7 @@ class Run:
             steps_reused=self.sources["reused"],
             plan="in place" if self.in_place else "in turn" if self.batching == "sequential" else "together",
             relative_strength=facts.strength if abs(facts.strength) < inf else 0.0,
-            kept_of_negative=self.negative_keep,
+            kept_of_negative=self.kept_of_negative,
             perturbation=self.settings.options.perturbation,
             made_with=self.settings.numbers,
             covered={name: mask.mean().item() for name, mask in masks.items()},
@@ -330,7 +335,8 @@ class Run:
                 block: _true_indices(self.channels[block])
                 for block in (self.layers if self.settings.options.of_channels else ())
             },
-            everything_taken=self.negative_keep == 0,
+            most_of_negative=None if self.negative_cfg is None else self.negative_cfg - 1,
+            layers=len(self.layers),
             of_masks=[*self.masks.warnings()] if self.guided else [],
         )
 
@@ -346,10 +352,10 @@ def negative_cfg(guider: CFGGuider) -> float:
     if "neg_scale" in attributes:  # PerpNeg: the negative's part across the positive's has the factor −cfg · neg_scale
         cfg = 1 + guider.cfg * attributes["neg_scale"]
     if cfg <= 1 or not guider.conds.get("negative"):
-        reason = f"its cfg is {cfg:g}" if guider.conds.get("negative") else "it has none"
+        reason = "its cfg (or neg_scale) gives it no weight" if guider.conds.get("negative") else "it has none"
         raise ValueError(
             f"path: negative disrupts the negative's prediction, and {type(guider).__name__} does not use one, because "
-            f"{reason}. Set cfg above 1 with a negative connected, or path to positive."
+            f"{reason}. Set cfg above 1 (neg_scale above 0) with a negative connected, or path to positive."
         )
     return float(cfg)
 

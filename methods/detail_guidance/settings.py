@@ -124,11 +124,18 @@ class Options:
                     "which keeps to that, or make it one of an image."
                 )
 
+        if not self.of_channels:
+            for name, unset in (("channels", 'Set it to "auto"'), ("profile", "Unplug it")):
+                if vars(self)[name] is not None:
+                    raise ValueError(
+                        f"{name}: it does nothing with perturbation {self.perturbation}, which is not about channels. "
+                        f"{unset}, or set perturbation to massive channels."
+                    )
         if self.path == "negative":
             self._require_nothing_of_a_second_prediction()
 
     def _require_nothing_of_a_second_prediction(self) -> None:
-        """Refuse what works on the detail term, or says how it is computed: on the negative's path there is none."""
+        """Refuse what works on the detail term, or says how often it is computed: this path has none."""
         plain = Options()
         for name in ("keep_start", "keep_end", "rescale", "limit", "every", "scale_is", "direction"):
             value, default = vars(self)[name], vars(plain)[name]

@@ -29,8 +29,10 @@ class RunFacts:
         conditions: number of the guider's conditions on the path; None where it calls them otherwise.
         uncompiled: whether torch.compile around the whole model was set aside.
         sequential: whether the last steps ran by the sequential plan.
+        layers: number of the layers.
         channels: block → channels that were disrupted in any step.
-        everything_taken: whether dg_scale asks for more than the negative's path can take.
+        most_of_negative: the dg_scale with which the negative's own prediction is perturbed altogether; None on the
+            positive's path.
         of_masks: warnings of the mask provider.
     """
 
@@ -51,8 +53,9 @@ class RunFacts:
     conditions: int | None
     uncompiled: bool
     sequential: bool
+    layers: int
     channels: dict[int, list[int]]
-    everything_taken: bool
+    most_of_negative: float | None
     of_masks: Sequence[str]
 
 
@@ -112,10 +115,11 @@ def _of_strength(run: RunFacts) -> Iterator[str]:
             "such strengths. Lower dg_scale, or set limit in the options."
         )
 
-    if run.settings.options.path == "negative" and run.everything_taken:
+    if run.most_of_negative is not None and run.settings.dg_scale > run.most_of_negative:
         yield (
-            f"dg_scale {run.settings.dg_scale:g} is above cfg − 1: the massive activations are taken from the negative "
-            "altogether, and raising it further changes nothing. Lower it, raise cfg, or set path to positive."
+            f"dg_scale {run.settings.dg_scale:g} is more than the negative's path can take at this cfg, "
+            f"{run.most_of_negative:g}: raising it further changes nothing. Lower it, raise cfg, or set path to "
+            "positive."
         )
 
 
@@ -135,6 +139,11 @@ def _of_plans(run: RunFacts) -> Iterator[str]:
 
 
 def _of_channels(run: RunFacts) -> Iterator[str]:
+    if run.settings.options.perturbation == "random blocks" and run.layers == 1:
+        yield (
+            "random blocks: layer_start and layer_end name one block, which was skipped in every step. Widen them, or "
+            "choose skipped block."
+        )
     if not run.settings.options.of_channels:
         return
     nothing = ", ".join(str(block) for block, found in run.channels.items() if not found)

@@ -101,20 +101,10 @@ NODES = {
     "DetailGuidanceJudge": {
         "required": {"grid": ("DG_GRID",), "scores": ("FLOAT,INT,STRING",), "save_preset": ("BOOLEAN",)},
         "optional": {"guard": ("FLOAT,INT,STRING",)},
-        "output": ["FLOAT", "FLOAT", "IMAGE", "IMAGE", "STRING"],
+        "output": ["FLOAT", "FLOAT", "IMAGE", "IMAGE", "STRING", "FLOAT", "DG_OPTIONS"],
     },
     "DetailAestheticScore": {
         "required": {"images": ("IMAGE",), "clip_vision": ("CLIP_VISION",), "head": ("COMBO",)},
-        "optional": {},
-        "output": ["FLOAT"],
-    },
-    "DetailPromptScore": {
-        "required": {
-            "images": ("IMAGE",),
-            "clip_vision": ("CLIP_VISION",),
-            "clip": ("CLIP",),
-            "text": ("STRING",),
-        },
         "optional": {},
         "output": ["FLOAT"],
     },

@@ -10,7 +10,7 @@ import torch
 from in_process import reference_model
 from models import conditioning, latent, model
 from safetensors.torch import save_file
-from test_calibrate import clip_vision, folders, random_clip_vision  # noqa: F401
+from test_calibrate import clip_vision, folders  # noqa: F401
 
 from nodes import common_ksampler
 
@@ -93,12 +93,14 @@ def test_its_pictures_are_those_of_the_nodes(pack, vae, gridded):
 def test_a_planted_best_setting_is_found_and_kept(pack, gridded, folders):  # noqa: F811
     _, grid = gridded(perturbations=["massive channels, skipped block"])
     scores = scored(np.random.default_rng(0), 5, best=4)
-    layer, scale, sheet, plot, report = judge(pack, grid, [*scores.flatten()], save=True)
+    layer, scale, sheet, plot, report, start, options = judge(pack, grid, [*scores.flatten()], save=True)
+    assert (start, options.perturbation, options.path) == (0.0, "skipped block", "positive")
     assert (layer, scale) == (0.7, 0.5) and report.startswith("Detail Guidance helps this model")
     assert "skipped block, layer 0.7, scale 0.5 was the surest gain" in report and "they score higher by" in report
     assert sheet.ndim == plot.ndim == 4
     (file,) = folders.presets.glob("*.json")
     preset = json.loads(file.read_text())
+    assert preset["sampling"]["judged by"] == "scores"
     assert preset["verdict"] == "helps" and preset["options"] == {"perturbation": "skipped block"}
 
 
@@ -114,7 +116,7 @@ def test_noise_recommends_nothing(pack, grid):
 
 def test_worse_scores_recommend_nothing(pack, grid):
     scores = scored(np.random.default_rng(0), 3, best=0, better=3.0)  # best without
-    _, scale, *_, report = judge(pack, grid, [*scores.flatten()])
+    _, scale, _, _, report, *_ = judge(pack, grid, [*scores.flatten()])
     assert scale == 0.0 and report.startswith("Detail Guidance does not help") and "Without it they score" in report
 
 
@@ -123,7 +125,7 @@ def test_a_guard_that_falls_is_a_no(pack, grid):
     scores = [*scored(random, 3, best=1, better=3.0).flatten()]
     _, scale, *_ = judge(pack, grid, scores, guard=[*scored(random, 3, best=1, better=3.0).flatten()])
     assert scale == 0.5
-    _, scale, *_, report = judge(pack, grid, scores, guard=[*scored(random, 3, best=1, better=-3.0).flatten()])
+    _, scale, _, _, report, *_ = judge(pack, grid, scores, guard=[*scored(random, 3, best=1, better=-3.0).flatten()])
     assert scale == 0.0 and "The guard falls." in report
 
 
@@ -137,7 +139,7 @@ def test_scores_in_whatever_form_scorers_have(pack, grid):
         "texts": [", ".join(map(str, row)) for row in scores],
         "nested": [[[value] for value in row] for row in scores],
     }
-    reports = {name: judge(pack, grid, form)[-1].split("\n")[0] for name, form in forms.items()}
+    reports = {name: judge(pack, grid, form)[4].split("\n")[0] for name, form in forms.items()}
     assert len(set(reports.values())) == 1
 
 
@@ -171,6 +173,8 @@ def test_too_few_pictures_to_choose_and_to_judge(pack, gridded):
     [
         ({"perturbations": ["blurred"]}, "perturbations: 'blurred' is not one of massive channels, "),
         ({"perturbations": [""]}, "perturbations: '' is not one of"),
+        ({"perturbations": ["random blocks"]}, "perturbations: 'random blocks' is not one of"),
+        ({"paths": ["positive, negative"], "cfg": [1.0]}, "cfg: 1 is not above 1, and path negative"),
         ({"paths": ["both"]}, "paths: 'both' is not one of positive, negative"),
         ({"starts": ["2"]}, r"starts: 2\.0 is outside 0 to 1"),
         ({"vae": [None]}, "vae: there is none"),
@@ -187,7 +191,8 @@ def test_how_long_it_takes_is_told_on_the_node_before_it_starts(pack, gridded, m
     server = SimpleNamespace(client_id="page", send_progress_text=lambda *given: said.append(given))
     monkeypatch.setattr(page, "PromptServer", SimpleNamespace(instance=server))
     gridded(pictures=1)
-    (first, node, client), (second, *_) = said
+    (few, *_), (first, node, client), (second, *_) = said
+    assert few.startswith("1 pictures of each setting are too few to judge by")
     assert "2 settings and none, 1 pictures each: as long as" in first and (node, client) == ("7", "page")
     assert second.startswith("about ")
 
@@ -241,24 +246,3 @@ def test_heads_that_do_not_fit(pack, heads, clip_vision):  # noqa: F811
         a_head(heads, *widths)
         with pytest.raises(ValueError, match=rf"head: head\.safetensors .*{message}"):
             pack.run("DetailAestheticScore", images=images, clip_vision=clip_vision, head="head.safetensors")
-
-
-def test_the_prompt_guard_is_the_cosine_of_one_clip(pack, tmp_path):
-    """The reference model's text encoder, and a vision model of its width."""
-    clip, images = reference_model().load_clip("10x192"), torch.rand(2, 64, 64, 3)
-    with torch.inference_mode():
-        _, pooled = clip.encode_from_tokens(clip.tokenize("brick wall"), return_pooled=True)
-        vision = random_clip_vision(tmp_path, pooled.shape[1])
-        scores = pack.run("DetailPromptScore", images=images, clip_vision=vision, clip=clip, text="brick wall")
-        for image, score in zip(images, scores, strict=True):
-            (x,) = vision.encode_image(image[None])["image_embeds"]
-            assert score == pytest.approx(float((x @ pooled[0]) / (x.norm() * pooled.norm())), rel=1e-4, abs=1e-5)
-        with pytest.raises(ValueError, match=r"clip: its prompt has .* numbers, this clip_vision's pictures have 16"):
-            other = random_clip_vision(tmp_path, 16)
-            pack.run("DetailPromptScore", images=images, clip_vision=other, clip=clip, text="brick wall")
-
-
-def test_of_two_text_encoders_the_one_of_the_pictures_width_counts(pack):
-    both, pictures = torch.randn(1, 768 + 1280), torch.randn(1, 1280)
-    likeness = pack.module("methods.calibration.scores").prompt_likeness
-    torch.testing.assert_close(likeness(pictures, both), torch.cosine_similarity(pictures, both[:, 768:]))

@@ -281,10 +281,13 @@ def test_what_works_on_a_second_prediction_is_refused_by_name(pack, option):
 
 
 def test_cfg_1_is_refused_before_anything_is_sampled(pack):
-    with pytest.raises(ValueError, match="cfg: 1 leaves the negative out"):
+    with pytest.raises(ValueError, match="cfg: 1 is not above 1"):
         free(pack, model(), cfg=1.0)
     guider = stock_guider(free(pack, model()).model_patcher, cfg=1.0)
-    with counted(model()) as rows, pytest.raises(ValueError, match=r"path: negative .* its cfg is 1. Set cfg above 1"):
+    with (
+        counted(model()) as rows,
+        pytest.raises(ValueError, match=r"path: negative .* gives it no weight\. Set cfg above 1"),
+    ):
         sample(guider)
     assert rows == [0] * 4
     assert torch.equal(sample(stock_guider(model())), sample(stock_guider(model()))), "the next run works"
@@ -295,9 +298,17 @@ def test_more_than_everything_is_told(pack):
     most = sample(detail_guider(pack, model(), {"path": "negative"}, dg_scale=3.0))
     assert report.kept_of_negative == 0 and torch.equal(samples, most)
     assert report.warnings == [
-        "dg_scale 9 is above cfg − 1: the massive activations are taken from the negative altogether, and raising it "
-        "further changes nothing. Lower it, raise cfg, or set path to positive."
+        "dg_scale 9 is more than the negative's path can take at this cfg, 3: raising it further changes nothing. "
+        "Lower it, raise cfg, or set path to positive."
     ]
+    _, report = reported(pack, detail_guider(pack, model(), {"path": "negative"}, dg_scale=3.0))
+    assert report.kept_of_negative == 0 and report.warnings == []
+
+
+@pytest.mark.parametrize("off", [{"enabled": False}, {"dg_scale": 0.0}])
+def test_off_is_off_without_cfg_too(pack, off):
+    guider = detail_guider(pack, model(), {"path": "negative"}, cfg=1.0, **off)
+    assert torch.equal(sample(guider), sample(stock_guider(model(), cfg=1.0)))
 
 
 def test_steps_outside_the_window_are_the_hosts_own(pack):

@@ -287,7 +287,8 @@ def test_equals_plain_forwards(pack, kind, name, plan, keep):
     assert relative_error(actual, expected) <= 1e-5
     unguided = sample(stock_guider(kind.setting()[0], **prompts), noise=noise)
     assert relative_error(unguided, expected) > 1e-4, "the detail must be large enough to compare"
-    assert (report.steps_guided, report.steps_fired, report.plan, report.warnings) == (STEPS, STEPS, plan, [])
+    assert (report.steps_guided, report.steps_fired, report.plan) == (STEPS, STEPS, plan)
+    assert [warning.split(":")[0] for warning in report.warnings] == [name] * (name == "random blocks")
 
 
 @PLANS
@@ -319,6 +320,17 @@ def test_random_blocks_are_others_in_each_step_and_the_same_in_equal_runs(pack):
     guider = detail_guider(pack, model(), {"perturbation": "random blocks"}, **whole)
     samples, report = reported(pack, guider, steps=4)
     assert torch.equal(sample(guider, steps=4), samples) and report.steps_fired == 4 and report.warnings == []
+
+
+def test_random_blocks_of_one_layer_are_told(pack):
+    _, report = reported(pack, detail_guider(pack, model(), {"perturbation": "random blocks"}))
+    assert [warning.split(":")[0] for warning in report.warnings] == ["random blocks"]
+
+
+@pytest.mark.parametrize("name, value", [("channels", "17"), ("profile", object())])
+def test_channels_that_would_do_nothing_are_refused(pack, name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: it does nothing with perturbation skipped block"):
+        pack.run("DetailGuidanceOptions", perturbation="skipped block", **{name: value})
 
 
 def test_attention_that_cannot_be_told_is_refused_by_name(pack):
