@@ -42,14 +42,7 @@ class DetailGuidanceCalibrate(io.ComfyNode):
             description="Which layer, which scale? Samples every combination from the same noise, shows them side by "
             "side, and with reference pictures recommends one if it brings other pictures closer to them too.",
             inputs=[
-                *ksampler_inputs(
-                    steps=20,
-                    cfg=4.0,
-                    positive="What the pictures show. A list of conditionings is several prompts.",
-                    negative="What they should not show. Needed with cfg above 1, ignored at 1.",
-                    about_steps="As you sample with. Raising it takes longer.",
-                    about_cfg="Classifier-free guidance as you sample with it: layer and scale depend on it. 1 is off.",
-                ),
+                *sampling_of_a_grid(),
                 io.Vae.Input("vae", tooltip="Of the model, to see its pictures."),
                 io.String.Input(
                     "layers",
@@ -148,6 +141,18 @@ class DetailGuidanceCalibrate(io.ComfyNode):
         progress.append(ProgressBar(total, node_id_of(cls)))
         made = calibrate(model[0], vae[0], sampling, wanted, telling(node_id_of(cls)))
         return io.NodeOutput(made.layer, made.scale, made.sheet, made.plot, made.report, start_percent[0])
+
+
+def sampling_of_a_grid() -> list[io.Input]:
+    """KSampler's inputs, for nodes that sample several settings of several prompts."""
+    return ksampler_inputs(
+        steps=20,
+        cfg=4.0,
+        positive="What the pictures show. A list of conditionings is several prompts.",
+        negative="What they should not show. Needed with cfg above 1, ignored at 1.",
+        about_steps="As you sample with. Raising it takes longer.",
+        about_cfg="Classifier-free guidance as you sample with it: layer and scale depend on it. 1 is off.",
+    )
 
 
 def telling(node_id: str | None) -> Callable[[str], None]:

@@ -25,8 +25,8 @@ from ..methods.detail_guidance.settings import (
     parse_choices,
     parse_scales,
 )
-from .detail_guidance_calibrate import one_for_each, one_of_each, telling
-from .inputs import CATEGORY, DetailGuidanceOptionsType, ksampler_inputs, node_id_of, require_given, require_something
+from .detail_guidance_calibrate import one_for_each, one_of_each, sampling_of_a_grid, telling
+from .inputs import CATEGORY, DetailGuidanceOptionsType, node_id_of, require_given, require_something
 
 GridType = io.Custom("DG_GRID")
 # At one layer, random blocks are one block, skipped in each step.
@@ -43,14 +43,7 @@ class DetailGuidanceGrid(io.ComfyNode):
             description="Samples a grid of settings from the same noise and hands the pictures out, for any node that "
             "scores pictures. Detail Guidance Judge takes the scores back.",
             inputs=[
-                *ksampler_inputs(
-                    steps=20,
-                    cfg=4.0,
-                    positive="What the pictures show. A list of conditionings is several prompts.",
-                    negative="What they should not show. Needed with cfg above 1, ignored at 1.",
-                    about_steps="As you sample with. Raising it takes longer.",
-                    about_cfg="Classifier-free guidance as you sample with it: layer and scale depend on it. 1 is off.",
-                ),
+                *sampling_of_a_grid(),
                 io.Vae.Input("vae", tooltip="Decodes the pictures."),
                 io.String.Input(
                     "layers", default="0.6, 0.7, 0.8", tooltip="Fractions of the depth to try. More take longer."

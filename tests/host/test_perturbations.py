@@ -294,7 +294,7 @@ def test_equals_plain_forwards(pack, kind, name, plan, keep):
 @PLANS
 @pytest.mark.parametrize("kind", KINDS[:2], ids=str)
 def test_a_skipped_block_is_the_hosts_skip_layer_guidance(pack, kind, batching):
-    """Of those whose blocks the host's node knows."""
+    """SD3 and Flux, whose blocks the host's node knows."""
     patcher, *_, noise, prompts = kind.setting()
     layers = models.subject(kind.name).layers(BLOCK)
     skipping = SkipLayerGuidanceDiT.execute(patcher, SCALE, 0.0, 1.0, **layers)[0]

@@ -128,7 +128,7 @@ def test_constant_predictions_stay_finite():
 
 @given(seeds, st.floats(0.01, 20), st.floats(0.5, 8))
 def test_across_cfg(seed, w, cfg):
-    """What is added is orthogonal to D − D_∅ in each picture, and what is left out lies along it."""
+    """The added term is orthogonal to D − D_∅ in each picture; the part that is left out lies along it."""
     x, u, c, d = pictures(seed, 4)
     base = c + (cfg - 1) * (c - u)
     whole, _ = detail_guidance(x, base, c, d, w)
