@@ -57,7 +57,7 @@ check: host
 	@$(PYTHON) tools/provision_page.py javascript
 	$(HOST_PYTHON) -m ruff format --check .
 	$(HOST_PYTHON) -m ruff check .
-	.host/javascript/node_modules/.bin/prettier --print-width 120 --check "js/*.{js,css}" "tests/javascript/*.js"
+	.host/javascript/node_modules/.bin/prettier --print-width 120 --check "js/**/*.{js,css}" "tests/javascript/*.js"
 	@$(PYTHON) tools/validate.py
 	@mkdir -p .host/check && ln -sfn ../.. .host/check/pack
 	MYPYPATH=.host/check $(HOST_PYTHON) -m mypy -p pack.dit -p pack.methods -p pack.nodes

@@ -1,4 +1,4 @@
-import { wordsIn } from "../../js/languages.js";
+import { languages } from "../../js/languages.js";
 import {
   speak,
   word,
@@ -91,42 +91,9 @@ test("where words are", () => {
   expect(wordsOfReportAtLength({ ...FLUX, covered, plan: "together" })).toContain("where: bear 12 %");
 });
 
-test("all languages have all words", () => {
-  const [english, ...others] = ["en", "zh", "ja"].map(wordsIn);
-  for (const other of others) {
-    const same = Object.keys(english).filter((name) => other[name] === english[name]);
-    expect(same).toEqual([]);
-  }
-});
-
-test("what a calibration found is a setting, or the reason for none", () => {
-  const preset = {
-    fingerprint: "ab12",
-    layer: 0.7,
-    scale: 0.25,
-    start_percent: 0,
-    verdict: "helps",
-    why: "It helps.",
-    options: {},
-    sampling: { steps: "20", cfg: "4" },
-  };
-  expect(wordsOfPreset(preset, FLUX)).toBe("best at cfg 4: block 39, 0.25");
-  expect(wordsOfPreset({ ...preset, start_percent: 0.67 }, FLUX)).toBe("best at cfg 4: block 39, 0.25 from 67 %");
-  expect(wordsOfPreset({ ...preset, verdict: "keeps the layout" }, FLUX)).toBe(
-    "not judged: layout kept up to block 39, 0.25 (cfg 4)",
-  );
-  expect(wordsOfPreset({ ...preset, scale: 0, verdict: "does not help" }, FLUX)).toBe("calibrated: does not help");
-  expect(wordsOfPresetAtLength(preset, FLUX)).toBe("It helps.\nSampled: steps 20, cfg 4.");
-  expect(wordsOfPresetAtLength({ ...preset, options: { every: "3" } }, FLUX)).toContain(
-    "\nWith the options every 3: plug in the same",
-  );
-  const foreign = { ...preset, fingerprint: "cd34" };
-  expect(wordsOfPreset(foreign, FLUX)).toBe("a preset is of another model");
-  expect(wordsOfPresetAtLength(foreign, FLUX)).toContain("weights cd34, this model's are ab12");
-});
-
-test("on the negative's path there is no strength, but a share that is kept", () => {
-  const report = { ...FLUX, plan: "in place", relative_strength: 0, kept_of_negative: 0.875 };
-  expect(wordsOfReport(report)).toMatch(/^in the negative, 88 % kept · /);
-  expect(wordsOfReportAtLength(report)).not.toContain("strength");
+test.each(Object.keys(languages))("%s has every word", (locale) => {
+  const { en } = languages;
+  const lacking = (all, some) => Object.keys(all).filter((name) => !(name in some));
+  expect(lacking(en, languages[locale])).toEqual([]);
+  expect(lacking(languages[locale], en)).toEqual([]);
 });
