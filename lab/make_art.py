@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 import paths  # noqa: F401  first: the others are found by it
 from comfy_server import Server
+from make_workflows import WORKFLOWS, file_of
 from PIL import Image
 from reference_graphs import on_the_reference_model
 
@@ -23,7 +24,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKFLOWS = ROOT / "workflows"
 
 GROUND, INK, FAINT = "#1b1b1f", "#f2f2f2", "#9a9aa2"
 WARM, STRONG = "#e69f00", "#60a5fa"  # as in js/detail_guidance.css
@@ -33,25 +33,26 @@ CHANNELS = [0.12, 0.2, 0.09, 0.16, 0.85, 0.13, 0.22, 0.1, 0.17]
 
 SCALE = (0.25,)
 SPLIT, GRID = (0.0, 0.5), (0.0, 0.25, 0.5, 1.0)  # without and with in one picture; a calibration's
-# workflow → title, what the model of objects draws, the title of the node whose picture is shown
+# workflow → what the model of objects draws, the title of the node whose picture is shown
 OBJECTS = {
-    "words": ("Words", "apple on grass 1", "Where the word is"),
-    "transfer_mask": ("Transfer a mask", "apple on rock", "How alike"),
-    "follow_mask": ("Follow a mask", "fox on grass 1", "How alike"),
-    "parts": ("Parts of pictures", "fox on grass 1", "Parts"),
+    "words": ("apple on grass 1", "Where the word is"),
+    "transfer_mask": ("apple on rock", "How alike"),
+    "follow_mask": ("fox on grass 1", "How alike"),
+    "parts": ("fox on grass 1", "Parts"),
 }
-THUMBNAILS = {  # workflow → title, what the small model draws, at which scales
-    "sd3_medium": ("SD3 Medium", "wood planks", SCALE),
-    "sd3.5_large": ("SD3.5 Large", "rock", SCALE),
-    "sd3.5_medium": ("SD3.5 Medium", "grass 1", SCALE),
-    "flux_dev": ("FLUX.1 dev", "lava 2", SCALE),
-    "flux_dedistilled": ("Flux, de-distilled", "water 1", SCALE),
-    "ksampler": ("KSampler", "marble 1", SCALE),
-    "side_by_side": ("Side by side", "brick wall", SPLIT),
-    "probe": ("Probe", "lava 1", SCALE),
-    "calibrate": ("Calibrate", "cinder blocks", GRID),
-    "detailer": ("Detailer", "metal grill 1", SCALE),
-    "few_steps": ("Few steps", "ceiling tiles", SCALE),
+THUMBNAILS = {  # workflow → what the small model draws, at which scales
+    "side_by_side": ("brick wall", SPLIT),
+    "ksampler": ("marble 1", SCALE),
+    "calibrate": ("cinder blocks", GRID),
+    "detailer": ("metal grill 1", SCALE),
+    "app": ("brick wall", SPLIT),
+    "flux_dev": ("lava 2", SCALE),
+    "flux2_klein": ("water 1", SCALE),
+    "chroma": ("wood planks", SCALE),
+    "z_image": ("grass 1", SCALE),
+    "qwen_image": ("rock", SCALE),
+    "wan": ("ceiling tiles", SCALE),
+    "probe": ("lava 1", SCALE),
 }
 
 
@@ -90,8 +91,9 @@ def banner(file: Path) -> None:
     plt.close(figure)
 
 
-def thumbnail(title: str, prompt: str, pictures: list[Image.Image], file: Path) -> None:
-    """The title is at the bottom: the page lays words of its own over the upper left corner."""
+def thumbnail(name: str, prompt: str, pictures: list[Image.Image]) -> None:
+    """Of a workflow, beside it. The title is at the bottom: the page lays words of its own over the upper left
+    corner."""
     figure = _figure(512, 512)
     halves = len(pictures) == 2  # of one picture
     around = {"left": 0, "right": 1, "bottom": 0.22, "top": 1, "wspace": 0.01, "hspace": 0.01}
@@ -100,10 +102,11 @@ def thumbnail(title: str, prompt: str, pictures: list[Image.Image], file: Path) 
         left, right = (64 * number, 64 * (number + 1)) if halves else (0, 128)
         axes.imshow(pictures[number].crop((left, 0, right, 100)), aspect="auto")
         axes.axis("off")
+    _, title = WORKFLOWS[name].title.split(" ", maxsplit=1)
     figure.text(0.04, 0.14, title, color=INK, fontsize=25, weight="bold", va="center")
     note = f"“{prompt}”, drawn by this pack's small test model"
     figure.text(0.04, 0.05, note, color=FAINT, fontsize=12, va="center")
-    figure.savefig(file, pil_kwargs={"quality": 85})
+    figure.savefig(file_of(name).with_suffix(".jpg"), pil_kwargs={"quality": 85})
     plt.close(figure)
 
 
@@ -144,8 +147,8 @@ async def drawn_by_workflows() -> dict[str, Image.Image]:
     """What the workflows of OBJECTS show, of 256 pixels."""
     pictures = {}
     async with Server() as server:
-        for name, (_, prompt, node) in OBJECTS.items():
-            graph = json.loads((WORKFLOWS / f"detail_guidance_{name}.json").read_text())
+        for name, (prompt, node) in OBJECTS.items():
+            graph = json.loads(file_of(name).read_text())
             asked = await server.api_format(graph)
             asked = on_the_reference_model(asked, prompt, steps=20, smaller=4, objects=True)
             if name == "follow_mask":
@@ -159,12 +162,11 @@ async def drawn_by_workflows() -> dict[str, Image.Image]:
 async def main() -> None:
     icon(ROOT / "docs/icon.png")
     banner(ROOT / "docs/banner.png")
-    pictures = await drawn([(prompt, scale) for _, prompt, scales in THUMBNAILS.values() for scale in scales])
-    for name, (title, prompt, scales) in THUMBNAILS.items():
-        shown = [pictures[prompt, scale] for scale in scales]
-        thumbnail(title, prompt, shown, WORKFLOWS / f"detail_guidance_{name}.jpg")
+    pictures = await drawn([(prompt, scale) for prompt, scales in THUMBNAILS.values() for scale in scales])
+    for name, (prompt, scales) in THUMBNAILS.items():
+        thumbnail(name, prompt, [pictures[prompt, scale] for scale in scales])
     for name, picture in (await drawn_by_workflows()).items():
-        thumbnail(*OBJECTS[name][:2], [picture], WORKFLOWS / f"detail_guidance_{name}.jpg")
+        thumbnail(name, OBJECTS[name][0], [picture])
 
 
 if __name__ == "__main__":

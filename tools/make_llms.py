@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from comfy_server import Server
+from graph import Definitions
 from make_locale import NODES
-from make_workflows import Definitions
 
 FILE = Path(__file__).resolve().parent.parent / "docs/llms.txt"
 

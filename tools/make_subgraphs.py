@@ -14,7 +14,8 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from comfy_server import Server
-from make_workflows import BEAR, COLUMN, SAMPLING, WIDGETS, Definitions, Graph, Node, Output
+from graph import COLUMN, WIDGETS, Definitions, Graph, Node, Output
+from make_workflows import BEAR, SAMPLING
 
 FOLDER = Path(__file__).resolve().parent.parent / "subgraphs"
 INPUTS, OUTPUTS = -10, -20  # the page's own ids for the two ends of a subgraph

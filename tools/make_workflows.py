@@ -1,4 +1,4 @@
-"""Writes workflows/*.json, the graphs that users drag onto the page, from the short descriptions below.
+"""Writes workflows/*.json, the graphs that the page offers as templates, from the short descriptions below.
 
     .host/venv/bin/python tools/make_workflows.py
 
@@ -8,182 +8,80 @@ Which inputs a node has, and in which order, comes from the host itself, so a gr
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 from comfy_server import Server
+from graph import Definitions, Graph, Node, Output
 
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-COLUMN = 400
-# Room for what nodes show below their widgets after a run, on both pages, in Nodes 2.0 too; a text may be longer: what
-# shows one is the last of its column.
-SHOWN = {
-    "DetailGuider": 160,
-    "DetailGuidance": 160,
-    "PreviewAny": 250,
-    "PreviewImage": 360,
-    "MaskPreview": 360,
-    "SaveImage": 360,
-    "LoadVideo": 260,
-    "DetailCompare": 360,
-}
-Definitions = dict[str, Any]  # the host's /object_info
-
 HUGGING_FACE = "https://huggingface.co"
-SD35 = f"{HUGGING_FACE}/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main"
-TEXT_ENCODERS = f"{HUGGING_FACE}/comfyanonymous/flux_text_encoders/resolve/main"
-
-
-@dataclass
-class Node:
-    """A node of the graph as the page saves it."""
-
-    saved: dict[str, Any]
-    outputs: list[str]
-
-    def out(self, name: str) -> tuple["Node", int]:
-        return self, self.outputs.index(name)
-
-
-@dataclass
-class Graph:
-    """Nodes in columns, from left to right and from top to bottom."""
-
-    definitions: Definitions
-    nodes: list[Node] = field(default_factory=list)
-    links: list[list[Any]] = field(default_factory=list)
-    groups: list[dict[str, Any]] = field(default_factory=list)
-    bottom: dict[int, int] = field(default_factory=dict)
-
-    def node(
-        self, kind: str, column: int, models: dict[str, str] | None = None, title: str | None = None, **inputs: Any
-    ) -> Node:
-        """A node of the host; `inputs` are other nodes' outputs or widgets' values. Widgets not given keep their
-        defaults. `models`: folder/file → where to get it. `title`: where the kind's own does not say what it is for."""
-        definition = self.definitions[kind]
-        declared = {**definition["input"].get("required", {}), **definition["input"].get("optional", {})}
-        unknown = inputs.keys() - declared.keys()
-        if unknown:
-            raise ValueError(f"{kind} has no input {', '.join(sorted(unknown))}.")
-        number = len(self.nodes) + 1
-        sockets, values = [], []
-        for name in (name for group in definition["input_order"].values() for name in group if name in declared):
-            of_type, *settings = declared[name]
-            options = settings[0] if settings else {}
-            socket = {"name": name, "type": of_type, "link": None}
-            is_widget = isinstance(of_type, list) or of_type in WIDGETS
-            linked = isinstance(inputs.get(name), tuple)
-            if is_widget:
-                first = of_type[0] if isinstance(of_type, list) and of_type else (options.get("options") or [None])[0]
-                usual = options.get("default", first)
-                values.append(usual if linked else inputs.get(name, usual))
-                if options.get("control_after_generate"):
-                    values.append("fixed")
-                if not linked:
-                    continue
-                socket["widget"] = {"name": name}
-            if linked:
-                source, slot = inputs[name]
-                socket["link"] = len(self.links) + 1
-                output = source.saved["outputs"][slot]
-                self.links.append([socket["link"], source.saved["id"], slot, number, len(sockets), output["type"]])
-                output["links"].append(socket["link"])
-            sockets.append(socket)
-        names = definition["output_name"]
-        outputs = [
-            {"name": name, "type": kind_, "links": []} for name, kind_ in zip(names, definition["output"], strict=True)
-        ]
-        properties: dict[str, Any] = {"Node name for S&R": kind}
-        if models:
-            properties["models"] = [
-                {"name": Path(path).name, "url": url, "directory": str(Path(path).parent)}
-                for path, url in models.items()
-            ]
-        text = any(len(kind_) > 1 and kind_[1].get("multiline") for kind_ in declared.values())
-        height = 20 + 22 * max(len(sockets), len(outputs)) + 26 * len(values) + 90 * text + SHOWN.get(kind, 0)
-        saved = {"type": kind, "inputs": sockets, "outputs": outputs, "properties": properties}
-        node = Node(saved | ({"title": title} if title else {}), names)
-        return self._placed(node, column, height, values)
-
-    def note(self, column: int, text: str) -> Node:
-        lines = sum(1 + len(line) // 48 for line in text.splitlines())
-        node = Node({"type": "MarkdownNote", "inputs": [], "outputs": [], "properties": {}}, [])
-        return self._placed(node, column, 50 + 19 * lines, [text])
-
-    def group(self, title: str, *nodes: Node) -> None:
-        left, top = (min(node.saved["pos"][axis] for node in nodes) for axis in (0, 1))
-        right, bottom = (max(node.saved["pos"][axis] + node.saved["size"][axis] for node in nodes) for axis in (0, 1))
-        bounding = [left - 15, top - 75, right - left + 30, bottom - top + 105]
-        self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": bounding, "color": "#3f789e"})
-
-    def _placed(self, node: Node, column: int, height: int, values: list[Any]) -> Node:
-        top = self.bottom.get(column, 100)
-        self.bottom[column] = top + height + 125
-        number = len(self.nodes)
-        place = {"pos": [column * COLUMN, top], "size": [COLUMN - 60, height], "flags": {}, "order": number, "mode": 0}
-        node.saved = {"id": number + 1, **place, **node.saved, "widgets_values": values}
-        self.nodes.append(node)
-        return node
-
-    def saved(self, name: str) -> dict[str, Any]:
-        return {
-            "id": str(uuid5(NAMESPACE_URL, name)),
-            "revision": 0,
-            "last_node_id": len(self.nodes),
-            "last_link_id": len(self.links),
-            "nodes": [node.saved for node in self.nodes],
-            "links": self.links,
-            "groups": self.groups,
-            "config": {},
-            "extra": {},
-            "version": 0.4,
-        }
-
+COMFY = f"{HUGGING_FACE}/Comfy-Org"
+SD35_MEDIUM = f"{COMFY}/stable-diffusion-3.5-fp8/resolve/main/sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
+CLIP_L, T5, T5_FP8 = (
+    f"{HUGGING_FACE}/comfyanonymous/flux_text_encoders/resolve/main/{name}.safetensors"
+    for name in ("clip_l", "t5xxl_fp16", "t5xxl_fp8_e4m3fn_scaled")
+)
+QWEN_3 = f"{COMFY}/z_image_turbo/resolve/main/split_files/text_encoders/qwen_3_4b.safetensors"
+FLUX_VAE = f"{COMFY}/z_image_turbo/resolve/main/split_files/vae/ae.safetensors"
 
 PROMPT = "a close-up photograph of an old oak's bark with moss and lichen, morning light, sharp focus"
+BEAR = "a photograph of a brown bear in a meadow, facing the camera"
+FILM = "a brown bear walks through a meadow towards the camera, morning light"
 NOT_MEASURED = (
     "Nobody has settled the best `dg_scale` and layer for this model. Start here, look at the picture and at "
     "**strength** on the node's panel, and raise `dg_scale` until textures turn inconsistent; then go back a little. "
-    "Or measure them on your model: template *detail_guidance_calibrate*."
+    "Or measure them on your model: template *Find your setting*."
 )
-SD35_MEDIUM = "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
 SAMPLING: dict[str, Any] = {"seed": 0, "steps": 28, "cfg": 4.5, "sampler_name": "euler", "scheduler": "sgm_uniform"}
-Output = tuple[Node, int]
 Loaded = tuple[Output, Output, Output]  # model, text encoder, autoencoder
 
 
-def checkpoint(graph: Graph, file: str, url: str) -> Loaded:
+def checkpoint(graph: Graph, url: str = SD35_MEDIUM) -> Loaded:
+    file = Path(url).name
     loader = graph.node("CheckpointLoaderSimple", 0, {f"checkpoints/{file}": url}, ckpt_name=file)
     graph.group("Model", loader)
     return loader.out("MODEL"), loader.out("CLIP"), loader.out("VAE")
 
 
-def flux(graph: Graph, file: str, url: str) -> Loaded:
-    encoders = {f"text_encoders/{name}": f"{TEXT_ENCODERS}/{name}" for name in ("clip_l.safetensors", T5)}
-    ae = f"{HUGGING_FACE}/black-forest-labs/FLUX.1-dev/resolve/main/ae.safetensors"
-    model = graph.node("UNETLoader", 0, {f"diffusion_models/{file}": url}, unet_name=file)
-    text = graph.node("DualCLIPLoader", 0, encoders, clip_name1="clip_l.safetensors", clip_name2=T5, type="flux")
-    pixels = graph.node("VAELoader", 0, {"vae/ae.safetensors": ae}, vae_name="ae.safetensors")
-    graph.group("Model", model, text, pixels)
-    return model.out("MODEL"), text.out("CLIP"), pixels.out("VAE")
+def files(
+    graph: Graph,
+    model: str,
+    encoders: tuple[str, ...],
+    type: str,
+    vae: str,
+    shift: tuple[str, float] | None = None,
+    tokens: int | None = None,
+) -> Loaded:
+    """A model in files of their own, by their addresses. `shift`: a node that shifts noise levels, and how far;
+    `tokens`: to how many prompts are filled up."""
+    of = {"diffusion_models": [model], "text_encoders": encoders, "vae": [vae]}
+    where = {folder: {f"{folder}/{Path(url).name}": url for url in urls} for folder, urls in of.items()}
+    network = graph.node("UNETLoader", 0, where["diffusion_models"], unet_name=Path(model).name)
+    names = [Path(url).name for url in encoders]
+    kind, inputs = (
+        ("CLIPLoader", ["clip_name"]) if len(names) == 1 else ("DualCLIPLoader", ["clip_name1", "clip_name2"])
+    )
+    text = graph.node(kind, 0, where["text_encoders"], **dict(zip(inputs, names, strict=True)), type=type)
+    pixels = graph.node("VAELoader", 0, where["vae"], vae_name=Path(vae).name)
+    loaded = [network, text, pixels]
+    if shift:
+        network = graph.node(shift[0], 0, model=network.out("MODEL"), shift=shift[1])
+        loaded.append(network)
+    if tokens is not None:
+        text = graph.node("T5TokenizerOptions", 0, clip=text.out("CLIP"), min_padding=tokens, min_length=tokens)
+        loaded.append(text)
+    graph.group("Model", *loaded)
+    return network.out("MODEL"), text.out("CLIP"), pixels.out("VAE")
 
 
-T5 = "t5xxl_fp16.safetensors"
-
-
-def prompts(graph: Graph, clip: tuple[Node, int], positive: str, negative: str | None) -> list[tuple[Node, int]]:
+def prompts(graph: Graph, clip: Output, positive: str, negative: str | None) -> list[Output]:
     texts = {"Prompt": positive} | ({} if negative is None else {"Negative prompt": negative})
     nodes = [graph.node("CLIPTextEncode", 1, title=title, clip=clip, text=text) for title, text in texts.items()]
     graph.group("Prompt", *nodes)
     return [node.out("CONDITIONING") for node in nodes]
-
-
-def sd35_medium(graph: Graph) -> Loaded:
-    return checkpoint(graph, SD35_MEDIUM, f"{SD35}/{SD35_MEDIUM}")
 
 
 @dataclass(frozen=True)
@@ -203,6 +101,7 @@ class Workflow:
     """A workflow by its difference from the one of SD3.5 Medium.
 
     Attributes:
+        title: its file's name, by which the page offers it, in the titles' order.
         note: the text beside the model.
         add: puts the rest onto the base.
         load: puts the model's loaders there.
@@ -210,9 +109,10 @@ class Workflow:
         negative: None where there is none.
     """
 
+    title: str
     note: str
     add: Callable[[Base], None]
-    load: Callable[[Graph], Loaded] = sd35_medium
+    load: Callable[[Graph], Loaded] = checkpoint
     prompt: str | None = PROMPT
     negative: str | None = ""
 
@@ -226,8 +126,8 @@ class Workflow:
         return graph
 
 
-def size(graph: Graph, column: int = 1, title: str = "Size", **others: Any) -> tuple[Node, int]:
-    latent = graph.node("EmptySD3LatentImage", column, width=1024, height=1024, **others)
+def size(graph: Graph, title: str = "Size", pixels: int = 1024, **others: Any) -> Output:
+    latent = graph.node("EmptySD3LatentImage", 1, width=pixels, height=pixels, **others)
     graph.group(title, latent)
     return latent.out("LATENT")
 
@@ -252,44 +152,67 @@ def compared(graph: Graph, column: int, images: Output, reference: Output, label
     graph.group(f"{labels[0].capitalize()} and {labels[1]}: move the pointer over it", beside)
 
 
-def picture(graph: Graph, column: int, samples: tuple[Node, int], vae: tuple[Node, int], prefix: str) -> list[Node]:
+def picture(graph: Graph, column: int, samples: Output, vae: Output, prefix: str) -> list[Node]:
     decoded = graph.node("VAEDecode", column, samples=samples, vae=vae)
     return [decoded, graph.node("SaveImage", column, images=decoded.out("IMAGE"), filename_prefix=prefix)]
 
 
-def custom_sampling(graph: Graph, guider: Node, latent: Any, steps: int, scheduler: str, model: Any) -> Node:
-    """The nodes around SamplerCustomAdvanced."""
+def guider(base: Base, latent: Output, cfg: float, sigmas: tuple[str, dict[str, Any]]) -> None:
+    """The guider with SamplerCustomAdvanced. `sigmas`: the node that gives them, and its inputs."""
+    graph, scheduler = base.graph, sigmas[0]
+    conditions = {"positive": base.positive} | ({"negative": base.negative} if base.negative else {})
+    detail = graph.node("DetailGuider", 2, model=base.model, **conditions, cfg=cfg)
+    graph.group("Detail Guidance", detail)
+    of_model = {"model": base.model} if scheduler == "BasicScheduler" else {}
     noise = graph.node("RandomNoise", 3, noise_seed=0)
     chosen = graph.node("KSamplerSelect", 3, sampler_name="euler")
-    sigmas = graph.node("BasicScheduler", 3, model=model, scheduler=scheduler, steps=steps)
-    parts = {"noise": noise.out("NOISE"), "sampler": chosen.out("SAMPLER"), "sigmas": sigmas.out("SIGMAS")}
-    sampler = graph.node("SamplerCustomAdvanced", 3, guider=guider.out("GUIDER"), latent_image=latent, **parts)
-    graph.group("Sampling", noise, chosen, sigmas, sampler)
-    return sampler
-
-
-def guider(base: Base, cfg: float, steps: int, scheduler: str, guidance: float | None = None) -> None:
-    """The guider with SamplerCustomAdvanced. `guidance`: Flux's embedded one, in place of a negative prompt."""
-    graph, model, positive = base.graph, base.model, base.positive
-    if guidance is not None:
-        embedded = graph.node("FluxGuidance", 1, conditioning=positive, guidance=guidance)
-        graph.group("The model's own guidance", embedded)
-        positive = embedded.out("CONDITIONING")
-    latent = size(graph)
-    conditions = {"positive": positive} | ({"negative": base.negative} if base.negative else {})
-    detail = graph.node("DetailGuider", 2, model=model, **conditions, cfg=cfg)
-    graph.group("Detail Guidance", detail)
-    sampler = custom_sampling(graph, detail, latent, steps, scheduler, model)
+    levels = graph.node(scheduler, 3, **of_model, **sigmas[1])
+    parts = {"noise": noise.out("NOISE"), "sampler": chosen.out("SAMPLER"), "sigmas": levels.out("SIGMAS")}
+    sampler = graph.node("SamplerCustomAdvanced", 3, guider=detail.out("GUIDER"), latent_image=latent, **parts)
+    graph.group("Sampling", noise, chosen, levels, sampler)
     graph.group("Picture", *picture(graph, 4, sampler.out("output"), base.vae, "detail_guidance"))
 
 
-def ksampler(base: Base) -> None:
+def flux_dev(base: Base) -> None:
+    embedded = base.graph.node("FluxGuidance", 1, conditioning=base.positive, guidance=3.5)
+    base.graph.group("The model's own guidance", embedded)
+    base = replace(base, positive=embedded.out("CONDITIONING"))
+    guider(base, size(base.graph), 1.0, ("BasicScheduler", {"scheduler": "simple", "steps": 20}))
+
+
+def chroma(base: Base) -> None:
+    guider(base, size(base.graph), 3.5, ("BasicScheduler", {"scheduler": "beta", "steps": 26}))
+
+
+def flux2_klein(base: Base) -> None:
+    latent = base.graph.node("EmptyFlux2LatentImage", 1, width=1024, height=1024)
+    base.graph.group("Size", latent)
+    guider(base, latent.out("LATENT"), 5.0, ("Flux2Scheduler", {"steps": 20, "width": 1024, "height": 1024}))
+
+
+def ksampler(base: Base, sampling: dict[str, Any] = SAMPLING, pixels: int = 1024) -> None:
     graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
-    inputs = {"positive": positive, "negative": negative, "latent_image": size(graph)}
+    inputs = {"positive": positive, "negative": negative, "latent_image": size(graph, pixels=pixels)}
     detail = graph.node("DetailGuidance", 2, model=model)
     graph.group("Detail Guidance", detail)
-    sampler = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **SAMPLING)
+    sampler = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **sampling)
     graph.group("Picture", sampler, *picture(graph, 3, sampler.out("LATENT"), vae, "detail_guidance"))
+
+
+def wan(base: Base) -> None:
+    graph, vae = base.graph, base.vae
+    latent = graph.node("Wan22ImageToVideoLatent", 1, vae=vae, width=1280, height=704, length=121)
+    graph.group("Size and number of frames", latent)
+    inputs = {"positive": base.positive, "negative": base.negative, "latent_image": latent.out("LATENT")}
+    detail = graph.node("DetailGuidance", 2, model=base.model)
+    graph.group("Detail Guidance", detail)
+    sampling = SAMPLING | {"steps": 20, "cfg": 5.0, "sampler_name": "uni_pc", "scheduler": "simple"}
+    sampler = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **sampling)
+    frames = graph.node("VAEDecode", 3, samples=sampler.out("LATENT"), vae=vae)
+    video = graph.node("CreateVideo", 3, images=frames.out("IMAGE"), fps=24.0)
+    saved = graph.node("SaveVideo", 4, video=video.out("VIDEO"), filename_prefix="video/detail_guidance")
+    graph.group("Sampling", sampler, frames, video)
+    graph.group("Video", saved)
 
 
 def probe(base: Base) -> None:
@@ -373,25 +296,48 @@ def detailer(base: Base) -> None:
     compared(graph, 6, back.out("IMAGE"), whole.out("IMAGE"), ("before", "after"))
 
 
-def comparison(base: Base) -> None:
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures that differ in Detail Guidance alone: nodes that decode and save them, and what was shared."""
+
+    without: list[Node]
+    guided: list[Node]
+    detail: Node
+    seed: Node
+
+
+def without_and_with(base: Base) -> Pair:
     graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
-    inputs = {"positive": positive, "negative": negative, "latent_image": size(graph), **shared(graph)}
-    without = graph.node("KSampler", 2, model=model, **inputs)
-    plain = picture(graph, 2, without.out("LATENT"), vae, "without")
-    graph.group("Without", without, *plain)
+    numbers = shared(graph)
+    inputs = {"positive": positive, "negative": negative, "latent_image": size(graph), **numbers}
+    plain = graph.node("KSampler", 2, model=model, **inputs)
+    without = picture(graph, 2, plain.out("LATENT"), vae, "without")
+    graph.group("Without", plain, *without)
     detail = graph.node("DetailGuidance", 3, model=model)
     with_it = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs)
     told = graph.node("DetailGuidanceReport", 3, latent=with_it.out("LATENT"))
     guided = picture(graph, 3, told.out("LATENT"), vae, "with")
     report = graph.node("PreviewAny", 3, source=told.out("report"))
     graph.group("With Detail Guidance", detail, with_it, told, *guided, report)
-    compared(graph, 4, guided[0].out("IMAGE"), plain[0].out("IMAGE"), ("without", "with"))
-    metrics = graph.node("DetailMetrics", 4, images=guided[0].out("IMAGE"), reference=plain[0].out("IMAGE"))
+    return Pair(without, guided, detail, numbers["seed"][0])
+
+
+def comparison(base: Base) -> None:
+    graph, pair = base.graph, without_and_with(base)
+    images, reference = pair.guided[0].out("IMAGE"), pair.without[0].out("IMAGE")
+    compared(graph, 4, images, reference, ("without", "with"))
+    metrics = graph.node("DetailMetrics", 4, images=images, reference=reference)
     spectrum = graph.node("PreviewImage", 4, images=metrics.out("spectrum"))
     graph.group("What changed", metrics, spectrum, graph.node("PreviewAny", 4, source=metrics.out("table")))
 
 
-BEAR = "a photograph of a brown bear in a meadow, facing the camera"
+def app(base: Base) -> None:
+    pair = without_and_with(base)
+    prompt, _ = base.positive
+    base.graph.app(
+        inputs=[(prompt, "text"), (pair.seed, "value"), (pair.detail, "dg_scale"), (pair.detail, "enabled")],
+        outputs=[pair.without[1], pair.guided[1]],
+    )
 
 
 def rectangle(graph: Graph, column: int, width: int, height: int, place: tuple[int, int, int, int]) -> list[Node]:
@@ -507,72 +453,33 @@ def parts_of_a_picture(base: Base) -> None:
 
 # The base is SD3.5 Medium with a prompt and a negative one; each row says what is otherwise.
 WORKFLOWS = {
-    "sd3_medium": Workflow(
-        note=(f"**Stable Diffusion 3 Medium** with CFG and Detail Guidance.\n\n{NOT_MEASURED}"),
-        add=partial(guider, cfg=5.0, steps=28, scheduler="sgm_uniform"),
-        load=partial(
-            checkpoint,
-            file="sd3_medium_incl_clips_t5xxlfp8.safetensors",
-            url=f"{HUGGING_FACE}/stabilityai/stable-diffusion-3-medium/resolve/main/sd3_medium_incl_clips_t5xxlfp8.safetensors",
-        ),
-    ),
-    "sd3.5_large": Workflow(
-        note=(f"**Stable Diffusion 3.5 Large** with CFG and Detail Guidance.\n\n{NOT_MEASURED}"),
-        add=partial(guider, cfg=4.5, steps=28, scheduler="sgm_uniform"),
-        load=partial(
-            checkpoint, file="sd3.5_large_fp8_scaled.safetensors", url=f"{SD35}/sd3.5_large_fp8_scaled.safetensors"
-        ),
-    ),
-    "sd3.5_medium": Workflow(
-        note=(f"**Stable Diffusion 3.5 Medium** with CFG and Detail Guidance.\n\n{NOT_MEASURED}"),
-        add=partial(guider, cfg=4.5, steps=28, scheduler="sgm_uniform"),
-        load=partial(checkpoint, file=SD35_MEDIUM, url=f"{SD35}/{SD35_MEDIUM}"),
-    ),
-    "flux_dev": Workflow(
+    "side_by_side": Workflow(
+        title="01 Start here - without and with",
         note=(
-            "**FLUX.1-dev** has its guidance distilled into it: `cfg` is 1, Detail Guidance works alone, and no "
-            "negative "
-            "prompt is computed."
-            f"\n\n{NOT_MEASURED}"
+            "**The same picture without and with Detail Guidance.**\n\n"
+            "1. Choose your model on the left, write what you want to see, and run.\n"
+            "2. Move the pointer over the picture on the right: left of it *without*, right of it *with*.\n"
+            "3. Move **detail** on the node *Detail Guidance* until you like what you see.\n\n"
+            f"{NOT_MEASURED}"
         ),
-        add=partial(guider, cfg=1.0, steps=20, scheduler="simple", guidance=3.5),
-        load=partial(
-            flux,
-            file="flux1-dev.safetensors",
-            url=f"{HUGGING_FACE}/black-forest-labs/FLUX.1-dev/resolve/main/flux1-dev.safetensors",
-        ),
-        negative=None,
-    ),
-    "flux_dedistilled": Workflow(
-        note=(
-            "**A de-distilled Flux** takes true CFG, and Detail Guidance beside it. The authors' figures for Flux "
-            "are for "
-            "such a model."
-            f"\n\n{NOT_MEASURED}"
-        ),
-        add=partial(guider, cfg=3.5, steps=28, scheduler="simple"),
-        load=partial(
-            flux,
-            file="consolidated_s6700.safetensors",
-            url=f"{HUGGING_FACE}/nyanko7/flux-dev-de-distill/resolve/main/consolidated_s6700.safetensors",
-        ),
+        add=comparison,
     ),
     "ksampler": Workflow(
-        note=f"**Detail Guidance** goes between the model and a sampler of ComfyUI's own.\n\n{NOT_MEASURED}",
+        title="02 In your own graph - KSampler",
+        note=(
+            "**Detail Guidance** goes between the model and a sampler of ComfyUI's own. For another model change the "
+            "loader and these numbers:\n\n"
+            "- SD3.5 Medium, SD3.5 Large: cfg 4.5, 28 steps, sgm_uniform\n"
+            "- SD3 Medium: cfg 5, 28 steps, sgm_uniform\n"
+            "- a de-distilled Flux: cfg 3.5, 28 steps, simple\n"
+            "- FLUX.1-schnell and others of few steps: cfg 1, 4 steps, simple. They have little room for guidance: "
+            "expect a small effect, and destroyed pictures sooner.\n\n"
+            f"{NOT_MEASURED}"
+        ),
         add=ksampler,
     ),
-    "side_by_side": Workflow(
-        note=f"The same seed without and with Detail Guidance, side by side.\n\n{NOT_MEASURED}", add=comparison
-    ),
-    "probe": Workflow(
-        note=(
-            "**Massive Activation Probe** samples a few steps and says which channels are massive at which blocks. Its "
-            "profile fixes them for Detail Guidance. Saved, it is found again by *Load Massive Activation Profile*, so "
-            f"that the probe need not run each time.\n\n{NOT_MEASURED}"
-        ),
-        add=probe,
-    ),
     "calibrate": Workflow(
+        title="03 Find your setting",
         note=(
             "**Detail Guidance Calibrate** samples your model at every layer and scale and shows them side by side: "
             "here 2 "
@@ -586,18 +493,8 @@ WORKFLOWS = {
         ),
         add=calibrate,
     ),
-    "detailer": Workflow(
-        note=(
-            "A part of the picture is cut out, enlarged, sampled again with **Detail Guidance** and put back. "
-            "Detailers of "
-            "other packs that take a model, Impact Pack's among them, work alike: give theirs the model from *Detail "
-            "Guidance*. `start_percent` and `end_percent` are of the whole schedule, of which a denoise of 0.4 runs "
-            "the "
-            f"last part.\n\nNothing was measured on detailers. {NOT_MEASURED}"
-        ),
-        add=detailer,
-    ),
     "words": Workflow(
+        title="04 More detail on a word",
         note=(
             "More detail on the bear, not on the meadow, by typing *bear*. While the picture is sampled, **Detail "
             "Guidance** reads where the model's own attention has the word, and adds detail there; its panel shows "
@@ -608,7 +505,148 @@ WORKFLOWS = {
         add=words,
         prompt=None,
     ),
+    "detailer": Workflow(
+        title="05 More detail in a part - detailer",
+        note=(
+            "A part of the picture is cut out, enlarged, sampled again with **Detail Guidance** and put back. "
+            "Detailers of "
+            "other packs that take a model, Impact Pack's among them, work alike: give theirs the model from *Detail "
+            "Guidance*. `start_percent` and `end_percent` are of the whole schedule, of which a denoise of 0.4 runs "
+            "the "
+            f"last part.\n\nNothing was measured on detailers. {NOT_MEASURED}"
+        ),
+        add=detailer,
+    ),
+    "app": Workflow(
+        title="06 As an app",
+        note=(
+            "The same picture without and with Detail Guidance, as an app: a prompt, a seed, the strength, and two "
+            f"pictures. Pages without apps show this graph.\n\n{NOT_MEASURED}"
+        ),
+        add=app,
+    ),
+    "flux_dev": Workflow(
+        title="11 FLUX.1 dev",
+        note=(
+            "**FLUX.1-dev** has its guidance distilled into it: `cfg` is 1, Detail Guidance works alone, and no "
+            f"negative prompt is computed.\n\n{NOT_MEASURED}"
+        ),
+        add=flux_dev,
+        load=partial(
+            files,
+            model=f"{HUGGING_FACE}/black-forest-labs/FLUX.1-dev/resolve/main/flux1-dev.safetensors",
+            encoders=(CLIP_L, T5),
+            type="flux",
+            vae=FLUX_VAE,
+        ),
+        negative=None,
+    ),
+    "flux2_klein": Workflow(
+        title="12 FLUX.2 Klein",
+        note=(
+            "**FLUX.2 Klein 4B (base)** with CFG. The distilled one (`flux-2-klein-4b`) takes `cfg` 1 and 4 steps, and "
+            f"no negative prompt: expect a small effect there.\n\n{NOT_MEASURED}"
+        ),
+        add=flux2_klein,
+        load=partial(
+            files,
+            model=f"{COMFY}/flux2-klein/resolve/main/split_files/diffusion_models/flux-2-klein-base-4b.safetensors",
+            encoders=(f"{COMFY}/flux2-klein/resolve/main/split_files/text_encoders/qwen_3_4b.safetensors",),
+            type="flux2",
+            vae=f"{COMFY}/flux2-dev/resolve/main/split_files/vae/flux2-vae.safetensors",
+        ),
+    ),
+    "chroma": Workflow(
+        title="13 Chroma",
+        note=f"**Chroma1-HD** with CFG.\n\n{NOT_MEASURED}",
+        add=chroma,
+        load=partial(
+            files,
+            model=f"{COMFY}/Chroma1-HD_repackaged/resolve/main/split_files/diffusion_models/Chroma1-HD-fp8mixed.safetensors",
+            encoders=(T5_FP8,),
+            type="chroma",
+            vae=FLUX_VAE,
+            shift=("ModelSamplingAuraFlow", 1.0),
+            tokens=0,
+        ),
+        negative="blurry, low quality, unfinished sketch, greyscale",
+    ),
+    "z_image": Workflow(
+        title="14 Z-Image",
+        note=(
+            "**Z-Image** with CFG. Z-Image Turbo (`z_image_turbo_bf16`) takes `cfg` 1 and 8 steps: expect a small "
+            f"effect there.\n\n{NOT_MEASURED}"
+        ),
+        add=partial(
+            ksampler,
+            sampling=SAMPLING | {"steps": 25, "cfg": 4.0, "sampler_name": "res_multistep", "scheduler": "simple"},
+        ),
+        load=partial(
+            files,
+            model=f"{COMFY}/z_image/resolve/main/split_files/diffusion_models/z_image_bf16.safetensors",
+            encoders=(QWEN_3,),
+            type="lumina2",
+            vae=FLUX_VAE,
+            shift=("ModelSamplingAuraFlow", 3.0),
+        ),
+    ),
+    "qwen_image": Workflow(
+        title="15 Qwen-Image",
+        note=f"**Qwen-Image** with CFG.\n\n{NOT_MEASURED}",
+        add=partial(ksampler, sampling=SAMPLING | {"steps": 20, "cfg": 4.0, "scheduler": "simple"}, pixels=1328),
+        load=partial(
+            files,
+            model=f"{COMFY}/Qwen-Image_ComfyUI/resolve/main/split_files/diffusion_models/qwen_image_fp8_e4m3fn.safetensors",
+            encoders=(
+                f"{COMFY}/Qwen-Image_ComfyUI/resolve/main/split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors",
+            ),
+            type="qwen_image",
+            vae=f"{COMFY}/Qwen-Image_ComfyUI/resolve/main/split_files/vae/qwen_image_vae.safetensors",
+            shift=("ModelSamplingAuraFlow", 3.1),
+        ),
+    ),
+    "wan": Workflow(
+        title="16 Wan 2.2 - video",
+        note=(
+            "**Wan 2.2 5B**, from text to video. For a video that begins with a picture connect one to **start_image**."
+            f"\n\n{NOT_MEASURED}"
+        ),
+        add=wan,
+        load=partial(
+            files,
+            model=f"{COMFY}/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files/diffusion_models/wan2.2_ti2v_5B_fp16.safetensors",
+            encoders=(
+                f"{COMFY}/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+            ),
+            type="wan",
+            vae=f"{COMFY}/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files/vae/wan2.2_vae.safetensors",
+            shift=("ModelSamplingSD3", 8.0),
+        ),
+        prompt=FILM,
+        negative="blurry, overexposed, still picture, subtitles",
+    ),
+    "probe": Workflow(
+        title="21 Massive activations - probe",
+        note=(
+            "**Massive Activation Probe** samples a few steps and says which channels are massive at which blocks. Its "
+            "profile fixes them for Detail Guidance. Saved, it is found again by *Load Massive Activation Profile*, so "
+            f"that the probe need not run each time.\n\n{NOT_MEASURED}"
+        ),
+        add=probe,
+    ),
+    "parts": Workflow(
+        title="22 Features - parts of pictures",
+        note=(
+            "**Show DiT Features** divides pictures into parts that the model takes for alike, without words: the same "
+            "part "
+            "has one colour in all of them, and a mask. Two pictures are drawn here; *Load Image* can stand in their "
+            "place."
+        ),
+        add=parts_of_a_picture,
+        prompt=BEAR,
+    ),
     "transfer_mask": Workflow(
+        title="23 Features - a mask in another picture",
         note=(
             "**Match DiT Features** finds a part of one picture in another: here the middle of the one. For pictures "
             "of yours, "
@@ -620,6 +658,7 @@ WORKFLOWS = {
         prompt=BEAR,
     ),
     "follow_mask": Workflow(
+        title="24 Features - follow a mask through a video",
         note=(
             "**Match DiT Features** without a target follows a mask of a video's first frame through the others. "
             "Choose a video, say in the prompt what it shows, and set the place of the part; or paint it: save the "
@@ -630,39 +669,19 @@ WORKFLOWS = {
         prompt=BEAR,
         negative=None,
     ),
-    "parts": Workflow(
-        note=(
-            "**Show DiT Features** divides pictures into parts that the model takes for alike, without words: the same "
-            "part "
-            "has one colour in all of them, and a mask. Two pictures are drawn here; *Load Image* can stand in their "
-            "place."
-        ),
-        add=parts_of_a_picture,
-        prompt=BEAR,
-    ),
-    "few_steps": Workflow(
-        note=(
-            "**FLUX.1-schnell**, distilled to four steps, without CFG. Such models have little room for guidance: "
-            "expect a "
-            "small effect, and destroyed pictures sooner. Nothing was measured on few-step models."
-            f"\n\n{NOT_MEASURED}"
-        ),
-        add=partial(guider, cfg=1.0, steps=4, scheduler="simple"),
-        load=partial(
-            flux,
-            file="flux1-schnell.safetensors",
-            url=f"{HUGGING_FACE}/black-forest-labs/FLUX.1-schnell/resolve/main/flux1-schnell.safetensors",
-        ),
-        negative=None,
-    ),
 }
+
+
+def file_of(name: str) -> Path:
+    """Of a workflow by its name above."""
+    return FOLDER / f"{WORKFLOWS[name].title}.json"
 
 
 def build(definitions: Definitions) -> dict[str, str]:
     """File name → its text."""
-    names = {f"detail_guidance_{name}": workflow for name, workflow in WORKFLOWS.items()}
     return {
-        f"{name}.json": json.dumps(each.build(definitions).saved(name), indent=2) + "\n" for name, each in names.items()
+        file_of(name).name: json.dumps(each.build(definitions).saved(f"detail_guidance_{name}"), indent=2) + "\n"
+        for name, each in WORKFLOWS.items()
     }
 
 

@@ -3,8 +3,9 @@
 import io
 
 import pytest
+from graph import Graph
 from make_subgraphs import BLOCKS
-from make_workflows import SAMPLING, Graph
+from make_workflows import SAMPLING
 from PIL import Image
 
 WITH_AND_WITHOUT, PASS, WORDS = BLOCKS

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from comfy_page import GRAPH, ComfyPage
 from comfy_server import Server
+from make_workflows import file_of
 
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATE = "detail_guidance_side_by_side"
+TEMPLATE = file_of("side_by_side").stem
 
 
 def with_weights(workflow):
@@ -42,7 +43,7 @@ async def test_in_four_actions(browser, base, screenshots, renderer):
     async with Server(base=base, page_settings=settings) as server:
         comfy = await ComfyPage.open(browser, server, ROOT / "demo/screenshots", f"empty_{renderer}")
         await comfy.page.get_by_text("Templates", exact=True).first.click()
-        await comfy.page.get_by_placeholder("Search").last.fill("side by side")
+        await comfy.page.get_by_placeholder("Search").last.fill("start here")
         await comfy.page.get_by_text(TEMPLATE, exact=True).click()
         await comfy.page.wait_for_function(f"() => {GRAPH}.nodes.some(({{ type }}) => type === 'DetailCompare')")
         await comfy.page.wait_for_timeout(500)

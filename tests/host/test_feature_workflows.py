@@ -4,16 +4,14 @@ import asyncio
 import io
 import json
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from comfy_server import Server
+from make_workflows import file_of
 from PIL import Image
 from reference_graphs import on_the_reference_model
-
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 
 
 async def drawn(name, video=None, more={}):
@@ -21,7 +19,7 @@ async def drawn(name, video=None, more={}):
 
     `more`: nodes in API format that are added, by their names.
     """
-    graph = json.loads((WORKFLOWS / f"detail_guidance_{name}.json").read_text())
+    graph = json.loads(file_of(name).read_text())
     async with Server() as server:
         prompt = on_the_reference_model(await server.api_format(graph), "brick wall", steps=4) | more
         if video:
@@ -67,7 +65,7 @@ def test_follow_mask(tmp_path):
         wall[frame, 16:48, 32 + 2 * frame : 64 + 2 * frame, 0] += 0.6
     file = tmp_path / "moving.mp4"
     InputImpl.VideoFromComponents(Types.VideoComponents(images=wall, frame_rate=Fraction(8))).save_to(str(file))
-    graph = json.loads((WORKFLOWS / "detail_guidance_follow_mask.json").read_text())
+    graph = json.loads(file_of("follow_mask").read_text())
     (found,) = [str(node["id"]) for node in graph["nodes"] if node["type"] == "MatchFeatures"]
     last = {
         "all": {"class_type": "MaskToImage", "inputs": {"mask": [found, 1]}},
@@ -85,6 +83,6 @@ def test_follow_mask(tmp_path):
 
 @pytest.mark.parametrize("name", ["words", "transfer_mask", "follow_mask", "parts"])
 def test_what_they_do_is_said(name):
-    graph = json.loads((WORKFLOWS / f"detail_guidance_{name}.json").read_text())
+    graph = json.loads(file_of(name).read_text())
     (note,) = [node for node in graph["nodes"] if node["type"] == "MarkdownNote"]
     assert len(note["widgets_values"][0]) > 100
