@@ -9,18 +9,24 @@ from ..methods.detail_guidance.settings import (
     Batching,
     Direction,
     Options,
-    Path,
-    PerturbationKind,
-    ScaleIs,
     parse_channels,
     without_rounding,
 )
-from .inputs import CATEGORY, DetailGuidanceOptionsType, DetailGuidanceProfile, WordsType, finding_inputs, fraction
+from .inputs import (
+    CATEGORY,
+    DetailGuidanceOptionsType,
+    DetailGuidanceProfile,
+    WordsType,
+    finding_inputs,
+    fraction,
+    often_changed_inputs,
+)
 
 
 class DetailGuidanceOptions(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        often_changed = often_changed_inputs()
         return io.Schema(
             node_id="DetailGuidanceOptions",
             display_name="Detail Guidance Options",
@@ -80,23 +86,8 @@ class DetailGuidanceOptions(io.ComfyNode):
                     "own, less memory. auto: together when memory allows.",
                 ),
                 # Optional, so that prompts that were saved before there was one stay valid.
-                io.Int.Input(
-                    "every",
-                    default=1,
-                    min=1,
-                    max=8,
-                    optional=True,
-                    tooltip="Computes the detail at every so many guided steps and uses the last in between. Raising "
-                    "it is cheaper, and further from the full effect.",
-                ),
-                io.Combo.Input(
-                    "scale_is",
-                    options=list(get_args(ScaleIs)),
-                    default="w",
-                    optional=True,
-                    tooltip="What dg_scale is. w: the paper's factor. strength: the share that the added detail has in "
-                    "the step that the model itself takes, the same at every step and on every model.",
-                ),
+                often_changed["every"],
+                often_changed["scale_is"],
                 fraction(
                     "words_soft",
                     WORDS_SOFT,
@@ -114,14 +105,7 @@ class DetailGuidanceOptions(io.ComfyNode):
                     "the model itself shows while it samples.",
                 ),
                 # Behind all others: workflows saved before hold values and links by place.
-                io.Combo.Input(
-                    "path",
-                    options=list(get_args(Path)),
-                    default="positive",
-                    optional=True,
-                    tooltip="Whose prediction is disrupted. positive: a second one, as in the paper. negative: the "
-                    "negative's own, which costs nothing; it needs cfg above 1.",
-                ),
+                often_changed["path"],
                 io.Combo.Input(
                     "direction",
                     options=list(get_args(Direction)),
@@ -130,15 +114,7 @@ class DetailGuidanceOptions(io.ComfyNode):
                     tooltip="Which part of the detail is added. whole: all of it. across CFG: only what does not "
                     "strengthen or weaken CFG.",
                 ),
-                io.Combo.Input(
-                    "perturbation",
-                    options=list(get_args(PerturbationKind)),
-                    default="massive channels",
-                    optional=True,
-                    tooltip="What makes the prediction that is avoided a poorer one, at the layers. massive channels: "
-                    "zeroed, as in the paper. The others are those of other methods, such as skipped block (SLG) and "
-                    "identity attention (PAG).",
-                ),
+                often_changed["perturbation"],
             ],
             outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guidance Guider and Detail Guidance.")],
         )

@@ -5,8 +5,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
 from comfy_api.latest import io
 
-from ..methods.detail_guidance.settings import Options
-from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided, node_id_of, require_given
+from .inputs import CATEGORY, FAMILIES, SEARCH_ALIASES, guidance_inputs, guided, node_id_of, options_of, require_given
 
 
 class DetailGuider(io.ComfyNode):
@@ -52,9 +51,9 @@ class DetailGuider(io.ComfyNode):
         if negative is None and not isclose(cfg, 1.0):
             raise ValueError(f"negative: not connected, but cfg = {cfg:g} needs it. Connect it, or set cfg to 1.")
         on = values.get("enabled", True) and values["dg_scale"] > 0
-        if on and cfg <= 1 and (values.get("options") or Options()).path == "negative":
+        if on and cfg <= 1 and options_of(values).path == "negative":
             raise ValueError(
-                f"cfg: {cfg:g} is not above 1, and the options' path, negative, disrupts the negative's prediction. "
+                f"cfg: {cfg:g} is not above 1, and the path, negative, disrupts the negative's prediction. "
                 "Set cfg above 1, or path to positive."
             )
         guider = CFGGuider(guided(model, node_id_of(cls), values))

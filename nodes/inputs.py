@@ -1,6 +1,8 @@
 """Inputs that several nodes share, and the settings they make."""
 
-from typing import Any
+from dataclasses import replace
+from inspect import signature
+from typing import Any, get_args
 
 from comfy.model_patcher import ModelPatcher
 from comfy.samplers import KSampler
@@ -9,7 +11,17 @@ from torch import Tensor
 
 from ..dit import KSamplerSettings, Observer, ksample, observed
 from ..methods.detail_guidance.patch import patch, without
-from ..methods.detail_guidance.settings import DG_SCALE, LAYER, MASSIVE_RATIO, MAX_CHANNELS, Options, Settings
+from ..methods.detail_guidance.settings import (
+    DG_SCALE,
+    LAYER,
+    MASSIVE_RATIO,
+    MAX_CHANNELS,
+    Options,
+    Path,
+    PerturbationKind,
+    ScaleIs,
+    Settings,
+)
 
 CATEGORY = "detail guidance"
 FAMILIES = "SD3, Flux, Qwen-Image, Wan …"
@@ -33,6 +45,56 @@ WordsType = io.Custom("DG_WORDS")
 
 def fraction(name: str, default: float, tooltip: str, **more: Any) -> io.Float.Input:
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, round=0.0001, tooltip=tooltip, **more)
+
+
+# Behind the fold for what few change; older hosts have none and show it with the others.
+ADVANCED = {"advanced": True} if "advanced" in signature(io.Combo.Input.__init__).parameters else {}
+OFTEN_CHANGED = ("scale_is", "every", "path", "perturbation")  # options that are on the guidance nodes too
+
+
+def often_changed_inputs(**more: Any) -> dict[str, io.Input]:
+    """By their names. Optional, so that prompts that were saved before there was one stay valid."""
+    inputs = [
+        io.Combo.Input(
+            "scale_is",
+            options=list(get_args(ScaleIs)),
+            default="w",
+            optional=True,
+            tooltip="What dg_scale is. w: the paper's factor. strength: the share that the added detail has in "
+            "the step that the model itself takes, the same at every step and on every model.",
+            **more,
+        ),
+        io.Int.Input(
+            "every",
+            default=1,
+            min=1,
+            max=8,
+            optional=True,
+            tooltip="Computes the detail at every so many guided steps and uses the last in between. Raising "
+            "it is cheaper, and further from the full effect.",
+            **more,
+        ),
+        io.Combo.Input(
+            "path",
+            options=list(get_args(Path)),
+            default="positive",
+            optional=True,
+            tooltip="Whose prediction is disrupted. positive: a second one, as in the paper. negative: the "
+            "negative's own, which costs nothing; it needs cfg above 1.",
+            **more,
+        ),
+        io.Combo.Input(
+            "perturbation",
+            options=list(get_args(PerturbationKind)),
+            default="massive channels",
+            optional=True,
+            tooltip="What makes the prediction that is avoided a poorer one, at the layers. massive channels: "
+            "zeroed, as in the paper. The others are those of other methods, such as skipped block (SLG) and "
+            "identity attention (PAG).",
+            **more,
+        ),
+    ]
+    return {each.id: each for each in inputs}
 
 
 def guidance_inputs() -> list[io.Input]:
@@ -81,6 +143,7 @@ def guidance_inputs() -> list[io.Input]:
         DetailGuidanceOptionsType.Input(
             "options", optional=True, tooltip="From Detail Guidance Options. Unconnected: its defaults."
         ),
+        *often_changed_inputs(**ADVANCED).values(),
     ]
 
 
@@ -244,6 +307,24 @@ def require_pairs(images: Tensor, reference: Tensor) -> None:
         )
 
 
+def options_of(values: dict[str, Any]) -> Options:
+    """The connected options, or the defaults, with what was changed on the node itself.
+
+    Raises:
+        ValueError: the node and its options were both changed, differently; or a value is not allowed.
+    """
+    usual = Options()
+    options = values.get("options") or usual
+    changed = {name: values[name] for name in OFTEN_CHANGED if values.get(name, vars(usual)[name]) != vars(usual)[name]}
+    for name, value in changed.items():
+        if vars(options)[name] not in (vars(usual)[name], value):
+            raise ValueError(
+                f"{name}: {value} on the node, {vars(options)[name]} in its options. Set it in one of the two, and "
+                f"leave the other at {vars(usual)[name]}."
+            )
+    return replace(options, **changed)
+
+
 def guided(model: ModelPatcher, node_id: str | None, values: dict[str, Any]) -> ModelPatcher:
     """The model with the values of `guidance_inputs`; as it came where they are not enabled. A last layer before the
     first follows it: a link or a script may have set only the one.
@@ -252,9 +333,9 @@ def guided(model: ModelPatcher, node_id: str | None, values: dict[str, Any]) -> 
         ValueError: names the input, its value and what is allowed.
     """
     require_given(model=model)
-    numbers = dict(values)
-    if not numbers.pop("enabled", True):
+    if not values.get("enabled", True):
         return model
+    numbers = {name: value for name, value in values.items() if name not in ("enabled", "options", *OFTEN_CHANGED)}
     if 0 <= numbers["layer_end"] < numbers["layer_start"]:  # a value out of range is still refused
         numbers["layer_end"] = numbers["layer_start"]
-    return patch(model, Settings(**{**numbers, "options": values.get("options") or Options()}), node_id)
+    return patch(model, Settings(**numbers, options=options_of(values)), node_id)

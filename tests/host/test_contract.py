@@ -1,6 +1,7 @@
 """Node ids, inputs, ranges and types that workflows in the wild rely on."""
 
 import json
+from inspect import signature
 
 import pytest
 from comfy_api.latest import io
@@ -15,6 +16,8 @@ GUIDANCE = {
     "start_percent": FRACTION,
     "end_percent": FRACTION,
 }
+# Optional, and behind the others: workflows saved before hold values by place, and prompts have none.
+BEHIND = {"scale_is": ("COMBO",), "every": ("INT", 1, 8), "path": ("COMBO",), "perturbation": ("COMBO",)}
 SAMPLING = {
     "model": ("MODEL",),
     "positive": ("CONDITIONING",),
@@ -38,12 +41,12 @@ NODES = {
             "cfg": ("FLOAT", 0.0, 100.0),
             **GUIDANCE,
         },
-        "optional": {"negative": ("CONDITIONING",), "enabled": ("BOOLEAN",), "options": ("DG_OPTIONS",)},
+        "optional": {"negative": ("CONDITIONING",), "enabled": ("BOOLEAN",), "options": ("DG_OPTIONS",), **BEHIND},
         "output": ["GUIDER"],
     },
     "DetailGuidance": {
         "required": {"model": ("MODEL",), **GUIDANCE},
-        "optional": {"enabled": ("BOOLEAN",), "options": ("DG_OPTIONS",)},
+        "optional": {"enabled": ("BOOLEAN",), "options": ("DG_OPTIONS",), **BEHIND},
         "output": ["MODEL"],
     },
     "DetailGuidanceOptions": {
@@ -276,6 +279,15 @@ def test_other_names_that_people_search_for(pack):
     for node in ("DetailGuider", "DetailGuidance"):
         schema = vars(pack.classes[node].GET_SCHEMA())
         assert words <= set(schema["search_aliases"]) if known else "search_aliases" not in schema
+
+
+@pytest.mark.parametrize("node", ["DetailGuider", "DetailGuidance"])
+def test_what_came_later_is_behind_the_rest(pack, node):
+    """And behind the fold, where the host has one: 0.3.75 has none."""
+    folded = "advanced" in signature(io.Combo.Input.__init__).parameters
+    inputs = pack.classes[node].GET_SCHEMA().inputs
+    assert [each.id for each in inputs][-len(BEHIND) :] == list(BEHIND)
+    assert [each.id for each in inputs if getattr(each, "advanced", False)] == (list(BEHIND) if folded else [])
 
 
 @pytest.mark.parametrize("node", NODES)

@@ -27,6 +27,36 @@ def test_listed_channels(pack, batching):
     assert relative_error(actual, expected) <= 1e-5
 
 
+CHANGED = {"scale_is": "strength", "every": 2, "path": "negative", "perturbation": "skipped block"}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_is_often_changed_is_on_the_node_too(pack, name):
+    """With the same result as in the options, and beside others there; it may be said twice."""
+    patcher, value = model(), {name: CHANGED[name]}
+    expected = sample(detail_guider(pack, patcher, value))
+    for options in (None, {"max_channels": 4}, value):
+        assert torch.equal(sample(detail_guider(pack, patcher, options, **value)), expected)
+
+
+def test_the_node_and_its_options_change_different_things(pack):
+    patcher = model()
+    both = sample(detail_guider(pack, patcher, {"perturbation": "skipped block"}, every=2))
+    expected = sample(detail_guider(pack, patcher, {"perturbation": "skipped block", "every": 2}))
+    assert torch.equal(both, expected)
+
+
+@pytest.mark.parametrize("name, one, other", [("every", 2, 3), ("perturbation", "skipped block", "random blocks")])
+def test_the_node_and_its_options_say_different_things(pack, name, one, other):
+    with pytest.raises(ValueError, match=rf"{name}: {one} on the node, {other} in its options\. Set it in one of"):
+        detail_guider(pack, model(), {name: other}, **{name: one})
+
+
+def test_what_options_refuse_is_refused_on_the_node(pack):
+    with pytest.raises(ValueError, match=r"every: 2 has no meaning with path negative"):
+        detail_guider(pack, model(), path="negative", every=2)
+
+
 def test_max_channels_takes_the_largest(pack):
     patcher = model()
     actual = sample(detail_guider(pack, patcher, {"max_channels": 1}))
