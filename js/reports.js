@@ -1,4 +1,4 @@
-/** The last report of each node, and which node on the page it is about; and the presets of models. */
+/** The last report of each node, and the presets of models. */
 
 const latest = new Map();
 
@@ -10,14 +10,6 @@ export function keep(report) {
 
 /** The kept reports about nodes of this workflow, oldest first: a node in a subgraph used twice has two. */
 export const reportsOf = (workflow) => [...latest.values()].filter((report) => report.workflow === workflow);
-
-/** The node with an execution id such as "1:2:3": node 3 in subgraph node 2 in subgraph node 1 of the root graph. */
-export function nodeAt(graph, executionId) {
-  const ids = String(executionId).split(":");
-  const inner = ids.pop();
-  const owner = ids.reduce((parent, id) => parent?.getNodeById(id)?.subgraph, graph);
-  return owner?.getNodeById(inner) ?? undefined;
-}
 
 const presets = new Map();
 

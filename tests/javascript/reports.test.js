@@ -1,18 +1,4 @@
-import { keep, keepPreset, nodeAt, presetOf, reportsOf } from "../../js/reports.js";
-
-const graph = (nodes) => ({ getNodeById: (id) => nodes[id] });
-
-test("an execution id leads through subgraphs", () => {
-  const inner = { name: "inner" };
-  const root = graph({ 7: { name: "outer" }, 1: { subgraph: graph({ 2: { subgraph: graph({ 3: inner }) } }) } });
-  expect(nodeAt(root, "7").name).toBe("outer");
-  expect(nodeAt(root, "1:2:3")).toBe(inner);
-});
-
-test("a node that is gone is undefined", () => {
-  const root = graph({ 1: { subgraph: graph({}) }, 4: {} });
-  for (const id of ["9", "1:2", "9:2", "4:1", "1:2:3"]) expect(nodeAt(root, id)).toBeUndefined();
-});
+import { keep, keepPreset, presetOf, reportsOf } from "../../js/reports.js";
 
 test("each node's last report is kept, by workflow, the newest last", () => {
   keep({ workflow: "a", node: "1", run: 1 });
