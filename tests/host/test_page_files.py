@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +11,12 @@ import make_locale
 import pytest
 from comfy_server import Server
 from make_locale import NODES
-from make_workflows import build
+from make_workflows import FOLDER, build, file_of
 
-FOLDER = Path(__file__).resolve().parents[2] / "workflows"
-NOT_HERE = {"ckpt_name", "unet_name", "clip_name1", "clip_name2", "vae_name", "file"}  # weights, and a video
+ROOT = Path(__file__).resolve().parents[2]
+LANGUAGES = ("en", "zh", "ja", "ko", "es", "fr", "ru")
+# Weights, and a video.
+NOT_HERE = {"ckpt_name", "unet_name", "clip_name", "clip_name1", "clip_name2", "vae_name", "file"}
 
 
 class Answers(NamedTuple):
@@ -37,9 +40,10 @@ async def answers():
                 errors[file.name] = await answer.json()
         folder = definitions["DetailGuider"]["python_module"].removeprefix("custom_nodes.")
         helps = {}
-        for node in NODES:
-            async with server.session.get(f"/extensions/{folder}/docs/{node}.md") as answer:
-                helps[node] = await answer.text() if answer.status == 200 else ""
+        for node, language in product(NODES, LANGUAGES):
+            page = f"{node}.md" if language == "en" else f"{node}/{language}.md"
+            async with server.session.get(f"/extensions/{folder}/docs/{page}") as answer:
+                helps[node, language] = await answer.text() if answer.status == 200 else ""
         templates = (await server.get("/workflow_templates"))[folder]
         thumbnails = {}
         for name in templates:
@@ -104,7 +108,7 @@ def test_every_node_is_in_one_group(file):
 @pytest.mark.parametrize("name", ["side_by_side", "words", "calibrate"])
 def test_one_seed_for_all_that_is_compared(name):
     """Steps and cfg too: else two pictures, or a picture and its calibration, differ in more than Detail Guidance."""
-    graph = json.loads((FOLDER / f"detail_guidance_{name}.json").read_text())
+    graph = json.loads(file_of(name).read_text())
     sources = {link[0]: link[1] for link in graph["links"]}
     samplers = [node for node in graph["nodes"] if node["type"] in ("KSampler", "DetailGuidanceCalibrate")]
     assert len(samplers) == 2
@@ -123,13 +127,26 @@ def test_all_of_them_are_offered_as_templates(host):
     assert set(host.thumbnails.values()) == {200}, "run tools/make_art.py"
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("node", NODES)
-def test_help_pages(host, node):
-    """Every widget has its line; Detail Guidance's page refers to Detail Guidance Guider's."""
-    assert host.helps[node].startswith(f"# {host.definitions[node]['display_name']}")
-    wordy = host.helps[node] if node != "DetailGuidance" else host.helps["DetailGuider"]
+def test_help_pages(host, language, node):
+    """Every input has its line; node and page have one name."""
+    page = host.helps[node, language]
+    assert page.startswith(f"# {host.translations[language]['nodeDefs'][node]['display_name']}\n")
     of_the_graph = {"model", "positive", "negative"}
-    assert [name for name in inputs(host, node) - of_the_graph if f"**{name}**" not in wordy] == []
+    assert [name for name in inputs(host, node) - of_the_graph if f"**{name}**" not in page] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_help_pages_refer_to_nodes_that_are_there(host, language):
+    """By the names that the page shows. What else is in italics are warnings, labels and titles."""
+    of = host.translations[language]["nodeDefs"]
+    english = {name: host.translations["en"]["nodeDefs"][name]["display_name"] for name in NODES}
+    for node in NODES:
+        theirs, ours = (" ".join(host.helps[node, each].split()) for each in ("en", language))  # without line breaks
+        for name, called in english.items():
+            if f"*{called}*" in theirs:
+                assert of[name]["display_name"] in ours, f"{node} in {language}: {called}"
 
 
 @pytest.mark.skipif(bool(os.environ.get("COMFYUI_DIR")), reason="another host may give nodes other inputs")
@@ -137,7 +154,12 @@ def test_the_english_words_are_the_nodes_own(host):
     assert make_locale.FILE.read_text() == make_locale.build(host.definitions), "run tools/make_locale.py"
 
 
-@pytest.mark.parametrize("language", ["en", "zh", "ja"])
+def test_the_panel_speaks_all_languages():
+    """Whether each of them has every word, tests/javascript says."""
+    assert {file.stem for file in (ROOT / "js/languages").iterdir()} == set(LANGUAGES)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("node", NODES)
 def test_translations_are_complete(host, language, node):
     translated = host.translations[language]["nodeDefs"][node]

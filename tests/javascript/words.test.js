@@ -72,7 +72,8 @@ test("the page's language", () => {
   for (const [locale, off] of [
     ["zh-TW", "关闭"],
     ["ja", "オフ"],
-    ["fr", "off"],
+    ["fr-CA", "désactivé"],
+    ["de", "off"],
     [undefined, "off"],
   ]) {
     speak(locale);
