@@ -132,6 +132,7 @@ function addPanel(node) {
         missing: mode === "muted" || (mode === "bypassed" && node.kind === "DetailGuider"),
         changed: PARTS.some((part) => WIDGETS[part] in ran && values[part] !== ran[WIDGETS[part]]),
         linked,
+        curve: node.sourceOf("curve") === undefined ? node.valueOf("curve") : "",
       };
     },
     write(changed) {

@@ -5,6 +5,7 @@ import {
   blockAt,
   bothLayersDragged,
   clamp,
+  curveLine,
   isSingle,
   layersDragged,
   layersMoved,
@@ -30,6 +31,7 @@ import {
 } from "./words.js";
 
 const SCALE_STEP = 0.05;
+const SVG = "http://www.w3.org/2000/svg";
 
 /**
  * @typedef {object} Values what the ordinary widgets hold; of one that a link sets, what ran last, undefined before a run.
@@ -44,6 +46,7 @@ const SCALE_STEP = 0.05;
  * @property {boolean} missing whether the node, as it is switched, leaves the next one without its input.
  * @property {boolean} changed whether a widget holds something else than what ran last.
  * @property {string} title of the node.
+ * @property {string} curve how the scale goes over the guided part, as its widget has it.
  * @property {Object<string, string>} linked which of these five a link sets, and the title of the node it comes from; ""
  *   where that is out of sight.
  */
@@ -65,6 +68,13 @@ export class Panel {
     this.scale = element("div", "handle");
     this.number = element("span", "number");
     this.scaleTrack = element("div", "track", this.scale);
+    this.line = document.createElementNS(SVG, "polyline");
+    this.curve = document.createElementNS(SVG, "svg");
+    for (const [name, value] of Object.entries({ viewBox: "0 0 1 1", preserveAspectRatio: "none", role: "img" })) {
+      this.curve.setAttribute(name, value);
+    }
+    this.curve.setAttribute("class", "curve");
+    this.curve.append(this.line);
     this.from = element("div", "bracket from");
     this.to = element("div", "bracket to");
     this.both = element("div", "between");
@@ -97,6 +107,7 @@ export class Panel {
       "div",
       "detail-guidance widget-expands", // which Nodes 2.0 of 1.32's page gives the room there is
       row,
+      this.curve,
       this.strip,
       this.layers,
       element("div", "last", this.said, this.mask),
@@ -194,6 +205,7 @@ export class Panel {
     if (same({ ...values, preset }, this.shown)) return;
     this.shown = { ...values, preset };
     this.#showScale(values);
+    this.#showCurve(values);
     this.#showLayers(values);
     this.#showHappened(values);
     this.#showPreset(values, preset);
@@ -218,6 +230,14 @@ export class Panel {
       words,
       disabled: "scale" in linked,
     });
+  }
+
+  /** From the guided part's first step to its last; none is the scale throughout. */
+  #showCurve({ curve }) {
+    const points = curveLine(curve);
+    this.curve.toggleAttribute("hidden", !points);
+    this.line.setAttribute("points", points);
+    this.curve.setAttribute("aria-label", `${word("curveLabel")}: ${curve}`);
   }
 
   #showLayers(values) {

@@ -15,6 +15,26 @@ export const placeOfScale = (scale) => Math.sqrt(clamp(scale, 0, MOST) / MOST);
 /** The scale at a place, at as many decimals as a pixel there can mean. */
 export const scaleAt = (place) => round(MOST * clamp(place, 0, 1) ** 2, 2);
 
+// The scale's curve over the guided part of the schedule.
+
+/** Points [place, share] of a curve such as "0:0, 0.3:1"; none where the text is empty, or the host will refuse it. */
+export function curvePoints(text) {
+  const points = String(text ?? "")
+    .split(",")
+    .map((point) => point.split(":").map((part) => (part.trim() ? Number(part) : NaN)));
+  const fits = ([place, share, ...more]) => more.length === 0 && place >= 0 && place <= 1 && share >= 0 && share <= 1;
+  const rise = points.every(([place], at) => at === 0 || place > points[at - 1][0]);
+  return points.every(fits) && rise ? points : [];
+}
+
+/** The curve as SVG's points in a square of 1, from its left to its right; "" where there is none. */
+export function curveLine(text) {
+  const points = curvePoints(text);
+  if (!points.length) return "";
+  const whole = [[0, points[0][1]], ...points, [1, points.at(-1)[1]]];
+  return whole.map(([place, share]) => `${round(place, 4)},${round(1 - share, 4)}`).join(" ");
+}
+
 // Layers. `blocks` is how many the model has, 0 where that is not known yet.
 
 /** The block that a fraction of the depth names; the same rule as detail_guidance/layers.py. */

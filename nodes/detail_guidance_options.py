@@ -3,6 +3,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..methods.detail_guidance.curve import parse_curve
 from ..methods.detail_guidance.settings import (
     AUTO,
     WORDS_SOFT,
@@ -115,14 +116,15 @@ class DetailGuidanceOptions(io.ComfyNode):
                     "strengthen or weaken CFG.",
                 ),
                 often_changed["perturbation"],
+                often_changed["curve"],
             ],
             outputs=[DetailGuidanceOptionsType.Output(tooltip="For Detail Guidance Guider and Detail Guidance.")],
         )
 
     @classmethod
-    def execute(cls, channels: str, mask: Tensor | None = None, **values: Any) -> io.NodeOutput:
+    def execute(cls, channels: str, mask: Tensor | None = None, curve: str = "", **values: Any) -> io.NodeOutput:
         if mask is not None:
             mask = mask.float()
             mask = mask.unsqueeze(0) if mask.ndim == 2 else mask  # some packs make single masks without a batch
             mask = without_rounding(mask)
-        return io.NodeOutput(Options(channels=parse_channels(channels), mask=mask, **values))
+        return io.NodeOutput(Options(channels=parse_channels(channels), mask=mask, curve=parse_curve(curve), **values))

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..dit import KSamplerSettings, Observer, ksample, observed
+from ..methods.detail_guidance.curve import parse_curve
 from ..methods.detail_guidance.patch import patch, without
 from ..methods.detail_guidance.settings import (
     DG_SCALE,
@@ -49,7 +50,7 @@ def fraction(name: str, default: float, tooltip: str, **more: Any) -> io.Float.I
 
 # Behind the fold for what few change; older hosts have none and show it with the others.
 ADVANCED = {"advanced": True} if "advanced" in signature(io.Combo.Input.__init__).parameters else {}
-OFTEN_CHANGED = ("scale_is", "every", "path", "perturbation")  # options that are on the guidance nodes too
+OFTEN_CHANGED = ("scale_is", "every", "path", "perturbation", "curve")  # options that are on the guidance nodes too
 
 
 def often_changed_inputs(**more: Any) -> dict[str, io.Input]:
@@ -91,6 +92,14 @@ def often_changed_inputs(**more: Any) -> dict[str, io.Input]:
             tooltip="What makes the prediction that is avoided a poorer one, at the layers. massive channels: "
             "zeroed, as in the paper. The others are those of other methods, such as skipped block (SLG) and "
             "identity attention (PAG).",
+            **more,
+        ),
+        io.String.Input(
+            "curve",
+            default="",
+            optional=True,
+            tooltip="How dg_scale goes over the guided part, as points place:share, 0 to 1 each: 0:0, 0.3:1, 1:0.5 "
+            "begins at none, has all of it at a third, and half of it at the end. Empty: all of it throughout.",
             **more,
         ),
     ]
@@ -315,12 +324,13 @@ def options_of(values: dict[str, Any]) -> Options:
     """
     usual = Options()
     options = values.get("options") or usual
-    changed = {name: values[name] for name in OFTEN_CHANGED if values.get(name, vars(usual)[name]) != vars(usual)[name]}
+    given = values | {"curve": parse_curve(values.get("curve", ""))}
+    changed = {name: given[name] for name in OFTEN_CHANGED if given.get(name, vars(usual)[name]) != vars(usual)[name]}
     for name, value in changed.items():
         if vars(options)[name] not in (vars(usual)[name], value):
             raise ValueError(
                 f"{name}: {value} on the node, {vars(options)[name]} in its options. Set it in one of the two, and "
-                f"leave the other at {vars(usual)[name]}."
+                f"leave the other at {vars(usual)[name] or 'nothing'}."
             )
     return replace(options, **changed)
 

@@ -8,6 +8,7 @@ export default {
   missing:
     "The next node gets nothing from a node that is muted, or from a guider that is bypassed. Switch enabled off instead.",
   detail: "detail",
+  curveLabel: "detail over the guided steps",
   hint: "Run once to see this model's blocks here.",
   scaleLabel: "DG scale",
   firstLayer: "First layer",

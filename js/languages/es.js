@@ -5,6 +5,7 @@ export default {
   fromLink: (title) => (title ? `de ${title}` : "de un enlace"),
   missing: "Un nodo silenciado, o un guiador omitido, no pasa nada al nodo siguiente. En su lugar, desactiva enabled.",
   detail: "detalle",
+  curveLabel: "detalle a lo largo de los pasos guiados",
   hint: "Ejecuta una vez para ver aquí los bloques de este modelo.",
   scaleLabel: "Escala DG",
   firstLayer: "Primera capa",

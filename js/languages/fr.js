@@ -5,6 +5,7 @@ export default {
   fromLink: (title) => (title ? `depuis ${title}` : "depuis un lien"),
   missing: "Un nœud en sourdine, ou un guideur contourné, ne transmet rien au nœud suivant. Désactivez plutôt enabled.",
   detail: "détail",
+  curveLabel: "détail au fil des étapes guidées",
   hint: "Exécutez une fois pour voir ici les blocs de ce modèle.",
   scaleLabel: "Échelle DG",
   firstLayer: "Première couche",

@@ -6,6 +6,7 @@ export default {
   missing:
     "ミュートしたノードやバイパスしたガイダーは、次のノードに何も渡しません。代わりに enabled をオフにしてください。",
   detail: "ディテール",
+  curveLabel: "ガイド中のディテールの推移",
   hint: "一度実行すると、このモデルのブロックが表示されます。",
   scaleLabel: "ディテールの強さ",
   firstLayer: "最初の層",

@@ -5,6 +5,7 @@ export default {
   fromLink: (title) => (title ? `${title}에서` : "연결에서"),
   missing: "비활성화된 노드나 우회된 가이더에서는 다음 노드가 아무것도 받지 못합니다. 대신 enabled를 끄세요.",
   detail: "디테일",
+  curveLabel: "가이던스 스텝에 따른 디테일",
   hint: "한 번 실행하면 이 모델의 블록이 여기에 표시됩니다.",
   scaleLabel: "DG 스케일",
   firstLayer: "첫 레이어",

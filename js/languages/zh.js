@@ -5,6 +5,7 @@ export default {
   fromLink: (title) => (title ? `来自 ${title}` : "来自连线"),
   missing: "节点被静音，或引导器被绕过时，下一个节点得不到输入。请改为关闭 enabled。",
   detail: "细节",
+  curveLabel: "细节随引导步骤的变化",
   hint: "运行一次，即可在此看到模型的各个块。",
   scaleLabel: "细节强度",
   firstLayer: "起始层",

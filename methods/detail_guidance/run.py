@@ -104,12 +104,13 @@ class Run:
         """D̂ of one step: the guider's own prediction plus the detail term."""
         self.steps += 1
         sigma = float(timestep.max())
-        if sigma not in self.window:
+        scale = self._scale_at(sigma)
+        if not scale:
             return executor(x, timestep, model_options, seed)
         self.inside += 1
         if self.in_place:
             calls: list[StepStats] = []
-            with perturbing_in_place(model_options, self._in_place(), self._ids("negative"), calls):
+            with perturbing_in_place(model_options, self._in_place(scale), self._ids("negative"), calls):
                 denoised = executor(x, timestep, model_options, seed)
             self._note_in_place(calls)
             return denoised
@@ -134,7 +135,7 @@ class Run:
             picture,
             cond,
             disrupted,
-            self.settings.dg_scale,
+            scale,
             mask=self.masks.mask(picture),
             limit=options.limit,
             rescale=options.rescale,
@@ -145,6 +146,13 @@ class Run:
         if picture is base:
             return guided
         return torch.cat([guided.flatten(1), base.flatten(1)[:, guided[0].numel() :]], dim=1).view_as(base)
+
+    def _scale_at(self, sigma: float) -> float:
+        """dg_scale at a noise level; 0 outside of the guided part."""
+        if sigma not in self.window:
+            return 0.0
+        curve, scale = self.settings.options.curve, self.settings.dg_scale
+        return scale if curve is None else scale * curve.share(self.window.progress(sigma))
 
     @property
     def in_place(self) -> bool:
@@ -170,12 +178,13 @@ class Run:
 
     @property
     def kept_of_negative(self) -> float | None:
-        """ρ of the negative's own prediction, where that is disrupted."""
+        """ρ of the negative's own prediction, where that is disrupted, at the curve's highest."""
         return None if self.negative_cfg is None else 1 - disrupted_share(self.settings.dg_scale, self.negative_cfg)
 
-    def _in_place(self) -> ForwardRequest:
-        assert self.kept_of_negative is not None
-        return ForwardRequest(**self._of_forwards(), keep=self.kept_of_negative, computed_before=self.computed > 0)
+    def _in_place(self, scale: float) -> ForwardRequest:
+        assert self.negative_cfg is not None
+        keep = 1 - disrupted_share(scale, self.negative_cfg)
+        return ForwardRequest(**self._of_forwards(), keep=keep, computed_before=self.computed > 0)
 
     def _of_forwards(self) -> dict[str, Any]:
         """What every request of this run has."""

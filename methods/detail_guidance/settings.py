@@ -17,6 +17,7 @@ from ..massive_activations.perturbations import (
 )
 from ..massive_activations.profile import Profile
 from ..regions.masks import Region
+from .curve import Curve
 from .formula import MOST_W
 
 Batching = Literal["auto", "together", "in turn"]
@@ -80,6 +81,7 @@ class Options:
             costs nothing: D̂ = D + λ(D − D_∅,m).
         direction: the whole detail term, or only its part across CFG's direction D − D_∅.
         perturbation: what makes the second prediction a poorer one; the paper's are the massive channels.
+        curve: how `dg_scale` goes over the guided part; None is the same throughout.
     """
 
     channels: tuple[int, ...] | None = None
@@ -99,6 +101,7 @@ class Options:
     path: Path = "positive"
     direction: Direction = "whole"
     perturbation: PerturbationKind = "massive channels"
+    curve: Curve | None = None
 
     def __post_init__(self):
         require("massive_ratio", self.massive_ratio, 1.0, 1000.0)
@@ -202,7 +205,8 @@ class Settings:
     @property
     def in_all_steps(self) -> bool:
         """Whether D_m is computed in every step of the schedule."""
-        return (self.start_percent, self.end_percent, self.options.every) == (0.0, 1.0, 1)
+        plain = (self.start_percent, self.end_percent, self.options.every) == (0.0, 1.0, 1)
+        return plain and (self.options.curve is None or all(share for _, share in self.options.curve.points))
 
     @property
     def off(self) -> bool:

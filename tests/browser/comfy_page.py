@@ -2,6 +2,7 @@
 
 import json
 import re
+from asyncio import wait_for
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ DEPRECATIONS_OF_THE_HOST = (
     r"^input\.link is deprecated",  # the newest page itself reads it when it configures its first graph
 )
 
+LONGEST_RUN = 60  # seconds: beyond, nothing was queued
 READY = "() => window.app?.canvas && window.app.extensionManager && document.querySelector('canvas')"
 GRAPH = "(window.app.rootGraph ?? window.app.graph)"
 DROP = """text => {
@@ -152,7 +154,11 @@ class ComfyPage:
                     window.comfyAPI.api.api.addEventListener(kind, () => resolve(kind), { once: true }); }); }"""
         )
         await self.page.keyboard.press("Control+Enter")
-        ended = await self.page.evaluate("() => window.ended")
+        try:
+            ended = await wait_for(self.page.evaluate("() => window.ended"), LONGEST_RUN)
+        except TimeoutError:
+            await self.screenshot("not_ended")
+            raise
         assert ended == "execution_success", ended
         await self.page.wait_for_timeout(500)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from comfy_page import ComfyPage
+from comfy_page import GRAPH, ComfyPage
 from PIL import Image
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
@@ -1122,3 +1122,21 @@ async def test_light_and_dark(comfy):
         colours[theme] = await comfy.panel().evaluate("panel => getComputedStyle(panel).color")
         await comfy.screenshot(theme)
     assert colours["light"] != colours["dark"]
+
+
+async def test_the_curve_is_drawn_before_the_run(comfy):
+    """As its widget has it; nothing where that is empty, or cannot be read."""
+    await comfy.drop(demo(steps=1))
+    await comfy.show()
+    curve = comfy.panel().locator("svg.curve")
+    assert await curve.count() == 1 and not await curve.is_visible()
+    write = f"""(text) => {GRAPH}.nodes.find(({{ type }}) => type === "DetailGuider")
+        .widgets.find(({{ name }}) => name === "curve").value = text"""
+    await comfy.page.evaluate(write, "0:0.2, 0.4:1, 1:0.5")
+    await curve.wait_for(state="visible")
+    assert await curve.locator("polyline").get_attribute("points") == "0,0.8 0,0.8 0.4,0 1,0.5 1,0.5"
+    await comfy.screenshot("curve")
+    await comfy.run()
+    assert "strength" in await comfy.panel().locator(".faint").inner_text()
+    await comfy.page.evaluate(write, "0.4, 1")
+    await curve.wait_for(state="hidden")

@@ -46,6 +46,7 @@ def runnable(workflow):
             values[2], values[6], values[7] = 2, "0.7", "0.25"
         elif kind == "Wan22ImageToVideoLatent":  # the reference model knows pictures only
             node.update(type="EmptySD3LatentImage", inputs=[])
+            workflow["links"] = [link for link in workflow["links"] if link[3] != node["id"]]
             values = [*values[:2], 1]
         elif kind == "LoadVideo":
             values[0] = VIDEO

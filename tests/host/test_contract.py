@@ -17,7 +17,13 @@ GUIDANCE = {
     "end_percent": FRACTION,
 }
 # Optional, and behind the others: workflows saved before hold values by place, and prompts have none.
-BEHIND = {"scale_is": ("COMBO",), "every": ("INT", 1, 8), "path": ("COMBO",), "perturbation": ("COMBO",)}
+BEHIND = {
+    "scale_is": ("COMBO",),
+    "every": ("INT", 1, 8),
+    "path": ("COMBO",),
+    "perturbation": ("COMBO",),
+    "curve": ("STRING",),
+}
 SAMPLING = {
     "model": ("MODEL",),
     "positive": ("CONDITIONING",),
@@ -66,6 +72,7 @@ NODES = {
             "path": ("COMBO",),
             "direction": ("COMBO",),
             "perturbation": ("COMBO",),
+            "curve": ("STRING",),
             "mask": ("MASK",),
             "profile": ("DG_PROFILE",),
             "words": ("DG_WORDS",),
@@ -269,6 +276,7 @@ DEFAULTS = {
     "path": "positive",
     "direction": "whole",
     "perturbation": "massive channels",
+    "curve": "",
 }
 
 
