@@ -109,10 +109,13 @@ class Graph:
         bounding = [left - 15, top - 75, right - left + 30, bottom - top + 105]
         self.groups.append({"id": len(self.groups) + 1, "title": title, "bounding": bounding, "color": "#3f789e"})
 
-    def app(self, inputs: list[tuple[Node, str]], outputs: list[Node]) -> None:
-        """Open as an app: a page of these widgets and of what these nodes show, where the page can."""
+    def app(self, inputs: list[tuple[Node, str, str]], outputs: list[Node]) -> None:
+        """Open as an app, where the page can: these widgets (node, name, label) and what these nodes show."""
+        for node, widget, label in inputs:
+            socket = {"name": widget, "type": "*", "link": None, "widget": {"name": widget}, "label": label}
+            node.saved["inputs"].append(socket)
         shown = {
-            "inputs": [[node.saved["id"], widget] for node, widget in inputs],
+            "inputs": [[node.saved["id"], widget] for node, widget, _ in inputs],
             "outputs": [node.saved["id"] for node in outputs],
         }
         self.extra = {"linearMode": True, "linearData": shown}

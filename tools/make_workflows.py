@@ -335,7 +335,7 @@ def app(base: Base) -> None:
     pair = without_and_with(base)
     prompt, _ = base.positive
     base.graph.app(
-        inputs=[(prompt, "text"), (pair.seed, "value"), (pair.detail, "dg_scale"), (pair.detail, "enabled")],
+        inputs=[(prompt, "text", "Prompt"), (pair.seed, "value", "Seed"), (pair.detail, "dg_scale", "Detail")],
         outputs=[pair.without[1], pair.guided[1]],
     )
 

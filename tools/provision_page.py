@@ -31,7 +31,7 @@ def browser() -> Path | None:
 
 
 def provision(javascript_only: bool) -> None:
-    ensure("the tests' JavaScript packages", _javascript_ready, _install_javascript)
+    ensure("JavaScript packages and drawings (76 MB)", _javascript_ready, _install_javascript)
     if javascript_only:
         return
     ensure(
