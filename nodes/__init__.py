@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from .detail_blind_choice import DetailBlindChoice
 from .detail_compare import DetailCompare
 from .detail_foreground import DetailForeground
 from .detail_guidance import DetailGuidance
@@ -30,6 +31,7 @@ NODES: list[type[io.ComfyNode]] = [
     DetailGuidanceGrid,
     DetailGuidanceJudge,
     DetailAestheticScore,
+    DetailBlindChoice,
     DetailGuidanceReport,
     MassiveActivationProbe,
     MassiveActivationMap,

@@ -251,6 +251,7 @@ _LOADERS = {
     "features": "Connect DiT Features.",
     "source": "Connect DiT Features.",
     "grid": "Connect Detail Guidance Grid.",
+    "pictures": "Connect Detail Guidance Grid.",
 }
 
 

@@ -19,6 +19,7 @@ NODES = (
     "DetailGuidanceGrid",
     "DetailGuidanceJudge",
     "DetailAestheticScore",
+    "DetailBlindChoice",
     "DetailGuidanceReport",
     "MassiveActivationProbe",
     "MassiveActivationMap",

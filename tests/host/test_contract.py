@@ -118,6 +118,11 @@ NODES = {
         "optional": {},
         "output": ["FLOAT"],
     },
+    "DetailBlindChoice": {
+        "required": {"pictures": ("IMAGE",), "choices": ("STRING",), "seed": ("INT", 0, 2**64 - 1)},
+        "optional": {},
+        "output": ["FLOAT", "STRING"],
+    },
     "DetailGuidanceReport": {
         "required": {"latent": ("LATENT",)},
         "optional": {},

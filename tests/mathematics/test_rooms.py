@@ -20,7 +20,17 @@ STANDS_ON = {
     "calibration": {"detail_guidance"},
     "features": {"massive_activations"},
 }
-HOST = {"comfy", "comfy_api", "comfy_extras", "comfyui_version", "folder_paths", "latent_preview", "nodes", "server"}
+HOST = {
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "comfy_extras",
+    "comfyui_version",
+    "folder_paths",
+    "latent_preview",
+    "nodes",
+    "server",
+}
 
 # Modules that are mathematics alone, by name: neither these nor what they import knows ComfyUI or `dit`.
 MATHEMATICS = {
@@ -39,6 +49,7 @@ MATHEMATICS = {
     "methods.regions.foreground",
     "methods.regions.masks",
     "methods.regions.words",
+    "methods.calibration.blind",
     "methods.calibration.figures",
     "methods.calibration.metrics",
     "methods.calibration.preset",
