@@ -1,6 +1,7 @@
 /** The pack's part of the page: a panel on the guidance nodes, whose ordinary widgets stay what is saved and run; two
- * pictures in one place; and seeds that stay, where a run measures. */
+ * pictures in one place; pairs to choose from; and seeds that stay, where a run measures. */
 
+import { BlindChoice } from "./blind.js";
 import { Comparer } from "./compare.js";
 import {
   addressOf,
@@ -39,9 +40,11 @@ const AFTER = "control_after_generate";
 const PARTS = Object.keys(WIDGETS);
 const HEIGHT = 130; // the panel's least, with the margins that the classic canvas leaves around it
 const ROOM = [330, 60]; // a new node's width, and what is below the panel's least: a warning need not be scrolled
+const ROOM_OF_A_PAIR = [480, 60];
 
 const panels = new WeakMap();
 const comparers = new WeakMap();
+const blinds = new WeakMap();
 
 register("detail_guidance", {
   begin: speak,
@@ -60,15 +63,16 @@ register("detail_guidance", {
   created(node) {
     if (NODES.includes(node.kind)) addPanel(node);
     if (node.kind === "DetailCompare") addComparer(node);
+    if (node.kind === "DetailBlindChoice") addBlind(node);
     if (SAVING.includes(node.kind)) node.onExecuted(({ text = [] }) => tell(node.title, text.join(" ")));
     // Another seed at each run would measure it all again. A saved workflow's choice comes after this.
     if (MEASURING.includes(node.kind) && node.has(AFTER)) node.preset(AFTER, "fixed");
   },
   loaded() {
     showReports();
-    showComparisons();
+    showPictures();
   },
-  remembered: showComparisons,
+  remembered: showPictures,
 });
 
 /** What there was before this page was loaded. A server that has not been restarted since an update has no such routes. */
@@ -102,9 +106,31 @@ function compare(comparer, { detail_compare: [left, right] = [[], []] }) {
   comparer.show(left.map(addressOf), right.map(addressOf));
 }
 
-function showComparisons() {
+function addBlind(node) {
+  const blind = new BlindChoice({
+    read: () => ({ choices: node.valueOf("choices"), source: node.sourceOf("choices") }),
+    write(choices) {
+      asOneChange.begin();
+      node.set("choices", choices);
+      asOneChange.end();
+    },
+  });
+  blinds.set(node, blind);
+  node.mount("detail_blind_choice", blind.element, { least: 200, fromAfar: true });
+  node.resize(...ROOM_OF_A_PAIR);
+  node.onExecuted((output) => offer(blind, output));
+  keepUp(blind, node, blinds);
+  letThrough(blind.element, blind.pair);
+}
+
+function offer(blind, { detail_blind_choice: [ran] = [] }) {
+  if (ran) blind.tell({ ...ran, pairs: ran.pairs.map((files) => files.map(addressOf)) });
+}
+
+function showPictures() {
   for (const [node, output] of outputs()) {
     if (comparers.has(node)) compare(comparers.get(node), output);
+    if (blinds.has(node)) offer(blinds.get(node), output);
   }
 }
 
@@ -147,7 +173,7 @@ function addPanel(node) {
   panels.set(node, panel);
   node.mount("detail_guidance", panel.element, { least: HEIGHT });
   node.resize(...ROOM);
-  keepUp(panel, node);
+  keepUp(panel, node, panels);
   letThrough(panel.element, panel.said);
 }
 
@@ -164,14 +190,14 @@ function letFollow(node) {
   }
 }
 
-/** While the panel is in sight, keeps it like the ordinary widgets: links, undo, other packs and the user all change
- * them, and there is no one event for that. */
-function keepUp(panel, node) {
+/** While a panel is in sight, keeps it like the ordinary widgets: links, undo, other packs and the user all change
+ * them, and there is no one event for that. `all`: the panels of its kind, by node. */
+function keepUp(panel, node, all) {
   let frame;
   const look = () => {
     const { present } = node;
     if (present === node) panel.show();
-    else handOver(panel, panels.get(present));
+    else handOver(panel, all.get(present));
     frame = requestAnimationFrame(look);
   };
   new IntersectionObserver((changes) => {
