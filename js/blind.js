@@ -16,7 +16,7 @@ export class BlindChoice {
   constructor({ read, write }) {
     this.read = read;
     this.write = write;
-    this.ran = { key: "", pairs: [], choices: "", report: "" };
+    this.ran = { key: "", pairs: [], choices: "", said: "" };
     this.pair = document.createElement("div");
     this.pair.className = "pair";
     this.pair.tabIndex = 0; // with the focus, it takes the keys
@@ -48,7 +48,7 @@ export class BlindChoice {
    * @param {string} ran.key of its pictures.
    * @param {string[][]} ran.pairs addresses of the left and the right picture of each pair.
    * @param {string} ran.choices what had been chosen.
-   * @param {string} ran.report what came of it, empty where a pair had no choice.
+   * @param {string} ran.said what came of it.
    */
   tell(ran) {
     this.ran = ran;
@@ -61,7 +61,7 @@ export class BlindChoice {
     const state = { ...this.ran, choices, source };
     if (same(state, this.shown)) return;
     this.shown = state;
-    const { pairs, report } = this.ran;
+    const { pairs } = this.ran;
     const at = this.#letters().length;
     const all = at >= pairs.length;
     const sides = ["left", "right"].map((name) => word(name));
@@ -74,13 +74,17 @@ export class BlindChoice {
     );
     this.count.textContent = pairs.length ? word("ofAll")(Math.min(at + 1, pairs.length), pairs.length) : "";
     this.pair.setAttribute("aria-label", `${word("whichIsBetter")} ${this.count.textContent}`.trim());
-    const chosen = choices === this.ran.choices && report ? report : word("allChosen");
-    this.said.textContent = !pairs.length ? word("blindEmpty") : all ? chosen : "";
     const linked = source !== undefined;
-    if (linked) this.said.textContent = word("fromLink")(source);
+    this.said.textContent = linked ? word("fromLink")(source) : this.#message(all, choices);
     // Not "disabled": that would take the focus away, and the next key would be the page's.
     for (const each of this.choosing) each.setAttribute("aria-disabled", all || linked);
     this.back.setAttribute("aria-disabled", at === 0 || linked);
+  }
+
+  #message(all, choices) {
+    if (!this.ran.pairs.length) return word("blindEmpty");
+    if (choices === this.ran.choices) return this.ran.said;
+    return all ? word("allChosen") : "";
   }
 
   /** What has been chosen of these pictures; of others it counts as nothing. */

@@ -40,7 +40,7 @@ const AFTER = "control_after_generate";
 const PARTS = Object.keys(WIDGETS);
 const HEIGHT = 130; // the panel's least, with the margins that the classic canvas leaves around it
 const ROOM = [330, 60]; // a new node's width, and what is below the panel's least: a warning need not be scrolled
-const ROOM_OF_A_PAIR = [480, 60];
+const ROOM_OF_A_PAIR = [640, 160];
 
 const panels = new WeakMap();
 const comparers = new WeakMap();

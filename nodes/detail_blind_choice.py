@@ -1,12 +1,16 @@
 """A scorer that is a person, for Detail Guidance Judge."""
 
+import logging
+from typing import Any
+
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..methods.calibration.blind import key_of, letters_of, pairs, scores, summary
-from .detail_guidance_calibrate import telling
-from .inputs import CATEGORY, aliases, node_id_of, require_given, require_pictures
+from .inputs import CATEGORY, aliases, require_given, require_pictures
+
+log = logging.getLogger("detail_guidance")
 
 
 class DetailBlindChoice(io.ComfyNode):
@@ -44,7 +48,6 @@ class DetailBlindChoice(io.ComfyNode):
                     display_name="report", tooltip="How often with Detail Guidance was chosen, once all pairs are."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
             is_input_list=True,
             is_output_node=True,
             **aliases("blind test", "preference", "A/B", "vote", "scores"),
@@ -62,15 +65,25 @@ class DetailBlindChoice(io.ComfyNode):
         # In shown order, a file for each place: neither the names nor one name in several pairs tell the sides.
         sides = [side for pair in order for side in pair.of(shown)]
         files = ui.PreviewImage(sides, cls=cls).as_dict()["images"]
-        page = {"key": key, "pairs": list(zip(files[::2], files[1::2], strict=True)), "choices": choices[0]}
-        if letters is not None and len(letters) == len(order):
-            report = summary(order, letters)
-            shows = {"detail_blind_choice": [page | {"report": report}]}
-            return io.NodeOutput(scores(order, letters), report, ui=shows)
-        missing = f"{len(order) - len(letters or '')} of {len(order)} pairs have no choice yet"
-        of_others = (
-            "choices: it is of other pictures or another seed and counts as none, so " if letters is None else ""
-        )
-        telling(node_id_of(cls))(f"{of_others}{missing}: choose on the node, then run again.")
-        blocked = ExecutionBlocker(None)  # with a message the host would show an error
-        return io.NodeOutput(blocked, blocked, ui={"detail_blind_choice": [page | {"report": ""}]})
+        outputs: tuple[Any, Any]
+        if letters is None or len(letters) < len(order):
+            said = _waiting(letters, len(order))
+            outputs = ExecutionBlocker(None), ExecutionBlocker(None)  # with a message the host would show an error
+        else:
+            said = summary(order, letters)
+            outputs = scores(order, letters), said
+        log.info(f"Detail Blind Choice: {said}")
+        files_of_pairs = list(zip(files[::2], files[1::2], strict=True))
+        page = {"key": key, "pairs": files_of_pairs, "choices": choices[0], "said": said}
+        return io.NodeOutput(*outputs, ui={"detail_blind_choice": [page]})
+
+
+def _waiting(letters: str | None, count: int) -> str:
+    """How many of the pairs have no choice yet.
+
+    Args:
+        letters: as of `letters_of`.
+    """
+    of_others = "choices: it is of other pictures or another seed and counts as none, so " if letters is None else ""
+    missing = count - len(letters or "")
+    return f"{of_others}{missing} of {count} pairs have no choice yet: choose on the node, then run again."

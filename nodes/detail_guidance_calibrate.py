@@ -156,10 +156,10 @@ def sampling_of_a_grid() -> list[io.Input]:
 
 
 def telling(node_id: str | None) -> Callable[[str], None]:
-    """A function that says a sentence in the log and on a node, such as how long a calibration takes."""
+    """Says how long a calibration takes, in the log and on its node."""
 
     def say(what: str) -> None:
-        log.info(f"Detail Guidance: {what}")
+        log.info(f"Detail Guidance Calibrate: {what}")
         page.say_on_node(what, node_id)
 
     return say

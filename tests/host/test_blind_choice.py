@@ -80,7 +80,7 @@ async def the_whole_way():
         assert WAITS in first.said and "counts as none" not in first.said
         (shown,) = first.outputs["blind"]["detail_blind_choice"]
         key, files = shown["key"], shown["pairs"]
-        assert shown.keys() == {"key", "pairs", "choices", "report"} and shown["report"] == ""
+        assert shown.keys() == {"key", "pairs", "choices", "said"} and shown["said"].startswith(WAITS)
 
         names = [file["filename"] for pair in files for file in pair]
         assert len(set(names)) == len(names) == 2 * PICTURES * SETTINGS
@@ -107,7 +107,7 @@ async def the_whole_way():
         (preset,) = done.presets
         assert (preset["verdict"], preset["layer"], preset["scale"]) == ("helps", 0.7, 0.5)
         (counted,) = done.outputs["counted"]["text"]
-        assert counted == done.outputs["blind"]["detail_blind_choice"][0]["report"]
+        assert counted == done.outputs["blind"]["detail_blind_choice"][0]["said"]
         assert counted.startswith(
             "With Detail Guidance was chosen in 8 of 16 pairs, without in 8, no difference in 0: 50"
         )
@@ -122,8 +122,9 @@ async def the_whole_way():
         for other in ({"seed": 1}, {"noise": 1}):
             refused = await run(server, choices=f"{key}:{planted}", **other)
             assert "verdict" not in refused.outputs and "counted" not in refused.outputs, other
-            assert f"choices: it is of other pictures or another seed and counts as none, so {WAITS}" in refused.said
-            assert refused.outputs["blind"]["detail_blind_choice"][0]["key"] != key
+            (shown,) = refused.outputs["blind"]["detail_blind_choice"]
+            sentence = f"choices: it is of other pictures or another seed and counts as none, so {WAITS}"
+            assert sentence in refused.said and shown["said"].startswith(sentence) and shown["key"] != key
 
         for wrong, message in {
             "left": "choices: 'left' is not a key of eight hexadecimal digits",
