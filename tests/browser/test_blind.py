@@ -2,6 +2,7 @@
 
 import io
 import json
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from PIL import Image
 
 DEMO = Path(__file__).resolve().parents[1] / "reference_model/demo.json"
 PICTURES = 8
-ADD = """() => {
+# Of the noise. Host 0.3.75 answers for a cached node that was blocked with null, on which 1.32's own PreviewAny throws.
+SEEDS = count()
+ADD = """(seed) => {
     const { canvas } = window.app;
     const { graph } = canvas;
     const find = (wanted) => graph.nodes.find(({ type }) => type === wanted);
@@ -23,7 +26,7 @@ ADD = """() => {
     };
     const [model, prompt] = ["DetailGuidanceReferenceModel", "CLIPTextEncode"].map(find);
     const latent = add("EmptySD3LatentImage", 1800, 100, { width: 128, height: 128, batch_size: 8 });
-    const sampling = { seed: 0, steps: 2, cfg: 1, control_after_generate: "fixed" };
+    const sampling = { seed, steps: 2, cfg: 1, control_after_generate: "fixed" };
     const grid = add("DetailGuidanceGrid", 2100, 100, { ...sampling, layers: "0.7", scales: "0.5" });
     const blind = add("DetailBlindChoice", 2500, 100);
     const judge = add("DetailGuidanceJudge", 3300, 100, { save_preset: false });
@@ -38,6 +41,10 @@ ADD = """() => {
     grid.connect(1, judge, "grid");
     blind.connect(0, judge, "scores");
     judge.connect(4, shown, "source");
+}"""
+SET = """([name, value]) => {
+    const node = window.app.canvas.graph.nodes.find(({ type }) => type === "DetailBlindChoice");
+    node.widgets.find((widget) => widget.name === name).value = value;
 }"""
 OUTPUT = """kind => {
     const { id } = window.app.canvas.graph.nodes.find(({ type }) => type === kind);
@@ -64,7 +71,7 @@ async def no_complaints(alone):
 async def blind(alone):
     """The node after a first run."""
     await alone.drop(graph())
-    await alone.page.evaluate(ADD)
+    await alone.page.evaluate(ADD, next(SEEDS))
     await alone.show(node_type="DetailBlindChoice")
     element = alone.page.locator(".detail-blind")
     await element.get_by_text("Run once").wait_for()
@@ -103,12 +110,13 @@ async def test_chosen_by_clicks_and_keys_until_the_judge_gives_its_verdict(alone
     pair = blind.get_by_role("group", name="Which picture is better? 1 of 8")
     boxes = [await blind.locator("img").nth(side).bounding_box() for side in (0, 1)]
     assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"] and boxes[0]["y"] == boxes[1]["y"], "side by side"
-    assert min(box["width"] for box in boxes) > 250 and min(box["height"] for box in boxes) > 250
+    assert min(box["width"] for box in boxes) > 250 and min(box["height"] for box in boxes) > 240
     assert [await blind.locator("img").nth(side).get_attribute("alt") for side in (0, 1)] == ["Left", "Right"]
     assert await pair.inner_text() == "", "no labels"
+    room = await blind.bounding_box()
     await alone.screenshot("blind_first_pair")
 
-    count = len((await alone.saved())["nodes"])
+    nodes = len((await alone.saved())["nodes"])
     expected = ""
     for number in range(1, PICTURES + 1):
         await blind.get_by_text(f"{number} of {PICTURES}").wait_for()
@@ -139,8 +147,9 @@ async def test_chosen_by_clicks_and_keys_until_the_judge_gives_its_verdict(alone
     assert await choices(alone) == f"{key}:{expected[:-1]}"
     await page.keyboard.press(f"Arrow{'Left' if expected[-1] == 'l' else 'Right'}")
     await blind.get_by_text("All chosen").wait_for()
-    assert len((await alone.saved())["nodes"]) == count, "the page has not taken Backspace for its own"
+    assert len((await alone.saved())["nodes"]) == nodes, "the page has not taken Backspace for its own"
     await alone.screenshot("blind_all_chosen")
+    assert await blind.bounding_box() == room, "the node is as large as it was"
 
     await alone.run()
     await blind.get_by_text("With Detail Guidance was chosen in 8 of 8 pairs, without in 0").wait_for()
@@ -173,12 +182,8 @@ async def test_undone_by_the_page_and_kept_when_it_is_loaded_again(alone, blind)
     assert await choices(alone) == before
     await page.wait_for_timeout(500)
     await alone.screenshot("blind_loaded_again")
-    print(
-        alone.name,
-        "after drop:",
-        await blind.locator(".row span").inner_text(),
-        await blind.locator(".said").inner_text(),
-    )
+    remembers = alone.name.startswith("newest")  # what an earlier run of a workflow has put out
+    await blind.get_by_text(f"4 of {PICTURES}" if remembers else "Run once: then choose here.").wait_for()
 
     await page.wait_for_timeout(1500)
     await page.reload()
@@ -187,12 +192,42 @@ async def test_undone_by_the_page_and_kept_when_it_is_loaded_again(alone, blind)
     await alone.show(node_type="DetailBlindChoice")
     await alone.screenshot("blind_reloaded")
     assert await choices(alone) == before
-    print(
-        alone.name,
-        "after reload:",
-        await blind.locator(".row span").inner_text(),
-        await blind.locator(".said").inner_text(),
-    )
     await alone.run()
     await blind.get_by_text(f"4 of {PICTURES}").wait_for()
     assert await blind.locator("img").count() == 2
+
+    await page.evaluate(SET, ["seed", 1])
+    await alone.run()
+    await blind.get_by_text(f"1 of {PICTURES}").wait_for()
+    said = await blind.get_by_role("status").inner_text()
+    assert said.startswith("choices: it is of other pictures or another seed and counts as none, so 8 of 8 pairs")
+    assert await choices(alone) == before, "until another is chosen"
+
+
+async def test_a_key_that_is_held_chooses_once(alone, blind):
+    await blind.locator(".pair").focus()
+    for _ in range(3):
+        await alone.page.keyboard.down("ArrowRight")
+    await alone.page.keyboard.up("ArrowRight")
+    assert (await choices(alone)).endswith(":r")
+    ring = await blind.locator(".pair").evaluate("pair => getComputedStyle(pair).outline")
+    assert "solid 2px" in ring, "by keys, the focus is seen"
+
+
+async def test_choices_that_a_link_sets_are_not_written(alone, blind):
+    await blind.locator(".pair").press("ArrowLeft")
+    before = await choices(alone)
+    await alone.page.evaluate(
+        """() => {
+            const { graph } = window.app.canvas;
+            const text = window.LiteGraph.createNode("PrimitiveString");
+            text.title = "my choices";
+            graph.add(text);
+            text.connect(0, graph.nodes.find(({ type }) => type === "DetailBlindChoice"), "choices");
+        }"""
+    )
+    await blind.get_by_text("from my choices").wait_for()
+    assert await blind.get_by_role("button", name="Left").get_attribute("aria-disabled") == "true"
+    await blind.locator(".pair").press("ArrowLeft")
+    await blind.locator(".pair").press("Backspace")
+    assert await choices(alone) == before
