@@ -228,6 +228,6 @@ async def test_choices_that_a_link_sets_are_not_written(alone, blind):
     )
     await blind.get_by_text("from my choices").wait_for()
     assert await blind.get_by_role("button", name="Left").get_attribute("aria-disabled") == "true"
-    await blind.locator(".pair").press("ArrowLeft")
-    await blind.locator(".pair").press("Backspace")
-    assert await choices(alone) == before
+    for key in ("ArrowLeft", "Backspace"):
+        await blind.locator(".pair").press(key)
+        assert await choices(alone) == before, key
