@@ -37,6 +37,15 @@ export default {
   previousPicture: "Image précédente",
   nextPicture: "Image suivante",
   ofAll: (number, count) => `${number} sur ${count}`,
+  left: "Gauche",
+  right: "Droite",
+  noDifference: "Aucune différence",
+  back: "Retour",
+  whichIsBetter: "Quelle image est la meilleure ?",
+  blindHint:
+    "Quelle image est la meilleure ? Flèches : gauche, droite, bas pour aucune différence. Retour arrière : revenir.",
+  blindEmpty: "Exécutez une fois, puis choisissez ici.",
+  allChosen: "Tout est choisi : exécutez à nouveau pour le verdict.",
   ofAnother: "un préréglage vient d'un autre modèle",
   ofAnotherAtLength: (theirs, ours) =>
     `Il a été mesuré sur les poids ${theirs}, ceux de ce modèle sont ${ours}. Calibrez celui-ci.`,
