@@ -15,11 +15,12 @@ from comfy_classes import DEVICE, HALF
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from training import WEIGHTS
 
 import drawings  # isort: skip
 from comfy.taesd.taesd import TAESD  # isort: skip
 
-AUTOENCODER = Path(__file__).parent / "weights/autoencoder.safetensors"
+AUTOENCODER = WEIGHTS / "drawings_autoencoder.safetensors"
 PART = 500
 BATCH = 25
 HELD_OUT = 1_000_000  # seeds from here on are of scenes that no model is trained on

@@ -14,10 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from .difference import applied
-from .text_encoder import TextEncoder, Tokenizer
+from .text_encoder import LENGTH, TextEncoder, Tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEEP, SHALLOW = "10x192", "4x128"  # blocks × width; the node loads the first
+DRAWINGS = "drawings"  # things on plain, graded and speckled grounds, 12 blocks × 128, with an autoencoder of its own
 OBJECTS = "10x192_objects"  # the deep model, trained on with objects on the textures
 
 
@@ -43,16 +44,17 @@ def load_clip(weights: str | Path = DEEP) -> CLIP:
     """The word vectors, which were trained with the model, behind ComfyUI's CLIP interface."""
     _, state = _parts(weights)
     with safe_open(_file(weights), framework="pt") as header:
-        vocabulary = json.loads(header.metadata()["vocabulary"])
+        about = header.metadata()
+    vocabulary, length = json.loads(about["vocabulary"]), int(about.get("length", LENGTH))
     target = ClipTarget(Tokenizer, TextEncoder)
-    target.params["vocabulary"] = len(vocabulary)
-    clip = CLIP(target, tokenizer_data={"vocabulary": vocabulary})
+    target.params |= {"vocabulary": len(vocabulary), "length": length}
+    clip = CLIP(target, tokenizer_data={"vocabulary": vocabulary, "length": length})
     clip.load_sd(state)
     return clip
 
 
-def load_vae() -> VAE:
-    return VAE(sd=load_file(WEIGHTS / "autoencoder.safetensors"))
+def load_vae(weights: str = "autoencoder") -> VAE:
+    return VAE(sd=load_file(_file(weights)))
 
 
 def _file(weights: str | Path) -> Path:
@@ -80,19 +82,26 @@ class ReferenceModelLoader(io.ComfyNode):
             node_id="DetailGuidanceReferenceModel",
             display_name="Load Reference Model (Detail Guidance)",
             category="detail guidance/testing",
-            description="The small model that Detail Guidance is tested on: 43 textures, 10 blocks of width 192.",
+            description="The small models that Detail Guidance is tested on: 43 textures, 10 blocks of width 192; or "
+            "drawings of 108 things, 12 blocks of width 128.",
             inputs=[
                 io.Boolean.Input(
                     "objects", default=False, optional=True, tooltip="The one that also knows objects on the textures."
-                )
+                ),
+                io.Boolean.Input(
+                    "drawings", default=False, optional=True, tooltip="The one that draws things: “red apple on blue”."
+                ),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
 
     @classmethod
-    def execute(cls, objects: bool = False) -> io.NodeOutput:
-        weights = OBJECTS if objects else DEEP
-        return io.NodeOutput(load_model(weights), load_clip(weights), load_vae())
+    def execute(cls, objects: bool = False, drawings: bool = False) -> io.NodeOutput:
+        if objects and drawings:
+            raise ValueError("objects, drawings: both are on, and they are different models. Switch one of them off.")
+        weights = DRAWINGS if drawings else OBJECTS if objects else DEEP
+        vae = load_vae("drawings_autoencoder") if drawings else load_vae()
+        return io.NodeOutput(load_model(weights), load_clip(weights), vae)
 
 
 class ReferenceModelExtension(ComfyExtension):
