@@ -17,6 +17,7 @@ test test-host test-core: export OMP_NUM_THREADS = 1
 
 # DEMO="--pairs 4": further arguments of lab/demo.py.
 demo: host
+	@$(PYTHON) tools/provision_page.py javascript
 	$(HOST_PYTHON) lab/demo.py $(DEMO)
 
 test: page check

@@ -2,8 +2,8 @@
 
     .host/venv/bin/python lab/make_art.py
 
-A thumbnail is a picture that the demo workflow draws, on the reference model: the weights that the workflows name were
-not at hand, and it says so.
+A thumbnail is a picture that the demo workflow draws, on the models of drawings and of objects: the weights that the
+workflows name were not at hand, and it says so.
 """
 
 import asyncio
@@ -31,8 +31,10 @@ WARM, STRONG = "#e69f00", "#60a5fa"  # as in js/detail_guidance.css
 # Magnitudes of some channels: one is massive.
 CHANNELS = [0.12, 0.2, 0.09, 0.16, 0.85, 0.13, 0.22, 0.1, 0.17]
 
-SCALE = (0.25,)
-SPLIT, GRID = (0.0, 0.5), (0.0, 0.25, 0.5, 1.0)  # without and with in one picture; a calibration's
+# What `make demo` shows without CFG, at some strengths.
+SETTINGS = {"cfg": 1.0, "perturbation": "blurred tokens", "scale_is": "strength"}
+SCALE = (0.4,)
+SPLIT, GRID = (0.0, 0.4), (0.0, 0.1, 0.2, 0.4)  # without and with in one picture; a calibration's
 # workflow → what the model of objects draws, the title of the node whose picture is shown
 OBJECTS = {
     "words": ("apple on grass 1", "Where the word is"),
@@ -40,19 +42,19 @@ OBJECTS = {
     "follow_mask": ("fox on grass 1", "How alike"),
     "parts": ("fox on grass 1", "Parts"),
 }
-THUMBNAILS = {  # workflow → what the small model draws, at which scales
-    "side_by_side": ("brick wall", SPLIT),
-    "ksampler": ("marble 1", SCALE),
-    "calibrate": ("cinder blocks", GRID),
-    "detailer": ("metal grill 1", SCALE),
-    "app": ("brick wall", SPLIT),
-    "flux_dev": ("lava 2", SCALE),
-    "flux2_klein": ("water 1", SCALE),
-    "chroma": ("wood planks", SCALE),
-    "z_image": ("grass 1", SCALE),
-    "qwen_image": ("rock", SCALE),
-    "wan": ("ceiling tiles", SCALE),
-    "probe": ("lava 1", SCALE),
+THUMBNAILS = {  # workflow → what the model of drawings draws, at which scales
+    "side_by_side": ("lion on blue", SPLIT),
+    "ksampler": ("cherries on purple", SCALE),
+    "calibrate": ("bear on green", GRID),
+    "detailer": ("strawberry on pink", SCALE),
+    "app": ("tomato on yellow", SPLIT),
+    "flux_dev": ("castle on blue", SCALE),
+    "flux2_klein": ("duck on purple", SCALE),
+    "chroma": ("butterfly on teal", SCALE),
+    "z_image": ("taxi on yellow", SCALE),
+    "qwen_image": ("panda on green", SCALE),
+    "wan": ("sailboat on orange", SCALE),
+    "probe": ("television on teal", SCALE),
 }
 
 
@@ -103,9 +105,9 @@ def thumbnail(name: str, prompt: str, pictures: list[Image.Image]) -> None:
         axes.imshow(pictures[number].crop((left, 0, right, 100)), aspect="auto")
         axes.axis("off")
     _, title = WORKFLOWS[name].title.split(" ", maxsplit=1)
-    figure.text(0.04, 0.14, title, color=INK, fontsize=25, weight="bold", va="center")
+    figure.text(0.04, 0.14, title, color=INK, fontsize=min(25, 600 / len(title)), weight="bold", va="center")
     note = f"“{prompt}”, drawn by this pack's small test model"
-    figure.text(0.04, 0.05, note, color=FAINT, fontsize=12, va="center")
+    figure.text(0.04, 0.05, note, color=FAINT, fontsize=11, va="center")
     figure.savefig(file_of(name).with_suffix(".jpg"), pil_kwargs={"quality": 85})
     plt.close(figure)
 
@@ -119,7 +121,9 @@ async def drawn(asked_for: list[tuple[str, float]]) -> dict[tuple[str, float], I
             asked = copy.deepcopy(graph)
             guider = next(node for node in asked.values() if node["class_type"] == "DetailGuider")
             asked[guider["inputs"]["positive"][0]]["inputs"]["text"] = prompt
-            guider["inputs"]["dg_scale"] = scale
+            guider["inputs"] |= SETTINGS | {"dg_scale": scale}
+            loader = next(node for node in asked.values() if node["class_type"] == "DetailGuidanceReferenceModel")
+            loader["inputs"]["drawings"] = True
             (png,) = (await server.run(asked)).values()
             pictures[prompt, scale] = Image.open(io.BytesIO(png)).convert("RGB")
     return pictures

