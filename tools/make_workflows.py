@@ -30,10 +30,12 @@ FLUX_VAE = f"{COMFY}/z_image_turbo/resolve/main/split_files/vae/ae.safetensors"
 PROMPT = "a close-up photograph of an old oak's bark with moss and lichen, morning light, sharp focus"
 BEAR = "a photograph of a brown bear in a meadow, facing the camera"
 FILM = "a brown bear walks through a meadow towards the camera, morning light"
+# What a picture changes by is then alike on every model; docs/DEFAULTS.md says why 0.1.
+STRENGTH: dict[str, Any] = {"dg_scale": 0.1, "scale_is": "strength"}
 NOT_MEASURED = (
-    "Nobody has settled the best `dg_scale` and layer for this model. Start here, look at the picture and at "
-    "**strength** on the node's panel, and raise `dg_scale` until textures turn inconsistent; then go back a little. "
-    "Or measure them on your model: template *Find your setting*."
+    "Nobody has settled the best `dg_scale` and layer for this model. Here `dg_scale` counts in strength: the added "
+    "detail as a share of the model's own step. Start at 0.1, look at the picture, and raise it until textures turn "
+    "inconsistent; then go back a little. Or measure it on your model: template *Find your setting*."
 )
 SAMPLING: dict[str, Any] = {"seed": 0, "steps": 28, "cfg": 4.5, "sampler_name": "euler", "scheduler": "sgm_uniform"}
 Loaded = tuple[Output, Output, Output]  # model, text encoder, autoencoder
@@ -161,7 +163,7 @@ def guider(base: Base, latent: Output, cfg: float, sigmas: tuple[str, dict[str, 
     """The guider with SamplerCustomAdvanced. `sigmas`: the node that gives them, and its inputs."""
     graph, scheduler = base.graph, sigmas[0]
     conditions = {"positive": base.positive} | ({"negative": base.negative} if base.negative else {})
-    detail = graph.node("DetailGuider", 2, model=base.model, **conditions, cfg=cfg)
+    detail = graph.node("DetailGuider", 2, model=base.model, **conditions, cfg=cfg, **STRENGTH)
     graph.group("Detail Guidance", detail)
     of_model = {"model": base.model} if scheduler == "BasicScheduler" else {}
     noise = graph.node("RandomNoise", 3, noise_seed=0)
@@ -193,7 +195,7 @@ def flux2_klein(base: Base) -> None:
 def ksampler(base: Base, sampling: dict[str, Any] = SAMPLING, pixels: int = 1024) -> None:
     graph, model, vae, positive, negative = base.graph, base.model, base.vae, base.positive, base.negative
     inputs = {"positive": positive, "negative": negative, "latent_image": size(graph, pixels=pixels)}
-    detail = graph.node("DetailGuidance", 2, model=model)
+    detail = graph.node("DetailGuidance", 2, model=model, **STRENGTH)
     graph.group("Detail Guidance", detail)
     sampler = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **sampling)
     graph.group("Picture", sampler, *picture(graph, 3, sampler.out("LATENT"), vae, "detail_guidance"))
@@ -204,7 +206,7 @@ def wan(base: Base) -> None:
     latent = graph.node("Wan22ImageToVideoLatent", 1, vae=vae, width=1280, height=704, length=121)
     graph.group("Size and number of frames", latent)
     inputs = {"positive": base.positive, "negative": base.negative, "latent_image": latent.out("LATENT")}
-    detail = graph.node("DetailGuidance", 2, model=base.model)
+    detail = graph.node("DetailGuidance", 2, model=base.model, **STRENGTH)
     graph.group("Detail Guidance", detail)
     sampling = SAMPLING | {"steps": 20, "cfg": 5.0, "sampler_name": "uni_pc", "scheduler": "simple"}
     sampler = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs, **sampling)
@@ -226,7 +228,7 @@ def probe(base: Base) -> None:
     where = graph.node("MassiveActivationMap", 5, model=model, **inputs, steps=4, profile=probe.out("profile"))
     graph.group("Where?", where, graph.node("PreviewImage", 5, images=where.out("maps")))
     options = graph.node("DetailGuidanceOptions", 3, profile=probe.out("profile"))
-    detail = graph.node("DetailGuidance", 3, model=model, options=options.out("DG_OPTIONS"))
+    detail = graph.node("DetailGuidance", 3, model=model, options=options.out("DG_OPTIONS"), **STRENGTH)
     graph.group("Detail Guidance with it", options, detail)
     sampler = graph.node("KSampler", 4, model=detail.out("MODEL"), **inputs, **SAMPLING)
     graph.group("Picture", sampler, *picture(graph, 4, sampler.out("LATENT"), vae, "detail_guidance"))
@@ -274,7 +276,7 @@ def detailer(base: Base) -> None:
     enlarged = graph.node("ImageScale", 3, title="Enlarge", image=part.out("IMAGE"), **scaling)
     encoded = graph.node("VAEEncode", 3, pixels=enlarged.out("IMAGE"), vae=vae)
     graph.group("A part of it, enlarged", part, enlarged, encoded)
-    detail = graph.node("DetailGuidance", 4, model=model)
+    detail = graph.node("DetailGuidance", 4, model=model, **STRENGTH)
     again = graph.node(
         "KSampler",
         4,
@@ -313,7 +315,7 @@ def without_and_with(base: Base) -> Pair:
     plain = graph.node("KSampler", 2, model=model, **inputs)
     without = picture(graph, 2, plain.out("LATENT"), vae, "without")
     graph.group("Without", plain, *without)
-    detail = graph.node("DetailGuidance", 3, model=model)
+    detail = graph.node("DetailGuidance", 3, model=model, **STRENGTH)
     with_it = graph.node("KSampler", 3, model=detail.out("MODEL"), **inputs)
     told = graph.node("DetailGuidanceReport", 3, latent=with_it.out("LATENT"))
     guided = picture(graph, 3, told.out("LATENT"), vae, "with")
@@ -389,7 +391,7 @@ def words(base: Base) -> None:
     sampling = shared(graph)
     conditions = {"positive": wanted.out("conditioning"), "negative": nothing.out("CONDITIONING")}
     options = graph.node("DetailGuidanceOptions", 2, words=wanted.out("words"))
-    detail = graph.node("DetailGuidance", 2, model=model, options=options.out("DG_OPTIONS"))
+    detail = graph.node("DetailGuidance", 2, model=model, options=options.out("DG_OPTIONS"), **STRENGTH)
     sampler = graph.node("KSampler", 2, model=detail.out("MODEL"), latent_image=latent, **conditions, **sampling)
     drawn = picture(graph, 2, sampler.out("LATENT"), vae, "detail_on_a_word")
     graph.group("With detail on the word", options, detail, sampler, *drawn)
