@@ -38,6 +38,8 @@ const WIDGETS = {
 };
 const AFTER = "control_after_generate";
 const PARTS = Object.keys(WIDGETS);
+// What few change on the node itself, and what it is by default.
+const OFTEN_CHANGED = { scale_is: "w", every: 1, path: "positive", perturbation: "massive channels", curve: "" };
 const HEIGHT = 130; // the panel's least, with the margins that the classic canvas leaves around it
 const ROOM = [330, 60]; // a new node's width, and what is below the panel's least: a warning need not be scrolled
 const ROOM_OF_A_PAIR = [640, 160];
@@ -158,7 +160,8 @@ function addPanel(node) {
         missing: mode === "muted" || (mode === "bypassed" && node.kind === "DetailGuider"),
         changed: PARTS.some((part) => WIDGETS[part] in ran && values[part] !== ran[WIDGETS[part]]),
         linked,
-        curve: node.sourceOf("curve") === undefined ? node.valueOf("curve") : "",
+        changedOptions: changedOptions(node),
+        curve: changedOptions(node).curve ?? "",
       };
     },
     write(changed) {
@@ -175,6 +178,14 @@ function addPanel(node) {
   node.resize(...ROOM);
   keepUp(panel, node, panels);
   letThrough(panel.element, panel.said);
+}
+
+/** Options that the node itself says otherwise than they are by default, as text; "from a link" is no option's value. */
+function changedOptions(node) {
+  const there = Object.keys(OFTEN_CHANGED).filter((name) => node.has(name)); // not on a server of an older version
+  const said = there.map((name) => [name, node.sourceOf(name) === undefined ? node.valueOf(name) : "from a link"]);
+  const changed = said.filter(([name, value]) => value !== OFTEN_CHANGED[name]);
+  return Object.fromEntries(changed.map(([name, value]) => [name, String(value)]));
 }
 
 /** Keeps the first layer from lying above the last: the one that is set takes the other along. */

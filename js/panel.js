@@ -46,6 +46,7 @@ const SVG = "http://www.w3.org/2000/svg";
  * @property {boolean} missing whether the node, as it is switched, leaves the next one without its input.
  * @property {boolean} changed whether a widget holds something else than what ran last.
  * @property {string} title of the node.
+ * @property {Object<string, string>} changedOptions those of the options that the node itself changes.
  * @property {string} curve how the scale goes over the guided part, as its widget has it.
  * @property {Object<string, string>} linked which of these five a link sets, and the title of the node it comes from; ""
  *   where that is out of sight.
@@ -232,7 +233,7 @@ export class Panel {
     });
   }
 
-  /** From the guided part's first step to its last; none is the scale throughout. */
+  /** That of the node itself, from the guided part's first noise level to its last. */
   #showCurve({ curve }) {
     const points = curveLine(curve);
     this.curve.toggleAttribute("hidden", !points);
@@ -282,7 +283,7 @@ export class Panel {
   }
 
   /** What is recommended for the model; it can be taken over where it is another setting and no link is in the way. */
-  #showPreset({ scale, start, end, from, to, linked }, preset) {
+  #showPreset({ scale, start, end, from, to, linked, changedOptions }, preset) {
     this.recommended.textContent = preset ? wordsOfPreset(preset, this.report) : "";
     this.recommended.title = preset ? wordsOfPresetAtLength(preset, this.report) : "";
     const ours = preset?.fingerprint === this.report?.fingerprint;
@@ -290,7 +291,7 @@ export class Panel {
     const inUse = layers && scale === preset?.scale && from === preset?.start_percent && to === 1;
     this.use.hidden = !preset || !ours || !isAdvice(preset) || inUse;
     // With other options a scale may mean something else.
-    this.use.disabled = Object.keys(linked).length > 0 || Object.keys(preset?.options ?? {}).length > 0;
+    this.use.disabled = Object.keys(linked).length > 0 || !same(changedOptions, preset?.options ?? {});
   }
 
   /** Where detail went, where words said so. */

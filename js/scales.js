@@ -17,14 +17,15 @@ export const scaleAt = (place) => round(MOST * clamp(place, 0, 1) ** 2, 2);
 
 // The scale's curve over the guided part of the schedule.
 
-/** Points [place, share] of a curve such as "0:0, 0.3:1"; none where the text is empty, or the host will refuse it. */
+/** Points [place, share] of a curve such as "0:0, 0.3:1", by the rules of detail_guidance/curve.py; none where the text is
+ * empty or will be refused. */
 export function curvePoints(text) {
-  const points = String(text ?? "")
-    .split(",")
-    .map((point) => point.split(":").map((part) => (part.trim() ? Number(part) : NaN)));
-  const fits = ([place, share, ...more]) => more.length === 0 && place >= 0 && place <= 1 && share >= 0 && share <= 1;
+  const written = String(text ?? "").split(",");
+  if (!written.every((point) => /^\s*[\d.]+\s*:\s*[\d.]+\s*$/.test(point))) return [];
+  const points = written.map((point) => point.split(":").map(Number));
   const rise = points.every(([place], at) => at === 0 || place > points[at - 1][0]);
-  return points.every(fits) && rise ? points : [];
+  const within = points.flat().every((number) => number <= 1); // NaN is not
+  return rise && within && points.some(([, share]) => share > 0) ? points : [];
 }
 
 /** The curve as SVG's points in a square of 1, from its left to its right; "" where there is none. */

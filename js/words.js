@@ -106,9 +106,7 @@ export function wordsOfPresetAtLength(preset, report) {
   return [
     preset.why,
     `Sampled: ${list(preset.sampling)}.`,
-    ...(options
-      ? [`With the options ${options}: plug in the same, and set layer, scale and start_percent by hand.`]
-      : []),
+    `With ${options || "scale_is w and the other options as they are by default"}: set the same on this node to use it.`,
   ].join("\n");
 }
 

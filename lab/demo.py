@@ -2,8 +2,8 @@
 
 Runs tests/reference_model/demo.json for some things, without CFG and with it: without Detail Guidance; with it, by the
 perturbation and at the strength that other things chose (lab/pages/DRAWINGS.md); and with a control of equal strength,
-away from a prediction that lacks most ordinary channels. Each is compared with the nearest true drawing. Writes
-pictures and figures to demo/.
+away from a prediction that lacks most ordinary channels. Each picture is compared with the true drawing that is nearest
+to it. Writes pictures and figures to demo/.
 """
 
 import argparse
@@ -97,7 +97,8 @@ INPUTS: dict[str, dict[str, Any]] = {
 
 
 def figures(thing: str, pictures: dict[str, np.ndarray]) -> dict[str, float]:
-    """Of one thing's pictures, against the true drawing that is nearest to the one without."""
+    """Figures of one thing's pictures: each one's perceptual distance from the drawing nearest to it; spectra against
+    the drawing nearest to the one without."""
     base, detail, control = (pictures[variant] for variant in VARIANTS)
     drawn = truth.nearest_truth(thing, base)
     reference = metrics.log_spectrum(drawn)
@@ -123,7 +124,7 @@ async def demonstrate(pairs: int, out: Path) -> None:
     out.mkdir(exist_ok=True)
     cfgs = list(STRENGTHS)
     jobs = [(THINGS[number // len(cfgs)], cfgs[number % len(cfgs)]) for number in range(pairs)]
-    print(f"{pairs} prompts, {len(VARIANTS)} pictures each, of {drawings.PICTURE} pixels: about a minute.", flush=True)
+    print(f"{pairs} times {len(VARIANTS)} pictures of {drawings.PICTURE} pixels: about a minute.", flush=True)
     rows, images, reports = [], [], []
     async with Server() as server:
         definition = (await server.get("/object_info"))["DetailGuidanceOptions"]["input"]
@@ -214,7 +215,10 @@ def draw(images: list[tuple[str, float, dict[str, np.ndarray]]], out: Path) -> N
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=16, help="pictures with and without: things × cfg (16)")
+    most = len(THINGS) * len(STRENGTHS)
+    parser.add_argument("--pairs", type=int, default=16, metavar=f"1…{most}", help="things × cfg (16)")
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="output folder (demo/)")
     given = parser.parse_args()
+    if not 1 <= given.pairs <= most:
+        parser.error(f"--pairs: {given.pairs} is outside 1 to {most}.")
     asyncio.run(demonstrate(given.pairs, given.out))

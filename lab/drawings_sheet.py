@@ -249,6 +249,9 @@ def page() -> str:
         "",
         (__doc__ or "").split("\n\n")[2].replace("\n", " ").strip(),
         "",
+        "The hue of a thing's ground goes by its number: choosing things stand on red and teal, judging ones on "
+        "orange, green, blue and pink, fresh ones on yellow and purple.",
+        "",
         f"The network names {judged[1.0]['held_out']:.0%} of drawn scenes rightly that it was not fitted to. {STEPS} "
         "steps, euler, simple; weights and recipe: lab/training. Written by `lab/drawings_sheet.py`.",
         "",

@@ -99,7 +99,8 @@ def often_changed_inputs(**more: Any) -> dict[str, io.Input]:
             default="",
             optional=True,
             tooltip="How dg_scale goes over the guided part, as points place:share, 0 to 1 each: 0:0, 0.3:1, 1:0.5 "
-            "begins at none, has all of it at a third, and half of it at the end. Empty: all of it throughout.",
+            "begins at none, has all of it at 0.3, and half of it at the end. Places go with the noise level. Empty: "
+            "all of it throughout.",
             **more,
         ),
     ]

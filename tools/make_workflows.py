@@ -239,17 +239,22 @@ def calibrate(base: Base) -> None:
     batch = size(graph, title="Size and number of pictures", batch_size=2)
     inputs = {"positive": positive, "negative": negative}
     sampling = shared(graph)
-    found = graph.node("DetailGuidanceCalibrate", 2, model=model, vae=vae, latent_image=batch, **inputs, **sampling)
+    options = graph.node("DetailGuidanceOptions", 2, scale_is="strength")
+    tried = {"scales": "0.05, 0.1, 0.2", "options": options.out("DG_OPTIONS")}
+    found = graph.node(
+        "DetailGuidanceCalibrate", 2, model=model, vae=vae, latent_image=batch, **inputs, **sampling, **tried
+    )
     sheet = graph.node("PreviewImage", 3, images=found.out("sheet"))
     plot = graph.node("PreviewImage", 3, images=found.out("plot"))
     report = graph.node("PreviewAny", 2, source=found.out("report"))
-    graph.group("Which layer, which scale?", found, sheet, plot, report)
+    graph.group("Which layer, which strength?", options, found, sheet, plot, report)
     layer = found.out("layer")
     detail = graph.node(
         "DetailGuidance",
         4,
         model=model,
         dg_scale=found.out("dg_scale"),
+        scale_is="strength",
         layer_start=layer,
         layer_end=layer,
         start_percent=found.out("start_percent"),

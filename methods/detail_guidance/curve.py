@@ -28,12 +28,13 @@ class Curve:
         return ", ".join(f"{place:g}:{share:g}" for place, share in self.points)
 
 
-def parse_curve(text: str) -> Curve | None:
-    """'0:0.2, 0.5:1' → a curve; '' → None, dg_scale throughout.
+def parse_curve(text: str | None) -> Curve | None:
+    """'0:0.2, 0.5:1' → a curve; nothing → None, dg_scale throughout.
 
     Raises:
         ValueError: anything else.
     """
+    text = text or ""
     if not text.strip():
         return None
     refused = f"curve: {text!r} "

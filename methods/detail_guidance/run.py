@@ -106,6 +106,8 @@ class Run:
         sigma = float(timestep.max())
         scale = self._scale_at(sigma)
         if not scale:
+            if self.cached is not None:
+                self.cached = self.cached.aged()  # the curve may rise again
             return executor(x, timestep, model_options, seed)
         self.inside += 1
         if self.in_place:
@@ -179,7 +181,9 @@ class Run:
     @property
     def kept_of_negative(self) -> float | None:
         """ρ of the negative's own prediction, where that is disrupted, at the curve's highest."""
-        return None if self.negative_cfg is None else 1 - disrupted_share(self.settings.dg_scale, self.negative_cfg)
+        return (
+            None if self.negative_cfg is None else 1 - disrupted_share(self.settings.highest_scale, self.negative_cfg)
+        )
 
     def _in_place(self, scale: float) -> ForwardRequest:
         assert self.negative_cfg is not None

@@ -203,6 +203,12 @@ class Settings:
         return {name: value for name, value in vars(self).items() if name in names}
 
     @property
+    def highest_scale(self) -> float:
+        """dg_scale at the curve's highest point."""
+        curve = self.options.curve
+        return self.dg_scale if curve is None else self.dg_scale * max(share for _, share in curve.points)
+
+    @property
     def in_all_steps(self) -> bool:
         """Whether D_m is computed in every step of the schedule."""
         plain = (self.start_percent, self.end_percent, self.options.every) == (0.0, 1.0, 1)

@@ -72,9 +72,11 @@ def _of_steps(run: RunFacts) -> Iterator[str]:
     if run.replaces:
         yield "this model already carries one; the later node has replaced it. Remove one of the two."
     if run.steps and not run.inside and run.whole_schedule:
+        curve = run.settings.options.curve
+        above = "" if curve is None else f" where the curve {curve} is above 0"
         yield (
             f"no step lies between start_percent {run.settings.start_percent:g} and end_percent "
-            f"{run.settings.end_percent:g}: nothing was guided. Widen them, or take more steps."
+            f"{run.settings.end_percent:g}{above}: nothing was guided. Widen them, or take more steps."
         )
     path = run.settings.options.path
     if run.conditions == 0:
@@ -115,9 +117,9 @@ def _of_strength(run: RunFacts) -> Iterator[str]:
             "such strengths. Lower dg_scale, or set limit in the options."
         )
 
-    if run.most_of_negative is not None and run.settings.dg_scale > run.most_of_negative:
+    if run.most_of_negative is not None and run.settings.highest_scale > run.most_of_negative:
         yield (
-            f"dg_scale {run.settings.dg_scale:g} is more than the negative's path can take at this cfg, "
+            f"dg_scale {run.settings.highest_scale:g} is more than the negative's path can take at this cfg, "
             f"{run.most_of_negative:g}: raising it further changes nothing. Lower it, raise cfg, or set path to "
             "positive."
         )

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from comfy_page import GRAPH, ComfyPage
+from make_workflows import file_of
 from PIL import Image
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
@@ -43,7 +44,7 @@ async def test_the_page_opens_without_a_complaint(comfy):
     assert comfy.at_start == []
 
 
-@pytest.mark.parametrize("file", [DEMO, *WORKFLOWS], ids=lambda file: file.stem.removeprefix("detail_guidance_"))
+@pytest.mark.parametrize("file", [DEMO, *WORKFLOWS], ids=lambda file: file.stem)
 async def test_every_workflow_loads(comfy, file):
     workflow = json.loads(file.read_text())
     await comfy.drop(workflow)
@@ -558,6 +559,14 @@ async def test_a_calibration_is_offered_and_taken_over(comfy):
     await comfy.page.evaluate("() => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('reconnected'))")
     await use.wait_for()
     assert (await comfy.panel().locator(".preset").inner_text()).startswith("best at cfg 4: block 4, 0.05 from 50 %")
+    count_in = f"""(what) => {GRAPH}.nodes.find(({{ type }}) => type === "DetailGuider")
+        .widgets.find(({{ name }}) => name === "scale_is").value = what"""
+    await comfy.page.evaluate(count_in, "strength")
+    await comfy.page.wait_for_timeout(300)
+    assert await use.is_disabled(), "its scale is a w"
+    assert "With scale_is w" in await comfy.panel().locator(".preset .words").get_attribute("title")
+    await comfy.page.evaluate(count_in, "w")
+    await comfy.page.wait_for_timeout(300)
     await use.click()
     values = await comfy.values()
     assert (values["layer_start"], values["layer_end"], values["dg_scale"]) == (0.4, 0.4, 0.05)
@@ -736,8 +745,7 @@ async def test_a_saved_profile_says_where(comfy):
 
 async def test_parts_of_pictures_are_shown(comfy):
     """The workflow as it is offered, on the reference model: every picture that it promises is on its node."""
-    file = next(file for file in WORKFLOWS if file.stem == "detail_guidance_parts")
-    graph = json.loads(file.read_text())
+    graph = json.loads(file_of("parts").read_text())
     smaller = {"CLIPTextEncode": lambda old: [old[0] and "grass 1"], "EmptySD3LatentImage": lambda old: [128, 128, 2]}
     smaller["KSampler"] = lambda old: [old[0], old[1], 4, *old[3:]]
     for node in graph["nodes"]:
@@ -768,8 +776,7 @@ async def test_parts_of_pictures_are_shown(comfy):
 
 async def test_the_panel_shows_where_detail_went(comfy):
     """The workflow as it is offered, on the reference model of objects."""
-    file = next(file for file in WORKFLOWS if file.stem == "detail_guidance_words")
-    graph = json.loads(file.read_text())
+    graph = json.loads(file_of("words").read_text())
     smaller = {
         "CLIPTextEncode": lambda old: [""],
         "PromptWords": lambda old: ["bear wood planks", "bear", *old[2:]],

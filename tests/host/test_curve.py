@@ -72,6 +72,27 @@ def test_in_the_negative(pack):
     assert torch.equal(half, halved) and not torch.equal(falling, pictures[0])
 
 
+def test_a_kept_difference_grows_old_where_nothing_is_guided(pack):
+    """Behind a gap of the curve the detail is computed anew: of every so many steps, those in the gap count too."""
+    options = {"curve": "0:1, 0.2:0, 0.8:0, 0.85:1", "every": 8}
+    _, report = reported(pack, detail_guider(pack, model(), options), steps=30)
+    _, before = reported(pack, detail_guider(pack, model(), {"curve": "0:1, 0.2:0", "every": 8}), steps=30)
+    assert report.steps_guided > before.steps_guided and report.steps_fired > before.steps_fired
+
+
+def test_reports_know_its_highest_point(pack):
+    """Cfg 3 leaves room for 2 in the negative: 3 is more, half of it is not."""
+    options = {"path": "negative", "curve": "0:0.5"}
+    _, report = reported(pack, detail_guider(pack, model(), options, cfg=3.0, dg_scale=3.0), steps=STEPS)
+    assert report.kept_of_negative == pytest.approx(0.25)
+    assert not any("changes nothing" in warning for warning in report.warnings)
+
+
+def test_no_step_where_it_is_above_zero(pack):
+    _, report = reported(pack, detail_guider(pack, model(), {"curve": "0:0, 0.99:0, 1:1"}), steps=4)
+    assert any("where the curve 0:0, 0.99:0, 1:1 is above 0: nothing was guided" in each for each in report.warnings)
+
+
 def test_strength_follows_it(pack):
     patcher, strength = model(), {"scale_is": "strength"}
     halved = sample(detail_guider(pack, patcher, strength | {"curve": "0:0.5"}, dg_scale=0.1), steps=STEPS)

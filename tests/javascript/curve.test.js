@@ -8,7 +8,20 @@ test("points of a curve", () => {
   ]);
 });
 
-test.each(["", undefined, "0.5", "0:1; 1:0", "0:", "0:1.5", "0.5:1, 0.5:0", "0:1:1"])("%s has none", (text) => {
+test.each([
+  "",
+  undefined,
+  "0.5",
+  "0:1; 1:0",
+  "0:",
+  "0:1.5",
+  "0.5:1, 0.5:0",
+  "0:1:1",
+  "0:0, 1:0",
+  "1e-1:1",
+  "0x1:1",
+  "0:1.2.3",
+])("%s has none", (text) => {
   expect(curvePoints(text)).toEqual([]);
   expect(curveLine(text)).toBe("");
 });
