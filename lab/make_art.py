@@ -93,7 +93,7 @@ def banner(file: Path) -> None:
     plt.close(figure)
 
 
-def thumbnail(name: str, prompt: str, pictures: list[Image.Image]) -> None:
+def thumbnail(name: str, prompt: str, pictures: list[Image.Image], how: str = "") -> None:
     """Of a workflow, beside it. The title is at the bottom: the page lays words of its own over the upper left
     corner."""
     figure = _figure(512, 512)
@@ -106,7 +106,7 @@ def thumbnail(name: str, prompt: str, pictures: list[Image.Image]) -> None:
         axes.axis("off")
     _, title = WORKFLOWS[name].title.split(" ", maxsplit=1)
     figure.text(0.04, 0.14, title, color=INK, fontsize=min(25, 600 / len(title)), weight="bold", va="center")
-    note = f"“{prompt}”, drawn by this pack's small test model"
+    note = f"“{prompt}”, drawn by this pack's small test model{how}"
     figure.text(0.04, 0.05, note, color=FAINT, fontsize=11, va="center")
     figure.savefig(file_of(name).with_suffix(".jpg"), pil_kwargs={"quality": 85})
     plt.close(figure)
@@ -168,7 +168,7 @@ async def main() -> None:
     banner(ROOT / "docs/banner.png")
     pictures = await drawn([(prompt, scale) for prompt, scales in THUMBNAILS.values() for scale in scales])
     for name, (prompt, scales) in THUMBNAILS.items():
-        thumbnail(name, prompt, [pictures[prompt, scale] for scale in scales])
+        thumbnail(name, prompt, [pictures[prompt, scale] for scale in scales], ", blurred tokens")
     for name, picture in (await drawn_by_workflows()).items():
         thumbnail(name, OBJECTS[name][0], [picture])
 

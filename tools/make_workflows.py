@@ -458,7 +458,8 @@ def parts_of_a_picture(base: Base) -> None:
     graph.group("What the model sees in them", seen, shown, report, *views)
 
 
-# The base is SD3.5 Medium with a prompt and a negative one; each row says what is otherwise.
+# The base is SD3.5 Medium with a prompt and a negative one; each row says what is otherwise. Numbers of the models from
+# FLUX.2 on are those of comfyui-workflow-templates 0.11.97.
 WORKFLOWS = {
     "side_by_side": Workflow(
         title="01 Start here - without and with",
