@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-_POINTS = re.compile(r"\s*[\d.]+\s*:\s*[\d.]+\s*(,\s*[\d.]+\s*:\s*[\d.]+\s*)*")
+_POINTS = r"\s*[\d.]+\s*:\s*[\d.]+\s*(,\s*[\d.]+\s*:\s*[\d.]+\s*)*"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def parse_curve(text: str | None) -> Curve | None:
     if not text.strip():
         return None
     refused = f"curve: {text!r} "
-    if not _POINTS.fullmatch(text):
+    if not re.fullmatch(_POINTS, text):
         raise ValueError(
             f'{refused}is no list of points place:share such as "0:0, 0.3:1, 1:0.5". Empty is dg_scale throughout.'
         )
