@@ -27,7 +27,7 @@ DEPRECATIONS_OF_THE_HOST = (
     r"^input\.link is deprecated",  # the newest page itself reads it when it configures its first graph
 )
 
-LONGEST_RUN = 60  # seconds: beyond, nothing was queued
+LONGEST_RUN = 300  # seconds: beyond, nothing was queued
 READY = "() => window.app?.canvas && window.app.extensionManager && document.querySelector('canvas')"
 GRAPH = "(window.app.rootGraph ?? window.app.graph)"
 DROP = """text => {
