@@ -94,7 +94,8 @@ async def test_saved_and_loaded_again_is_the_same(comfy):
     await comfy.page.wait_for_timeout(500)  # nodes grow to their content after they are first drawn
     saved = await comfy.saved()
     (guider,) = [node for node in saved["nodes"] if node["type"] == "DetailGuider"]
-    assert guider["widgets_values"] == [3, 1.25, 0.3, 0.7, 0, 1, True], "the demo was saved before there was the switch"
+    later = [True, "w", 1, "positive", "massive channels", ""]  # which the demo was saved before
+    assert guider["widgets_values"] == [3, 1.25, 0.3, 0.7, 0, 1, *later], "each at what it was without it"
     await comfy.drop(saved)
     await comfy.page.wait_for_timeout(500)
     again = await comfy.saved()
