@@ -62,7 +62,7 @@ def test_installation(tmp_path):
 
 
 def test_make_demo(tmp_path):
-    result = run(f'make demo DEMO="--pairs 1 --out {tmp_path}"')
+    result = run(f'make demo DEMO="--pairs 6 --out {tmp_path}"')
     assert result.returncode == 0, result.stderr
     assert {"baseline.png", "detail.png", "comparison.png", "report.json"} <= {file.name for file in tmp_path.iterdir()}
     median = json.loads((tmp_path / "report.json").read_text())["median"]

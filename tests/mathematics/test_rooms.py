@@ -41,6 +41,7 @@ MATHEMATICS = {
     "methods.massive_activations.channels",
     "methods.massive_activations.perturbations",
     "methods.massive_activations.profile",
+    "methods.detail_guidance.curve",
     "methods.detail_guidance.formula",
     "methods.detail_guidance.reuse",
     "methods.detail_guidance.settings",
