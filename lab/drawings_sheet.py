@@ -61,7 +61,6 @@ OTHERS = (
     "blurred attention",
 )
 
-
 BEST = "blurred tokens"  # of the tables
 BEST_LAYERS, BEST_STRENGTHS = (0.3, 0.5, 0.7), (0.1, 0.2, 0.4, 0.8)
 
@@ -254,6 +253,8 @@ def page() -> str:
         "",
         f"The network names {judged[1.0]['held_out']:.0%} of drawn scenes rightly that it was not fitted to. {STEPS} "
         "steps, euler, simple; weights and recipe: lab/training. Written by `lab/drawings_sheet.py`.",
+        "",
+        "![Fresh things without Detail Guidance, with the paper's form and with the best perturbation](drawings.png)",
         "",
     ]
     return "\n".join(head + [line for part in (judged, best) for each in part.values() for line in each["lines"]])

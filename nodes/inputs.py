@@ -54,7 +54,8 @@ OFTEN_CHANGED = ("scale_is", "every", "path", "perturbation", "curve")  # option
 
 
 def often_changed_inputs(**more: Any) -> dict[str, io.Input]:
-    """By their names. Optional, so that prompts that were saved before there was one stay valid."""
+    """Inputs that the options and the guidance nodes have both, by their names. They are optional, so that prompts that
+    were saved before there was one stay valid."""
     inputs = [
         io.Combo.Input(
             "scale_is",

@@ -681,7 +681,7 @@ WORKFLOWS = {
 
 
 def file_of(name: str) -> Path:
-    """Of a workflow by its name above."""
+    """The file of the workflow that has this name above."""
     return FOLDER / f"{WORKFLOWS[name].title}.json"
 
 

@@ -106,8 +106,8 @@ class Run:
         sigma = float(timestep.max())
         scale = self._scale_at(sigma)
         if not scale:
-            if self.cached is not None:
-                self.cached = self.cached.aged()  # the curve may rise again
+            if self.cached is not None and sigma in self.window:
+                self.cached = self.cached.aged()  # in a gap of the curve, which may rise again
             return executor(x, timestep, model_options, seed)
         self.inside += 1
         if self.in_place:

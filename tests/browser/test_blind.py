@@ -91,7 +91,7 @@ async def pixels(page, address):
 
 
 async def sides(page, element):
-    """Of the pair that is shown, which side is with Detail Guidance: the grid's second batch."""
+    """The side, of the pair that is shown, on which the picture with Detail Guidance is: the grid's second batch."""
     given = (await page.page.evaluate(OUTPUT, "PreviewImage"))["images"]
     addresses = [f"/view?filename={file['filename']}&type=temp" for file in given]
     without = {await pixels(page, address) for address in addresses[:PICTURES]}

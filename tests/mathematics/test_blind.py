@@ -89,7 +89,7 @@ def test_a_setting_that_is_preferred_is_recommended():
 
 
 def test_noise_recommends_nothing():
-    """Of twelve pictures six judge: where there are no ties, all of them agree by chance in one of 64 grids."""
+    """The judge decides by six of twelve pictures: without ties all six agree by chance in one of 64 grids."""
     random, given = Random(0), batches()
     helped = 0
     for seed in range(300):
